@@ -1,0 +1,3 @@
+"""tinykdump: encrypted kernel crash dumps on a USB stick."""
+
+__version__ = "0.1.0"
