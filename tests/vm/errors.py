@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a command in a guest gave, and the two ways in which a VM test goes wrong."""
+
+import shlex
+from dataclasses import dataclass
+
+# What an exception shows of an output; the whole of it is in the result.
+SHOWN = 4000
+
+
+@dataclass(frozen=True)
+class Result:
+    argv: tuple[str, ...]
+    # As in subprocess: negative for the signal that ended it.
+    status: int
+    stdout: bytes = b""
+    stderr: bytes = b""
+    # Measured in the guest, by its clock.
+    seconds: float = 0.0
+    # Processor time and peak memory of the command and the children that it waited for.
+    cpu: float = 0.0
+    rss_kib: int = 0
+    # It was killed because it took longer than it was given.
+    timed_out: bool = False
+
+    @property
+    def text(self) -> str:
+        return self.stdout.decode(errors="replace")
+
+    def __str__(self) -> str:
+        ended = "killed after its time was over" if self.timed_out else f"status {self.status}"
+        lines = [f"{shlex.join(self.argv)}: {ended} ({self.seconds:.1f} s)"]
+        for name, output in (("stdout", self.stdout), ("stderr", self.stderr)):
+            if output:
+                text = output.decode(errors="replace").rstrip()
+                lines.append(f"--- {name}\n{'[...]' if len(text) > SHOWN else ''}{text[-SHOWN:]}")
+        return "\n".join(lines)
+
+
+# Both are named after what has happened, which reads better in a test than "Error".
+class GuestFailed(Exception):  # noqa: N818 - see above
+    """The machine is fine; a command in it is not."""
+
+    def __init__(self, result: Result) -> None:
+        super().__init__(str(result))
+        self.result = result
+
+
+class MachineLost(Exception):  # noqa: N818 - see above
+    """The machine ended, restarted or went silent, so that nothing is known about what it did."""
+
+    def __init__(self, reason: str, console: str) -> None:
+        super().__init__(f"{reason}\n--- end of the console\n{console}")
+        self.reason = reason
+        self.console = console

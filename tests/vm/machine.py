@@ -1,0 +1,258 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A virtual machine as a value, and the QEMU command line that it stands for.
+
+Nothing here touches the system. Devices are written as the dictionaries that QMP takes, because
+QEMU reads the same JSON on its command line: a stick that is there from the start and one that is
+plugged in later are then the same device, which a snapshot of the machine depends on.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+AGENT_PORT = "org.tinykdump.agent"
+
+Device = dict[str, object]
+
+
+@dataclass(frozen=True)
+class Disk:
+    """A virtio disk. The guest writes to an overlay in the work directory, never to the image."""
+
+    id: str
+    image: Path
+    format: Literal["raw", "qcow2"] = "raw"
+
+    def overlay(self, workdir: Path) -> Path:
+        return workdir / f"{self.id}.qcow2"
+
+
+@dataclass(frozen=True)
+class Controller:
+    """A USB host controller; sticks name it by its id."""
+
+    id: str
+    model: str
+    properties: tuple[tuple[str, object], ...] = ()
+
+
+XHCI = Controller("xhci", "qemu-xhci", (("p2", 8), ("p3", 8)))
+EHCI = Controller("ehci", "usb-ehci")
+
+
+@dataclass(frozen=True)
+class Stick:
+    """A USB drive. The guest writes to the image itself, so that a test can read it afterwards."""
+
+    id: str
+    image: Path
+    format: Literal["raw", "qcow2"] = "raw"
+    # The id of a controller.
+    bus: str = "xhci"
+    driver: Literal["usb-storage", "usb-uas"] = "usb-storage"
+    plugged: bool = True
+    readonly: bool = False
+
+
+@dataclass(frozen=True)
+class Firmware:
+    """UEFI. The machine gets its own copy of the variables in its work directory."""
+
+    code: Path
+    variables: Path
+
+    def copy(self, workdir: Path) -> Path:
+        return workdir / "firmware-variables.fd"
+
+
+@dataclass(frozen=True)
+class Machine:
+    kernel: Path
+    initrd: Path | None = None
+    # The kernel command line, one parameter an element.
+    append: tuple[str, ...] = ()
+    memory_mib: int = 1024
+    cpus: int = 1
+    # KVM only where accel.best() says so.
+    accel: Literal["tcg", "kvm"] = "tcg"
+    model: str = "q35"
+    disks: tuple[Disk, ...] = ()
+    controllers: tuple[Controller, ...] = (XHCI,)
+    sticks: tuple[Stick, ...] = ()
+    # Values of -device, for instance "i6300esb" or "pvpanic".
+    devices: tuple[str, ...] = ()
+    # Any other arguments for QEMU.
+    arguments: tuple[str, ...] = ()
+    firmware: Firmware | None = None
+    # Size of the ACPI ERST storage, where pstore can keep records. 0: the machine has none.
+    erst_kib: int = 0
+    # What a reboot of the guest does: start again, or end QEMU.
+    reboots: bool = True
+
+    def __post_init__(self) -> None:
+        everything: tuple[Disk | Controller | Stick, ...]
+        everything = (*self.disks, *self.controllers, *self.sticks)
+        ids = [each.id for each in everything]
+        twice = sorted({each for each in ids if ids.count(each) > 1})
+        if twice:
+            raise ValueError(f"ids are used twice: {', '.join(twice)}")
+        buses = {controller.id for controller in self.controllers}
+        for stick in self.sticks:
+            if stick.bus not in buses:
+                raise ValueError(f"stick {stick.id!r} is on {stick.bus!r}, which is no controller")
+
+    def stick(self, stick_id: str) -> Stick:
+        for stick in self.sticks:
+            if stick.id == stick_id:
+                return stick
+        known = ", ".join(stick.id for stick in self.sticks) or "none"
+        raise ValueError(f"the machine has no stick {stick_id!r} (it has: {known})")
+
+    def with_stick(self, changed: Stick) -> "Machine":
+        """The same machine with the stick of that id changed, or added."""
+        if changed.id not in {stick.id for stick in self.sticks}:
+            return replace(self, sticks=(*self.sticks, changed))
+        sticks = tuple(changed if stick.id == changed.id else stick for stick in self.sticks)
+        return replace(self, sticks=sticks)
+
+    def with_append(self, *parameters: str) -> "Machine":
+        return replace(self, append=(*self.append, *parameters))
+
+
+def blockdev(node: str, image: Path, image_format: str, *, readonly: bool = False) -> Device:
+    return {
+        "driver": image_format,
+        "node-name": node,
+        "read-only": readonly,
+        "file": {"driver": "file", "filename": str(image)},
+    }
+
+
+def stick_blockdev(stick: Stick) -> Device:
+    return blockdev(f"{stick.id}-image", stick.image, stick.format, readonly=stick.readonly)
+
+
+def stick_devices(machine: Machine, stick: Stick) -> list[Device]:
+    """What to plug in, in order. Unplugging the first one takes the others with it."""
+    # QEMU would take the first free port, so that a stick's place, and with it its name in a
+    # snapshot, would depend on what was plugged in before.
+    port = 1 + [each.id for each in machine.sticks if each.bus == stick.bus].index(stick.id)
+    usb: Device = {
+        "driver": stick.driver,
+        "id": stick.id,
+        "bus": f"{stick.bus}.0",
+        "port": str(port),
+    }
+    # The serial number is a property of the disk, which usb-storage brings with it.
+    drive: Device = {"drive": f"{stick.id}-image", "removable": True, "serial": stick.id}
+    if stick.driver == "usb-storage":
+        return [usb | drive]
+    return [usb, {"driver": "scsi-hd", "id": f"{stick.id}-lun", "bus": f"{stick.id}.0"} | drive]
+
+
+def argv(machine: Machine, workdir: Path, *, qmp_fd: int, agent_fd: int) -> list[str]:
+    """QEMU's command line; the two descriptors are sockets that the process inherits."""
+    return [
+        "qemu-system-x86_64",
+        "-nodefaults",
+        "-no-user-config",
+        "-display", "none",
+        *_hardware(machine),
+        *_firmware(machine, workdir),
+        *_boot(machine),
+        *_channels(workdir, qmp_fd, agent_fd),
+        *_storage(machine, workdir),
+        *_usb(machine),
+        *_options("-device", machine.devices),
+        *machine.arguments,
+    ]  # fmt: skip
+
+
+def _options(name: str, values: Iterable[str | Device]) -> list[str]:
+    texts = (value if isinstance(value, str) else json.dumps(value) for value in values)
+    return [argument for text in texts for argument in (name, text)]
+
+
+def _hardware(machine: Machine) -> list[str]:
+    accel = {"tcg": "tcg,thread=multi", "kvm": "kvm"}[machine.accel]
+    return [
+        "-machine", machine.model,
+        "-accel", accel,
+        "-cpu", "max" if machine.accel == "tcg" else "host",
+        "-smp", str(machine.cpus),
+        "-m", f"{machine.memory_mib}M",
+        # A guest that starts without entropy waits for it, which takes long under TCG.
+        "-device", "virtio-rng-pci",
+        # What a guest does when it panics is what the tests are about: QEMU only reports it.
+        "-action", f"panic=none,reboot={'reset' if machine.reboots else 'shutdown'}",
+    ]  # fmt: skip
+
+
+def _firmware(machine: Machine, workdir: Path) -> list[str]:
+    arguments = []
+    if machine.firmware:
+        code, variables = machine.firmware.code, machine.firmware.copy(workdir)
+        drives = (
+            f"if=pflash,unit=0,format=raw,readonly=on,file={_escaped(code)}",
+            f"if=pflash,unit=1,format=raw,file={_escaped(variables)}",
+        )
+        arguments += _options("-drive", drives)
+    if machine.erst_kib:
+        backend = {
+            "qom-type": "memory-backend-file",
+            "id": "erst-memory",
+            "mem-path": str(workdir / "erst.img"),
+            "size": machine.erst_kib * 1024,
+            "share": True,
+        }
+        arguments += _options("-object", [backend])
+        arguments += _options("-device", [{"driver": "acpi-erst", "memdev": "erst-memory"}])
+    return arguments
+
+
+def _boot(machine: Machine) -> list[str]:
+    initrd = ["-initrd", str(machine.initrd)] if machine.initrd else []
+    return ["-kernel", str(machine.kernel), *initrd, "-append", " ".join(machine.append)]
+
+
+def _channels(workdir: Path, qmp_fd: int, agent_fd: int) -> list[str]:
+    return [
+        "-chardev", f"file,id=console,path={_escaped(workdir / 'console.log')}",
+        "-serial", "chardev:console",
+        "-chardev", f"socket,id=qmp,fd={qmp_fd}",
+        "-mon", "chardev=qmp,mode=control",
+        "-chardev", f"socket,id=agent,fd={agent_fd}",
+        "-device", "virtio-serial-pci,id=serial",
+        "-device", f"virtserialport,bus=serial.0,chardev=agent,name={AGENT_PORT}",
+    ]  # fmt: skip
+
+
+def _storage(machine: Machine, workdir: Path) -> list[str]:
+    arguments = []
+    for disk in machine.disks:
+        # Nothing has to outlive the host, so its page cache need not be flushed for the guest.
+        node = blockdev(f"{disk.id}-image", disk.overlay(workdir), "qcow2")
+        node |= {"cache": {"no-flush": True}}
+        device = {"driver": "virtio-blk-pci", "id": disk.id, "drive": node["node-name"]}
+        arguments += [*_options("-blockdev", [node]), *_options("-device", [device])]
+    return arguments
+
+
+def _usb(machine: Machine) -> list[str]:
+    controllers = (
+        {"driver": each.model, "id": each.id} | dict(each.properties)
+        for each in machine.controllers
+    )
+    arguments = _options("-device", controllers)
+    for stick in machine.sticks:
+        if stick.plugged:
+            arguments += _options("-blockdev", [stick_blockdev(stick)])
+            arguments += _options("-device", stick_devices(machine, stick))
+    return arguments
+
+
+def _escaped(path: Path) -> str:
+    # A comma ends a value in QEMU's option lists.
+    return str(path).replace(",", ",,")

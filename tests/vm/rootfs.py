@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The guest's root file system: Debian, with its kernel, an ext4 image of it and a first system.
+
+The packages come from the mirror that this machine's own apt uses. Besides the image, the entry in
+the cache keeps the unpacked tree, so that what runs in the guest can also be measured by chroot.
+"""
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.vm import cache, initrd
+from tests.vm.machine import Disk, Machine
+
+KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+
+# What tinykdump needs on a Debian system, and what its tests look at it with. No initramfs-tools:
+# the kernel package wants it, so that one is unpacked without being installed.
+PACKAGES = (
+    "busybox-static", "cpio", "dosfstools", "e2fsprogs", "gnupg", "kexec-tools", "kmod",
+    "makedumpfile", "python3", "python3-gnupg", "python3-pyelftools", "python3-rpm", "systemd",
+    "udev", "util-linux", "xz-utils", "zstd",
+)  # fmt: skip
+
+# Never read in a guest. The copyright files go with the rest: nothing here is distributed.
+LEFT_OUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/info/*", "/usr/share/locale/*")
+
+# Raised when what _build() does with a recipe changes in other ways than its commands.
+FORMAT = 1
+
+# The small init, or systemd with the agent as a unit.
+SMALL: tuple[str, ...] = ()
+SYSTEMD = ("init=/usr/lib/systemd/systemd", "systemd.wants=tinykdump-vm-agent.service")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    suite: str = "trixie"
+    packages: tuple[str, ...] = PACKAGES
+    kernel: str = "linux-image-amd64"
+    # The image is sparse, and so is the overlay that a guest writes to.
+    size_mib: int = 4096
+
+
+@dataclass(frozen=True)
+class Root:
+    """A root that was built, as a directory of the cache."""
+
+    directory: Path
+
+    @property
+    def image(self) -> Path:
+        return self.directory / "root.img"
+
+    @property
+    def tree(self) -> Path:
+        return self.directory / "tree"
+
+    @property
+    def kernel(self) -> Path:
+        return self.directory / "vmlinuz"
+
+    @property
+    def modules(self) -> Path:
+        return self.tree / "usr/lib/modules" / self.kver
+
+    @property
+    def busybox(self) -> Path:
+        return self.tree / "usr/bin/busybox"
+
+    @property
+    def kver(self) -> str:
+        return (self.directory / "kver").read_text(encoding="ascii").strip()
+
+    def machine(self, *append: str, init: tuple[str, ...] = SMALL, **changes: Any) -> Machine:
+        """A machine that boots this root; `changes` are fields of Machine."""
+        # Under TCG a processor may not run for longer than the kernel's watchdogs like.
+        usual = ("console=ttyS0", "nowatchdog", "panic=5")
+        fields: dict[str, Any] = {
+            "kernel": self.kernel,
+            "initrd": initrd.build(self.modules, self.busybox),
+            "append": (*usual, *init, *append),
+            "disks": (Disk("root", self.image),),
+        }
+        return Machine(**fields | changes)
+
+
+def build(recipe: Recipe = Recipe()) -> Root:
+    """The root of that recipe, from the cache or new."""
+    # Which mirror it is must not matter, nor where the cache lies.
+    commands = (
+        _bootstrap_command(recipe, tree=Path("tree"), debs=Path("debs"), address="mirror"),
+        _image_command(Path("tree"), Path("image"), recipe.size_mib),
+    )
+    key = cache.key(recipe, commands, FORMAT)
+    return Root(cache.entry("root", key, lambda directory: _build(recipe, directory)))
+
+
+def mirror() -> str:
+    """Where this machine gets Debian from."""
+    # fmt: off
+    command = ["apt-get", "indextargets", "--format", "$(REPO_URI)",
+               "Created-By: Packages", "Component: main"]
+    # fmt: on
+    listed = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+    for address in listed:
+        # The security archive has only what was changed in it.
+        if address.rstrip("/").endswith("/debian"):
+            return address
+    raise RuntimeError(f"apt has no Debian archive among its sources: {sorted(set(listed))}")
+
+
+def _build(recipe: Recipe, directory: Path) -> None:
+    if os.geteuid() != 0:
+        raise RuntimeError("the guest's root can only be built by root (its files are root's)")
+    tree = directory / "tree"
+    debs = cache.directory() / "debs" / recipe.suite
+    debs.mkdir(parents=True, exist_ok=True)
+    command = _bootstrap_command(recipe, tree=tree, debs=debs, address=mirror())
+    _bootstrap(command, tree)
+    _unpack_kernel(recipe, tree, directory)
+    make_image(tree, directory / "root.img", size_mib=recipe.size_mib)
+
+
+def _bootstrap(command: Sequence[str], tree: Path, tries: int = 3) -> None:
+    for left in reversed(range(tries)):
+        if tree.exists():
+            cache.remove(tree)
+        try:
+            subprocess.run(command, check=True)
+            return
+        except subprocess.CalledProcessError:
+            # Mirrors fail for a moment.
+            if not left:
+                raise
+
+
+def _bootstrap_command(recipe: Recipe, *, tree: Path, debs: Path, address: str) -> list[str]:
+    return [
+        "mmdebstrap",
+        "--quiet",
+        "--mode=root",
+        "--variant=apt",
+        "--format=directory",
+        f"--keyring={KEYRING}",
+        f"--include={','.join(recipe.packages)}",
+        '--aptopt=Acquire::Retries "5"',
+        '--aptopt=APT::Install-Recommends "false"',
+        # Nothing is lost that the retry would not build again.
+        "--dpkgopt=force-unsafe-io",
+        *(f"--dpkgopt=path-exclude={pattern}" for pattern in LEFT_OUT),
+        # The packages of the last build, and those of this one for the next.
+        "--skip=download/empty",
+        "--skip=essential/unlink",
+        "--skip=cleanup/apt/cache",
+        '--setup-hook=mkdir -p "$1/var/cache/apt/archives"',
+        f"--setup-hook=sync-in '{debs}' /var/cache/apt/archives",
+        '--customize-hook=chroot "$1" apt-get --quiet --yes --download-only install '
+        + recipe.kernel,
+        f"--customize-hook=sync-out /var/cache/apt/archives '{debs}'",
+        # The kernel stays for _unpack_kernel().
+        '--customize-hook=mv "$1"/var/cache/apt/archives/linux-image-[0-9]*.deb "$1"',
+        '--customize-hook=rm -f "$1"/var/cache/apt/archives/*.deb',
+        recipe.suite,
+        str(tree),
+        address,
+    ]
+
+
+def _unpack_kernel(recipe: Recipe, tree: Path, directory: Path) -> None:
+    packages = list(tree.glob("linux-image-*.deb"))
+    if len(packages) != 1:
+        raise RuntimeError(f"{recipe.kernel} brought {len(packages)} kernels: {packages}")
+    with tempfile.TemporaryDirectory(dir=directory) as unpacked:
+        subprocess.run(["dpkg-deb", "--extract", str(packages[0]), unpacked], check=True)
+        packages[0].unlink()
+        found = list(Path(unpacked).rglob("lib/modules/*"))
+        kver = next(path.name for path in found if path.is_dir())
+        subprocess.run(["cp", "-a", f"{unpacked}/.", f"{tree}/"], check=True)
+    subprocess.run(["depmod", "--basedir", str(tree), kver], check=True)
+    shutil.copy(tree / f"boot/vmlinuz-{kver}", directory / "vmlinuz")
+    (directory / "kver").write_text(kver + "\n", encoding="ascii")
+
+
+def make_image(tree: Path, image: Path, *, size_mib: int) -> None:
+    """An ext4 image of the tree, made without mounting anything."""
+    subprocess.run(_image_command(tree, image, size_mib), check=True, stdout=subprocess.DEVNULL)
+
+
+def _image_command(tree: Path, image: Path, size_mib: int) -> list[str]:
+    return [
+        "mke2fs", "-q", "-t", "ext4", "-d", str(tree),
+        # Else the guest's kernel would do it, in the middle of a test.
+        "-E", "lazy_itable_init=0,lazy_journal_init=0", "-J", "size=16",
+        str(image), f"{size_mib}M",
+    ]  # fmt: skip
