@@ -38,6 +38,9 @@ QMP_SECONDS = 30.0
 CHUNK = 1 << 19
 CONSOLE_LINES = 40
 
+# No guest boots and resets again in this time.
+ECHO_SECONDS = 2.0
+
 # After these events the guest is not the one that it was.
 RESTARTS = ("RESET", "SHUTDOWN")
 
@@ -63,6 +66,7 @@ class VM:
         self._boot: str | None = None
         self._answers: dict[int, Message] = {}
         self._started = time.monotonic()
+        self._last_reset = 0.0
 
     # Commands and files
 
@@ -159,12 +163,15 @@ class VM:
         LOG.info("agent answers after %.1f s", time.monotonic() - self._started)
 
     def _hello(self) -> int:
-        return self._channel.send({"op": "hello", "time": time.time()}, QMP_SECONDS)
+        return self._transmit({"op": "hello", "time": time.time()})
 
     def _send(self, request: Message) -> int:
         self.wait_for_agent()
+        return self._transmit(request | {"boot": self._boot})
+
+    def _transmit(self, request: Message) -> int:
         try:
-            return self._channel.send(request | {"boot": self._boot}, QMP_SECONDS)
+            return self._channel.send(request, QMP_SECONDS)
         except OSError as error:
             raise self._lost(f"cannot send to the agent: {error}") from error
 
@@ -211,6 +218,10 @@ class VM:
         self.qmp("blockdev-add", **stick_blockdev(chosen))
         for device in stick_devices(machine, chosen):
             self.qmp("device_add", **device)
+        if chosen.driver == "usb-uas":
+            # QEMU holds it back, so that the guest does not look before its disk is there.
+            path = f"/machine/peripheral/{chosen.id}"
+            self.qmp("qom-set", path=path, property="attached", value=True)
         self.machine = machine
 
     def unplug(self, stick_id: str) -> None:
@@ -261,11 +272,20 @@ class VM:
     def _pull_events(self, wait: float = 0.0) -> list[dict[str, Any]]:
         # On a connection that QEMU has closed, the events that came before can still be had.
         with suppress(asyncio.TimeoutError, QMPError, OSError):
-            if event := self._qmp.pull_event(wait=0.0 if self.events else wait):
-                self.events.append(dict(event))
-            while event := self._qmp.pull_event():
-                self.events.append(dict(event))
+            event = self._qmp.pull_event(wait=0.0 if self.events else wait)
+            while event:
+                self._note(dict(event))
+                event = self._qmp.pull_event()
         return self.events
+
+    def _note(self, event: dict[str, Any]) -> None:
+        if event["event"] == "RESET":
+            # A kernel that reboots tries several ways, of which more than one may work.
+            echo = _seconds(event) - self._last_reset < ECHO_SECONDS
+            self._last_reset = _seconds(event)
+            if echo:
+                return
+        self.events.append(event)
 
     def quit(self) -> None:
         """End QEMU, with its images written back."""
@@ -308,6 +328,11 @@ class VM:
             said = (self.workdir / "qemu.log").read_text(encoding="utf-8", errors="replace")
             reason = f"{reason}: QEMU ended with status {status} {said.strip()}".rstrip()
         return MachineLost(reason, "\n".join(self.console.splitlines()[-CONSOLE_LINES:]))
+
+
+def _seconds(event: Mapping[str, Any]) -> float:
+    stamp = event["timestamp"]
+    return float(stamp["seconds"]) + float(stamp["microseconds"]) / 1e6
 
 
 def _restarts(event: Mapping[str, Any]) -> bool:
