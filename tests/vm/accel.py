@@ -43,7 +43,9 @@ def _write(directory: Path, works: bool) -> None:
     (directory / ("kvm" if works else "tcg")).touch()
 
 
-def probe(kernel: Path, initrd: Path, *, accel: Accel = "kvm") -> bool:
+def probe(
+    kernel: Path, initrd: Path, *, accel: Accel = "kvm", seconds: float = PROBE_SECONDS
+) -> bool:
     """Boot to the first system and no further."""
     command = [
         "qemu-system-x86_64",
@@ -58,7 +60,7 @@ def probe(kernel: Path, initrd: Path, *, accel: Accel = "kvm") -> bool:
             check=False,
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            timeout=PROBE_SECONDS,
+            timeout=seconds,
         )
     except subprocess.TimeoutExpired:
         return False

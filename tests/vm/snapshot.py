@@ -7,21 +7,24 @@
     with resumed(machine, directory, other_workdir) as vm:
         ...                                     # its own disks, sticks and firmware variables
 
-The directory can be one of the cache: it has no path of its own inside, and resuming only reads it.
+The directory can be one of the cache, which armed() sees to: it has no path of its own inside, and
+resuming only reads it.
 """
 
 import json
 import shlex
 import shutil
 import subprocess
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from tests.vm import cache
 from tests.vm.errors import MachineLost
-from tests.vm.machine import Disk, Machine, Stick
+from tests.vm.machine import Disk, Machine, Stick, argv
 from tests.vm.vm import VM, running
 
 SAVE_SECONDS = 120.0
@@ -42,6 +45,33 @@ def save(vm: VM, directory: Path) -> None:
     _wait_for_migration(vm, {"completed"}, SAVE_SECONDS)
     vm.quit()
     _keep_files(vm.machine, vm.workdir, directory)
+
+
+def armed(machine: Machine, arm: Callable[[VM], None], *inputs: object) -> Path:
+    """A snapshot of the machine after arm(vm), from the cache or new.
+
+    `inputs` is all that decides what arm() does: its own parameters, the files that it puts into
+    the guest, the source of the function. What is on the sticks belongs there, too.
+    """
+    # Images are named, not read: those of the cache have their hash in their name, and those of
+    # sticks are new ones each time.
+    sticks = tuple(replace(each, image=Path(each.id)) for each in machine.sticks)
+    sizes = [each.image.stat().st_size for each in machine.sticks]
+    command = argv(replace(machine, sticks=sticks), Path("workdir"), qmp_fd=0, agent_fd=0)
+    images = [str(disk.image) for disk in machine.disks]
+    unplugged = [str(each) for each in sticks]
+    qemu = subprocess.run([command[0], "--version"], check=True, capture_output=True).stdout
+
+    def build(directory: Path) -> None:
+        with tempfile.TemporaryDirectory(dir=directory) as workdir:
+            with running(machine, Path(workdir)) as vm:
+                vm.wait_for_agent()
+                arm(vm)
+                save(vm, directory)
+            shutil.copy(Path(workdir) / "console.log", directory)
+
+    key = cache.key(command, images, sizes, unplugged, qemu, inputs)
+    return cache.entry("snapshot", key, build)
 
 
 def _keep_files(machine: Machine, workdir: Path, directory: Path) -> None:

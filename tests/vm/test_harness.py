@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The harness itself, on a real kernel: if these fail, no other VM test means anything."""
 
+import inspect
 import os
 import time
 from collections.abc import Iterator
@@ -8,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.vm import snapshot, stick
+from tests.vm import accel, snapshot, stick
 from tests.vm.errors import GuestFailed, MachineLost
-from tests.vm.machine import EHCI, XHCI, Machine, Stick
+from tests.vm.machine import EHCI, XHCI, Firmware, Machine, Stick
 from tests.vm.rootfs import SYSTEMD, Root
 from tests.vm.vm import VM, running
 
@@ -41,17 +42,17 @@ def machine(root: Root, tmp_path_factory: pytest.TempPathFactory) -> Machine:
     )
 
 
+def arm(vm: VM) -> None:
+    """Modules loaded, a mark on the disk and one in memory, and the FAT stick in."""
+    vm.shell("for m in xhci_pci ehci_pci usb_storage uas sd_mod vfat; do modprobe $m; done")
+    vm.shell("echo disk >/root/mark; echo memory >/tmp/mark; sync")
+    vm.plug("fat")
+    wait_for_drive(vm, there=True)
+
+
 @pytest.fixture(scope="module")
-def saved(machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A machine with modules loaded, a mark on its disk and in its memory, and the FAT stick in."""
-    directory = tmp_path_factory.mktemp("snapshot")
-    with running(machine, tmp_path_factory.mktemp("first")) as vm:
-        vm.shell("for m in xhci_pci ehci_pci usb_storage uas sd_mod vfat; do modprobe $m; done")
-        vm.shell("echo disk >/root/mark; echo memory >/tmp/mark; sync")
-        vm.plug("fat")
-        wait_for_drive(vm, there=True)
-        snapshot.save(vm, directory)
-    return directory
+def saved(machine: Machine) -> Path:
+    return snapshot.armed(machine, arm, inspect.getsource(arm))
 
 
 @pytest.fixture(scope="module")
@@ -204,6 +205,34 @@ def test_poweroff_ends_qemu(machine: Machine, saved: Path, tmp_path: Path) -> No
     with snapshot.resumed(machine, saved, tmp_path) as vm:
         vm.start(["busybox", "poweroff", "-f"])
         assert vm.wait_for_reboot(timeout=60)["event"] == "SHUTDOWN"
+
+
+def test_boot_is_quick_enough_to_work_with(machine: Machine, tmp_path: Path) -> None:
+    started = time.monotonic()
+    with running(machine, tmp_path) as vm:
+        vm.wait_for_agent()
+        print(f"booted in {time.monotonic() - started:.1f} s")
+        assert "Linux version" in vm.wait_for_console("Linux version", timeout=1)
+
+
+def test_first_system_tells_that_a_kernel_runs(machine: Machine) -> None:
+    assert machine.initrd
+    assert accel.probe(machine.kernel, machine.initrd, accel="tcg", seconds=120)
+
+
+def test_probe_of_what_does_not_boot_fails(machine: Machine, tmp_path: Path) -> None:
+    (tmp_path / "empty").touch()
+    assert not accel.probe(machine.kernel, tmp_path / "empty", accel="tcg", seconds=60)
+
+
+def test_uefi_and_storage_for_pstore(root: Root, tmp_path: Path) -> None:
+    ovmf = Path("/usr/share/OVMF")
+    machine = root.machine(
+        firmware=Firmware(ovmf / "OVMF_CODE_4M.fd", ovmf / "OVMF_VARS_4M.fd"), erst_kib=64
+    )
+    with running(machine, tmp_path) as vm:
+        vm.run(["test", "-d", "/sys/firmware/efi"])
+        vm.shell("dmesg | grep 'ERST: Error Record Serialization Table (ERST) support is init'")
 
 
 @pytest.mark.timeout(600)

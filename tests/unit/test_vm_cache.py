@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The cache of slow things: built once, published whole, and safe to clear."""
+
+import os
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.vm import cache
+from tests.vm.rootfs import Recipe
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("TINYKDUMP_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def test_place_is_the_users_choice(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert cache.directory() == tmp_path / "cache"
+    monkeypatch.delenv("TINYKDUMP_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache.directory() == tmp_path / "tinykdump"
+
+
+def test_key_follows_content_not_place(tmp_path: Path) -> None:
+    for name, content in (("a", "same"), ("b", "same"), ("c", "other")):
+        (tmp_path / name).write_text(content, encoding="ascii")
+    assert cache.key(tmp_path / "a") == cache.key(tmp_path / "b") != cache.key(tmp_path / "c")
+    # A path and its name are different inputs.
+    assert cache.key(tmp_path / "a") != cache.key(str(tmp_path / "a"))
+
+
+def test_key_depends_on_every_field() -> None:
+    assert cache.key(Recipe()) == cache.key(Recipe())
+    assert cache.key(Recipe()) != cache.key(Recipe(size_mib=8192))
+
+
+def test_key_refuses_what_it_cannot_know() -> None:
+    with pytest.raises(TypeError, match="cannot make a cache key"):
+        cache.key(object())
+
+
+def test_entry_is_built_once_though_many_ask(own_cache: Path) -> None:
+    built = []
+
+    def build(directory: Path) -> None:
+        time.sleep(0.05)
+        built.append(directory)
+        (directory / "file").touch()
+
+    threads = [threading.Thread(target=cache.entry, args=("kind", "k", build)) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(built) == 1
+    assert (own_cache / "kind/k/file").exists()
+
+
+def test_failed_build_leaves_nothing(own_cache: Path) -> None:
+    def build(directory: Path) -> None:
+        (directory / "half").touch()
+        raise RuntimeError("no")
+
+    with pytest.raises(RuntimeError, match="no"):
+        cache.entry("kind", "k", build)
+    assert [path.name for path in (own_cache / "kind").iterdir()] == ["k.lock"]
+
+
+def test_prune_takes_what_nobody_asked_for_lately() -> None:
+    old = cache.entry("kind", "old", Path.exists)
+    new = cache.entry("kind", "new", Path.exists)
+    long_ago = time.time() - 40 * 24 * 3600
+    os.utime(old, (long_ago, long_ago))
+    assert cache.prune() == [old]
+    assert new.exists()

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The VM harness's pure part: what a machine looks like to QEMU."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.vm.machine import EHCI, XHCI, Disk, Firmware, Machine, Stick, argv, stick_devices
+
+STICK = Stick("key", Path("/images/key.img"))
+
+
+def command(machine: Machine) -> list[str]:
+    return argv(machine, Path("/work,dir"), qmp_fd=10, agent_fd=11)
+
+
+def values(machine: Machine, option: str) -> list[str]:
+    arguments = command(machine)
+    return [arguments[at + 1] for at, each in enumerate(arguments) if each == option]
+
+
+def devices(machine: Machine) -> dict[str, dict[str, object]]:
+    """The devices that are given as JSON, by their id."""
+    parsed = [json.loads(each) for each in values(machine, "-device") if each.startswith("{")]
+    return {device["id"]: device for device in parsed if "id" in device}
+
+
+def test_kernel_and_command_line() -> None:
+    machine = Machine(Path("/vmlinuz"), Path("/initrd"), ("console=ttyS0",)).with_append("quiet")
+    assert values(machine, "-kernel") == ["/vmlinuz"]
+    assert values(machine, "-initrd") == ["/initrd"]
+    assert values(machine, "-append") == ["console=ttyS0 quiet"]
+
+
+def test_tcg_unless_told_otherwise() -> None:
+    assert values(Machine(Path("/vmlinuz")), "-accel") == ["tcg,thread=multi"]
+    kvm = Machine(Path("/vmlinuz"), accel="kvm")
+    assert (values(kvm, "-accel"), values(kvm, "-cpu")) == (["kvm"], ["host"])
+
+
+def test_disk_is_an_overlay_in_the_work_directory() -> None:
+    machine = Machine(Path("/vmlinuz"), disks=(Disk("root", Path("/cache/root.img")),))
+    (node,) = [json.loads(each) for each in values(machine, "-blockdev")]
+    assert node["file"]["filename"] == "/work,dir/root.qcow2"
+    assert devices(machine)["root"]["drive"] == node["node-name"]
+
+
+def test_comma_in_a_path_does_not_end_an_option() -> None:
+    assert "file,id=console,path=/work,,dir/console.log" in command(Machine(Path("/vmlinuz")))
+
+
+def test_stick_that_is_not_plugged_in_is_not_there() -> None:
+    unplugged = Stick("key", Path("/images/key.img"), plugged=False)
+    assert "key" not in devices(Machine(Path("/vmlinuz"), sticks=(unplugged,)))
+    assert "key" in devices(Machine(Path("/vmlinuz"), sticks=(STICK,)))
+
+
+def test_stick_keeps_its_port_whatever_else_is_plugged_in() -> None:
+    other = Stick("other", Path("/images/other.img"), bus="ehci", plugged=False)
+    second = Stick("second", Path("/images/second.img"))
+    machine = Machine(Path("/vmlinuz"), controllers=(XHCI, EHCI), sticks=(STICK, other, second))
+    assert devices(machine)["second"]["port"] == "2"
+    (device,) = stick_devices(machine, other)
+    assert (device["bus"], device["port"]) == ("ehci.0", "1")
+
+
+def test_plugging_in_later_gives_the_same_device() -> None:
+    machine = Machine(Path("/vmlinuz"), sticks=(STICK,))
+    assert [devices(machine)["key"]] == stick_devices(machine, STICK)
+
+
+def test_uas_has_its_disk_on_a_device_of_its_own() -> None:
+    fast = Stick("fast", Path("/images/fast.img"), driver="usb-uas")
+    bridge, disk = stick_devices(Machine(Path("/vmlinuz"), sticks=(fast,)), fast)
+    assert (bridge["driver"], "drive" in bridge) == ("usb-uas", False)
+    assert (disk["bus"], disk["drive"]) == ("fast.0", "fast-image")
+
+
+def test_firmware_variables_are_a_copy() -> None:
+    firmware = Firmware(Path("/ovmf/code.fd"), Path("/ovmf/vars.fd"))
+    drives = values(Machine(Path("/vmlinuz"), firmware=firmware), "-drive")
+    assert "readonly=on,file=/ovmf/code.fd" in drives[0]
+    assert "file=/work,,dir/" in drives[1]
+
+
+def test_reboot_can_end_the_machine() -> None:
+    machine = Machine(Path("/vmlinuz"), reboots=False)
+    assert values(machine, "-action") == ["panic=none,reboot=shutdown"]
+
+
+def test_same_id_twice_is_an_error() -> None:
+    with pytest.raises(ValueError, match="used twice: key"):
+        Machine(Path("/vmlinuz"), sticks=(STICK, STICK))
+
+
+def test_stick_on_no_controller_is_an_error() -> None:
+    with pytest.raises(ValueError, match="'ehci'"):
+        Machine(Path("/vmlinuz"), sticks=(Stick("key", Path("/k"), bus="ehci"),))
+
+
+def test_unknown_stick_is_named_with_those_that_are_known() -> None:
+    with pytest.raises(ValueError, match=r"no stick 'nix' \(it has: key\)"):
+        Machine(Path("/vmlinuz"), sticks=(STICK,)).stick("nix")
+
+
+def test_changed_stick_replaces_the_one_of_its_id() -> None:
+    machine = Machine(Path("/vmlinuz"), sticks=(STICK,))
+    changed = Stick("key", Path("/elsewhere"))
+    assert machine.with_stick(changed).sticks == (changed,)
+    assert machine.with_stick(Stick("new", Path("/new"))).sticks[0] is STICK
