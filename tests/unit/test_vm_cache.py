@@ -71,8 +71,8 @@ def test_failed_build_leaves_nothing(own_cache: Path) -> None:
 
 
 def test_prune_takes_what_nobody_asked_for_lately() -> None:
-    old = cache.entry("kind", "old", Path.exists)
-    new = cache.entry("kind", "new", Path.exists)
+    old = cache.entry("kind", "old", Path.touch)
+    new = cache.entry("kind", "new", Path.touch)
     long_ago = time.time() - 40 * 24 * 3600
     os.utime(old, (long_ago, long_ago))
     assert cache.prune() == [old]

@@ -50,7 +50,8 @@ def probe(
     command = [
         "qemu-system-x86_64",
         "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none",
-        "-machine", "q35", "-accel", accel, "-cpu", "host" if accel == "kvm" else "max", "-m", "512M",
+        "-machine", "q35", "-m", "512M",
+        "-accel", accel, "-cpu", "host" if accel == "kvm" else "max",
         "-kernel", str(kernel), "-initrd", str(initrd), "-append", "vm.probe panic=-1",
         "-device", "isa-debug-exit,iobase=0xf4,iosize=0x4",
     ]  # fmt: skip
