@@ -1,0 +1,151 @@
+"""Building the image of one kernel: plan, check, pack, publish."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tinykdump import (
+    __version__,
+    crashconf,
+    drivers,
+    hardware,
+    image,
+    keys,
+    manifest,
+    pack,
+    packages,
+    programs,
+    state,
+)
+from tinykdump.cmdline import crash_cmdline
+from tinykdump.config import Config
+from tinykdump.errors import TinykdumpError
+from tinykdump.host import Host
+from tinykdump.image import Entry
+from tinykdump.kmod import ModuleTree
+from tinykdump.manifest import Manifest
+from tinykdump.modules import Module
+from tinykdump.run import run
+
+# machine-id(5): tell others a hash of it that is made for one purpose, never the ID.
+_MACHINE_SALT = b"tinykdump: the name of this machine on a stick\0"
+
+_EMPTY_DIRECTORIES = ("/dev", "/proc", "/sys", "/run", "/mnt")
+
+
+@dataclass(frozen=True)
+class Draft:
+    """An image that is planned and read, and not yet packed."""
+
+    kver: str
+    entries: tuple[Entry, ...]
+    modules: tuple[Module, ...]
+    key: keys.Key | None
+    kernel: Path
+    compression: str
+
+    @property
+    def digest(self) -> str:
+        """Equal digests mean equal images."""
+        return manifest.plan_digest(self.entries, self.compression)
+
+
+def draft(host: Host, config: Config, kver: str, kernel: str = "") -> Draft:
+    """Plan the image of a kernel: every input is read and checked, no image is written.
+
+    ``kernel`` is where the kernel image is when it is in no usual place. The machine's own
+    key is made when none is configured and there is none yet. Raises TinykdumpError.
+    """
+    state.folder(kver)  # refuses what is no version before anything is looked up by it
+    tree = ModuleTree(host, kver)
+    chosen = drivers.needed(host, config, tree)
+    _refuse_root(host, config)
+    machine = _machine(host)
+    kernel_image = state.find_kernel(host, kver, kernel)
+    key = None
+    if config.encrypt and config.key:
+        key = keys.configured(config.key, host)
+    elif config.encrypt:
+        key = keys.machine_key(host, create=True)
+    conf = crashconf.render(config, machine=machine, version=__version__)
+    entries = image.plan(
+        (
+            *drivers.entries(host, chosen),
+            *programs.userland(host, config, encrypt=key is not None),
+            *(image.directory(path) for path in _EMPTY_DIRECTORIES),
+            image.file("/etc/tinykdump.conf", conf.encode()),
+            *([image.file("/etc/tinykdump.key", key.public)] if key else []),
+        )
+    )
+    compression = pack.compressor(state.kernel_config(host, kver))
+    return Draft(kver, entries, chosen, key, kernel_image, compression)
+
+
+def _refuse_root(host: Host, config: Config) -> None:
+    if str(config.target) in hardware.root_tags(host):
+        raise TinykdumpError(
+            f"{config.target} is the running root file system", "name a stick as target"
+        )
+
+
+def _machine(host: Host) -> crashconf.Machine:
+    machine_id = host.text("/etc/machine-id") or host.text("/proc/sys/kernel/random/boot_id") or ""
+    name = hashlib.sha256(_MACHINE_SALT + machine_id.encode()).hexdigest()[:12]
+    uuids = [tag for tag in hardware.root_tags(host) if tag.startswith("UUID=")]
+    return crashconf.Machine(name, uuids[0].removeprefix("UUID=") if uuids else "")
+
+
+def build(host: Host, config: Config, planned: Draft) -> Manifest:
+    """Pack a planned image, prove that its programs run, and publish it with its manifest.
+
+    Raises TinykdumpError; the old image then stays as it was.
+    """
+    with pack.staged(planned.entries, host.path(state.RUNTIME)) as top:
+        if host.is_target():
+            _prove(top)
+        packed = pack.pack(planned.entries, top, planned.compression)
+    made = Manifest(
+        kver=planned.kver,
+        kernel=str(planned.kernel),
+        plan=planned.digest,
+        modules=tuple(module.name for module in planned.modules),
+        inputs=_inputs(planned.entries, packages.owner_lookup(host)),
+        key=planned.key.fingerprint if planned.key else "",
+        target=str(config.target),
+        compression=planned.compression,
+        cmdline=crash_cmdline(host.text("/proc/cmdline") or "", config.append),
+        margin=config.margin,
+        packed=len(packed),
+        unpacked=image.unpacked_size(planned.entries),
+    )
+    pack.publish(host.path(state.image_path(planned.kver)), packed)
+    pack.publish(host.path(state.folder(planned.kver) / "manifest.json"), made.to_json().encode())
+    return made
+
+
+def _prove(top: Path) -> None:
+    """Run the image's programs in its tree, as the crash side will: fail now, not then."""
+    check = next(path / "check" for path in programs.CRASH_SIDE if (path / "check").exists())
+    run(
+        ["unshare", "--mount", "--propagation", "private", "sh", check, top],
+        hint="its programs do not run in the image; reinstall busybox, makedumpfile and gpg",
+    )
+
+
+def _inputs(entries: tuple[Entry, ...], owner: Callable[[str], str]) -> tuple[manifest.Input, ...]:
+    return tuple(
+        manifest.Input(entry.source, entry.digest, owner(entry.source))
+        for entry in entries
+        if entry.source
+    )
+
+
+def is_current(host: Host, config: Config, planned: Draft, old: Manifest) -> bool:
+    """Whether ``old`` describes just the image that ``planned`` would become."""
+    return (old.plan, old.kernel, old.cmdline, old.margin) == (
+        planned.digest,
+        str(planned.kernel),
+        crash_cmdline(host.text("/proc/cmdline") or "", config.append),
+        config.margin,
+    )

@@ -1,0 +1,117 @@
+"""The command line."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tinykdump import __version__, keys, load, restore, service, state, status
+from tinykdump.config import FILE
+from tinykdump.errors import TinykdumpError
+from tinykdump.host import Host
+from tinykdump.memory import MIB
+from tinykdump.settings import load_config
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line's grammar."""
+    top = argparse.ArgumentParser(
+        prog="tinykdump",
+        description="Crash dumps, encrypted, on a USB stick.",
+        allow_abbrev=False,
+    )
+    top.add_argument("--version", action="version", version=f"tinykdump {__version__}")
+    top.add_argument("-c", "--config", "--c", metavar="FILE", default="",
+                     help=f"read FILE instead of {FILE}")  # fmt: skip
+    top.add_argument("-b", "--build", action="store_true", help="build the crash image")
+    top.add_argument("-m", "--module", metavar="M,M", help="modules to add to the image")
+    top.add_argument("-l", "--load", action="store_true",
+                     help="load the crash image; build it first where needed")  # fmt: skip
+    top.add_argument("-s", "--script", metavar="FILE",
+                     help="run FILE in the crash kernel before the dump")  # fmt: skip
+    top.add_argument("-k", "--key", metavar="KEY",
+                     help="encrypt to KEY, a file or a key in root's keyring")  # fmt: skip
+    top.add_argument("--kernel", metavar="KVER", help="for another kernel than the running one")
+    commands = top.add_subparsers(dest="command", metavar="COMMAND")
+    shown = commands.add_parser("status", help="show whether this machine is armed")
+    shown.add_argument("--json", action="store_true", help="for programs")
+    commands.add_parser("unload", help="unload our crash kernel")
+    restored = commands.add_parser("restore", help="turn a dump on a stick back into a vmcore")
+    restored.add_argument("directory", type=Path, help="tinykdump/MACHINE/TIME on the stick")
+    restored.add_argument("-o", "--output", type=Path, default=Path(),
+                          help="where to write vmcore and dmesg.txt (here)")  # fmt: skip
+    restored.add_argument("--keys", type=Path, metavar="DIR",
+                          help="GnuPG folder with the secret key")  # fmt: skip
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit status: 0, 1 for an error, 2 for a wrong command."""
+    top = parser()
+    options = top.parse_args(arguments)
+    host = Host(Path(os.environ.get("TINYKDUMP_ROOT", "/")))
+    try:
+        if options.command:
+            return COMMANDS[options.command](host, options)
+        if options.build or options.load:
+            return make(host, options)
+        top.print_usage(sys.stderr)
+        print("tinykdump: nothing to do (say -b, -l or a command)", file=sys.stderr)
+        return 2
+    except TinykdumpError as error:
+        print(f"tinykdump: {error}", file=sys.stderr)
+        return error.exit_status
+    except PermissionError as error:
+        print(f"tinykdump: {error.filename}: {error.strerror} (run it as root)", file=sys.stderr)
+        return 1
+
+
+def make(host: Host, options: argparse.Namespace) -> int:
+    """-b and -l."""
+    given = {"modules": options.module, "script": options.script, "key": options.key}
+    config = load_config(
+        host, {key: text for key, text in given.items() if text is not None}, options.config
+    )
+    kver = options.kernel or state.running_kernel(host)
+    with state.lock(host):
+        image, _ = service.build_image(host, config, kver, force=options.build)
+        print(
+            f"image of {kver}: {image.packed} bytes packed, {image.unpacked} unpacked, "
+            f"{len(image.modules)} modules, "
+            + (f"key {image.key}" if image.key else "NOT ENCRYPTED")
+        )
+        if options.load:
+            held = load.load(host, image, takeover=config.takeover)
+            print(f"loaded; {held.size // MIB} MiB of memory are reserved")
+    return 0
+
+
+def show_status(host: Host, options: argparse.Namespace) -> int:
+    """The state of this machine; 0 when it is armed."""
+    found = status.collect(host, load_config(host, {}, options.config))
+    print(found.to_json() if options.json else found.to_text())
+    return 0 if found.armed else 1
+
+
+def unload(host: Host, _options: argparse.Namespace) -> int:
+    """Disarm."""
+    with state.lock(host):
+        done = load.unload(host)
+    print("unloaded" if done else "nothing of ours was loaded")
+    return 0
+
+
+def restore_dump(host: Host, options: argparse.Namespace) -> int:
+    """Decrypt and reassemble."""
+    machine = host.path(keys.MACHINE_KEYS)
+    home = options.keys or (machine if machine.is_dir() else Path("~/.gnupg").expanduser())
+    for name in restore.restore(options.directory, options.output, home):
+        print(name)
+    return 0
+
+
+COMMANDS = {"status": show_status, "unload": unload, "restore": restore_dump}
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,238 @@
+"""The configuration: INI text and command line in, one frozen value out. No I/O here.
+
+One table, ITEMS, describes every key; the parser, the command line's overrides and the
+default file that is installed are all made from it, so that they can not drift.
+"""
+
+import configparser
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tinykdump.errors import UsageError
+
+FILE = Path("/etc/default/tinykdump")
+DROP_INS = Path("/etc/default/tinykdump.d")
+
+# What makedumpfile(8) is told for each compression of the dump's pages.
+COMPRESSIONS = {"none": "", "zlib": "-c", "lzo": "-l", "snappy": "-p", "zstd": "-z"}
+FINAL_ACTIONS = ("reboot", "poweroff", "halt")
+FILESYSTEMS = ("vfat", "exfat", "ext4", "ext2", "ext3", "xfs", "btrfs", "f2fs")
+
+_MODULE = re.compile(r"[A-Za-z0-9_-]+")
+# What mkfs and blkid can put into a label or a UUID and a shell never misreads.
+_TAG = re.compile(r"(LABEL|UUID)=([A-Za-z0-9_.+-]{1,64})")
+
+
+@dataclass(frozen=True)
+class Target:
+    """The stick that a dump goes to, by a tag as blkid(8) prints it."""
+
+    tag: str  # LABEL or UUID
+    value: str
+
+    def __str__(self) -> str:
+        return f"{self.tag}={self.value}"
+
+
+@dataclass(frozen=True)
+class Config:
+    """What the user wants, complete and checked for form."""
+
+    target: Target
+    filesystems: tuple[str, ...]
+    wait: int  # seconds until a stick that does not appear is given up
+    keep: int  # complete dumps of this machine that stay on the stick; 0: all
+    level: int  # makedumpfile's dump level, a sum of 1, 2, 4, 8, 16
+    compression: str  # a key of COMPRESSIONS
+    encrypt: bool
+    key: str  # a file, or a key in root's keyring; empty: the machine's own key
+    script: str  # absolute path of a program to run before the dump; empty: none
+    script_wait: int  # seconds until the script is ended
+    final_action: str  # one of FINAL_ACTIONS
+    modules: tuple[str, ...]  # beside those that are found to be needed
+    margin: int  # percent of the computed need
+    takeover: bool
+    append: str  # words for the crash kernel's command line
+
+
+def _flag(text: str) -> bool:
+    try:
+        return configparser.RawConfigParser.BOOLEAN_STATES[text.lower()]
+    except KeyError:
+        raise ValueError("write yes or no") from None
+
+
+def _number(low: int, high: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not re.fullmatch(r"[0-9]{1,9}", text) or not low <= int(text) <= high:
+            raise ValueError(f"write a whole number from {low} to {high}")
+        return int(text)
+
+    return parse
+
+
+def _choice(choices: Iterable[str]) -> Callable[[str], str]:
+    names = tuple(choices)
+
+    def parse(text: str) -> str:
+        if text not in names:
+            raise ValueError(f"write one of {', '.join(names)}")
+        return text
+
+    return parse
+
+
+def _target(text: str) -> Target:
+    match = _TAG.fullmatch(text)
+    if not match:
+        raise ValueError("write LABEL=name or UUID=id, as blkid prints it")
+    return Target(match[1], match[2])
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(text.replace(",", " ").split()))
+
+
+def _filesystems(text: str) -> tuple[str, ...]:
+    words = _words(text)
+    if not words or set(words) - set(FILESYSTEMS):
+        raise ValueError(f"write one or more of {', '.join(FILESYSTEMS)}")
+    return words
+
+
+def _modules(text: str) -> tuple[str, ...]:
+    words = _words(text)
+    wrong = [word for word in words if not _MODULE.fullmatch(word)]
+    if wrong:
+        raise ValueError(f"{wrong[0]!r} is not a module's name")
+    return words
+
+
+def _absolute(text: str) -> str:
+    if text and not text.startswith("/"):
+        raise ValueError("write an absolute path")
+    return text
+
+
+def _line(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("write one line of printable text")
+    return text
+
+
+@dataclass(frozen=True)
+class Item:
+    """One key of the configuration file."""
+
+    section: str
+    key: str
+    parse: Callable[[str], Any]
+    default: str
+    text: str  # what it does, for the default file and the manual page
+
+
+# fmt: off
+ITEMS = (
+    Item("dump", "target", _target, "LABEL=TINYKDUMP",
+         "The USB stick that dumps go to: LABEL=name or UUID=id, as blkid prints it."),
+    Item("dump", "filesystems", _filesystems, "vfat",
+         "File systems that the stick may have; each one makes the image larger."),
+    Item("dump", "wait", _number(1, 3600), "60",
+         "Seconds to wait for the stick after a panic."),
+    Item("dump", "keep", _number(0, 9999), "0",
+         "Complete dumps of this machine that stay on the stick; 0 keeps all."),
+    Item("dump", "level", _number(0, 31), "31",
+         "Pages to leave out, as makedumpfile -d."),
+    Item("dump", "compression", _choice(COMPRESSIONS), "lzo",
+         "Compression of the dump: none, zlib, lzo, snappy or zstd."),
+    Item("dump", "encrypt", _flag, "yes",
+         "Encrypt the dump. With no, the stick holds the machine's memory in plain text."),
+    Item("dump", "key", _line, "",
+         "OpenPGP key to encrypt to: a file, or a key in root's keyring. "
+         "Empty: a key made for this machine."),
+    Item("dump", "script", _absolute, "",
+         "Program to run in the crash kernel before the dump."),
+    Item("dump", "script_wait", _number(1, 3600), "60",
+         "Seconds after which that program is ended."),
+    Item("dump", "final_action", _choice(FINAL_ACTIONS), "reboot",
+         "What follows the dump, and every failure: reboot, poweroff or halt."),
+    Item("image", "modules", _modules, "",
+         "Modules to add to those that are found to be needed."),
+    Item("crashkernel", "margin", _number(0, 400), "10",
+         "Percent to reserve beyond the computed need."),
+    Item("crashkernel", "takeover", _flag, "no",
+         "Replace a crash kernel that something else has loaded."),
+    Item("crashkernel", "append", _line, "",
+         "Words to add to the crash kernel's command line."),
+)
+# fmt: on
+
+_BY_NAME = {(item.section, item.key): item for item in ITEMS}
+
+
+def parse_file(text: str, name: str) -> dict[str, str]:
+    """Read one INI text; ``name`` is the file, for messages.
+
+    Returns key -> raw text of what the file sets. Raises UsageError for text that is not
+    INI, unknown sections, unknown keys, keys that stand twice and bad values.
+    """
+    parser = configparser.RawConfigParser(inline_comment_prefixes=("#",))
+    try:
+        parser.read_string(text, source=name)
+    except configparser.Error as error:
+        raise UsageError(
+            f"{name}: {' '.join(str(error).split())}", "write [section] and key = value lines"
+        ) from None
+    values = {}
+    for section in parser.sections():
+        for key, value in parser.items(section):
+            item = _BY_NAME.get((section, key))
+            if item is None:
+                raise UsageError(f"{name}: [{section}] {key}: no such key", _known(section))
+            parse_value(item, value, f"{name}: [{section}] {key}")
+            values[key] = value
+        if section not in {item.section for item in ITEMS}:
+            raise UsageError(f"{name}: [{section}]: no such section", _known(section))
+    return values
+
+
+def _known(section: str) -> str:
+    keys = [item.key for item in ITEMS if item.section == section]
+    if keys:
+        return f"[{section}] has {', '.join(keys)}"
+    return f"sections are {', '.join(dict.fromkeys(item.section for item in ITEMS))}"
+
+
+def parse_value(item: Item, text: str, where: str) -> Any:
+    """The value of one key. Raises UsageError that names ``where`` it stands."""
+    try:
+        return item.parse(text.strip())
+    except ValueError as error:
+        raise UsageError(f"{where}: {text!r} is not valid", str(error)) from None
+
+
+def resolve(files: Iterable[Mapping[str, str]], options: Mapping[str, str]) -> Config:
+    """Defaults, then each file in turn, then the command line's ``options``."""
+    values: dict[str, Any] = {item.key: item.parse(item.default) for item in ITEMS}
+    for texts in files:
+        values |= {item.key: item.parse(texts[item.key].strip()) for item in ITEMS
+                   if item.key in texts}  # fmt: skip
+    for item in ITEMS:
+        if item.key in options:
+            values[item.key] = parse_value(item, options[item.key], f"option for {item.key}")
+    return Config(**values)
+
+
+def default_file() -> str:
+    """The file that is installed: every key with its meaning, set to nothing."""
+    lines = ["# tinykdump: crash dumps on a USB stick. See tinykdump(5).",
+             "# Every key is shown with its default.", ""]  # fmt: skip
+    for section in dict.fromkeys(item.section for item in ITEMS):
+        lines.append(f"[{section}]")
+        for item in ITEMS:
+            if item.section == section:
+                lines += [f"# {item.text}", f"#{item.key} = {item.default}".rstrip(), ""]
+    return "\n".join(lines).rstrip() + "\n"

@@ -1,0 +1,80 @@
+"""The modules of an image: what this machine and configuration need of one kernel."""
+
+from collections.abc import Iterable
+
+from tinykdump import hardware, image, modules
+from tinykdump.config import Config
+from tinykdump.errors import TinykdumpError
+from tinykdump.host import Host
+from tinykdump.image import Entry
+from tinykdump.kmod import ModuleTree, unpack
+from tinykdump.modules import Module
+
+# Compressions that busybox's insmod reads by itself. What is compressed otherwise goes into
+# the image unpacked.
+_READ_BY_INSMOD = (".ko", ".xz", ".gz")
+
+
+def needed(host: Host, config: Config, tree: ModuleTree) -> tuple[Module, ...]:
+    """The modules of ``tree`` that a dump needs, in load order.
+
+    On the machine that will crash these are the drivers of its own USB host controllers; in
+    any other place, of all that there are. Raises TinykdumpError when a module is missing,
+    damaged or of another kernel.
+    """
+    if host.exists("/sys/bus/usb"):
+        aliases = hardware.usb_controllers(host)
+        found = modules.controllers(aliases, tree.usb_host_drivers())
+        watchdogs = hardware.running_watchdogs(host)
+        if not found:
+            raise TinykdumpError(
+                f"kernel {tree.kver} has no driver for a USB host controller of this machine",
+                "check lspci, and add a driver with modules = in /etc/default/tinykdump",
+            )
+    else:
+        found, watchdogs = tuple(n for n in modules.ALL_CONTROLLERS if _has(tree, n)), ()
+    wanted = modules.wishes(
+        host_controllers=found,
+        filesystems=config.filesystems,
+        watchdogs=watchdogs,
+        extra=config.modules,
+    )
+    return modules.closure(wanted, tree.lookup)
+
+
+def _has(tree: ModuleTree, name: str) -> bool:
+    return name in tree.files or name in tree.builtin
+
+
+def entries(host: Host, chosen: Iterable[Module]) -> tuple[Entry, ...]:
+    """The modules as entries of the image, the list of them in load order, and firmware."""
+    files = [_module_entry(host, module) for module in chosen]
+    order = "".join(f"{entry.path}\n" for entry in files)
+    return (
+        *files,
+        image.file("/lib/modules.order", order.encode()),
+        *_firmware(host, chosen),
+    )
+
+
+def _module_entry(host: Host, module: Module) -> Entry:
+    """A module as it is in the host's tree: a signature stays valid, and xz stays small."""
+    data, path = host.read(module.path), module.path
+    if path.suffix not in _READ_BY_INSMOD:
+        data, path = unpack(data, path), path.with_suffix("")
+    return image.file(f"/lib/modules/{path.name}", data, source=str(module.path))
+
+
+def _firmware(host: Host, chosen: Iterable[Module]) -> tuple[Entry, ...]:
+    """The firmware files that modules name, as far as the host has them.
+
+    A module names all that it could ever need; what is not installed was not needed so far.
+    """
+    found = []
+    for name in dict.fromkeys(name for module in chosen for name in module.info.firmware):
+        for suffix in ("", ".xz", ".zst"):
+            path = f"/lib/firmware/{name}{suffix}"
+            if ".." not in name and host.exists(path):
+                found.append(image.file(path, host.read(path), source=path))
+                break
+    return tuple(found)

@@ -1,0 +1,124 @@
+"""What an ELF program needs to run: its loader and its libraries. No I/O here.
+
+Nothing is executed, so that a hostile or foreign file can do nothing at build time: the
+dynamic section is read (DT_NEEDED, DT_RUNPATH, DT_SONAME; System V ABI, chapter 5) and
+libraries are looked up as ld.so(8) would, less LD_LIBRARY_PATH and its cache.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from io import BytesIO
+
+from elftools.common.exceptions import ELFError
+from elftools.construct.core import ConstructError
+from elftools.elf.dynamic import DynamicSegment
+from elftools.elf.elffile import ELFFile
+from elftools.elf.gnuversions import GNUVerNeedSection, GNUVerSymSection
+from elftools.elf.sections import Symbol as ElfSymbol
+from elftools.elf.sections import SymbolTableSection
+from elftools.elf.segments import InterpSegment
+
+from tinykdump.errors import TinykdumpError
+
+
+@dataclass(frozen=True)
+class Symbol:
+    """A dynamic symbol, as a user asks for it or a library offers it."""
+
+    name: str
+    version: str = ""  # symbol version that a user asks for; empty: none
+    is_data: bool = False
+    size: int = 0  # bytes, as the library says
+
+
+@dataclass(frozen=True)
+class Elf:
+    """The dynamic facts of one ELF file."""
+
+    machine: str  # EM_X86_64 ...
+    bits: int
+    interpreter: str  # absolute path of the loader; empty for a static file or a library
+    needed: tuple[str, ...] = ()
+    runpath: tuple[str, ...] = ()  # with $ORIGIN as it stands in the file
+
+    @property
+    def is_dynamic(self) -> bool:
+        """Whether the file needs a loader or libraries."""
+        return bool(self.interpreter or self.needed)
+
+
+# Tags of the dynamic section whose value is a text, and what pyelftools calls it.
+_STRING_TAGS = {"DT_NEEDED": "needed", "DT_RUNPATH": "runpath", "DT_RPATH": "rpath"}
+
+
+def _open(data: bytes, name: str) -> ELFFile:
+    try:
+        return ELFFile(BytesIO(data))
+    except (ELFError, ConstructError, ValueError):
+        raise not_elf(name) from None
+
+
+def not_elf(name: str) -> TinykdumpError:
+    """The error for a file that should be a program or library and is not."""
+    return TinykdumpError(f"{name}: not a whole ELF file", "reinstall the package that it is from")
+
+
+def parse(data: bytes, name: str) -> Elf:
+    """Read one file; ``name`` is for messages. Raises TinykdumpError when it is not ELF."""
+    elf = _open(data, name)
+    interpreter = ""
+    found: dict[str, list[str]] = {tag: [] for tag in _STRING_TAGS}
+    try:
+        for segment in elf.iter_segments():
+            if isinstance(segment, InterpSegment):
+                interpreter = segment.get_interp_name()
+            elif isinstance(segment, DynamicSegment):
+                for tag in segment.iter_tags():
+                    if attribute := _STRING_TAGS.get(tag.entry.d_tag):
+                        found[tag.entry.d_tag].append(getattr(tag, attribute))
+    except (ELFError, ConstructError, ValueError, AttributeError):
+        raise not_elf(name) from None
+    paths = found["DT_RUNPATH"] or found["DT_RPATH"]
+    runpath = tuple(path for text in paths for path in text.split(":"))
+    return Elf(elf["e_machine"], elf.elfclass, interpreter, tuple(found["DT_NEEDED"]), runpath)
+
+
+def undefined(data: bytes, name: str) -> frozenset[Symbol]:
+    """The dynamic symbols that a file asks others for, with the versions it wants."""
+    elf = _open(data, name)
+    versions: dict[int, str] = {}
+    indices: GNUVerSymSection | None = None
+    for section in elf.iter_sections():
+        if isinstance(section, GNUVerNeedSection):
+            for _, auxiliaries in section.iter_versions():
+                versions |= {aux["vna_other"]: aux.name for aux in auxiliaries}
+        elif isinstance(section, GNUVerSymSection):
+            indices = section
+    symbols = set()
+    for number, symbol in _dynamic_symbols(elf):
+        if symbol["st_shndx"] == "SHN_UNDEF" and symbol.name:
+            # Numbers 0 and 1 say "local" and "global" and name no version.
+            index = indices.get_symbol(number)["ndx"] if indices else 0
+            symbols.add(Symbol(symbol.name, versions.get(index, "")))
+        elif symbol["st_info"]["type"] == "STT_OBJECT":
+            # A program that is not built as PIE has a copy of a library's data.
+            symbols.add(Symbol(symbol.name))
+    return frozenset(symbols)
+
+
+def exported(data: bytes, name: str) -> Mapping[str, Symbol]:
+    """The dynamic symbols that a library offers, by name."""
+    return {
+        symbol.name: Symbol(
+            symbol.name,
+            is_data=symbol["st_info"]["type"] in ("STT_OBJECT", "STT_COMMON"),
+            size=symbol["st_size"],
+        )
+        for _, symbol in _dynamic_symbols(_open(data, name))
+        if symbol["st_shndx"] != "SHN_UNDEF" and symbol.name
+    }
+
+
+def _dynamic_symbols(elf: ELFFile) -> Iterable[tuple[int, ElfSymbol]]:
+    section = elf.get_section_by_name(".dynsym")
+    return enumerate(section.iter_symbols()) if isinstance(section, SymbolTableSection) else ()

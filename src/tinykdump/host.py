@@ -1,0 +1,109 @@
+"""The one door through which the host is read, and its kernel interfaces are written.
+
+Everything takes absolute paths of the host and finds them below ``root``, so that a test
+hands in a recorded tree and an image build hands in the tree it builds.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tinykdump.errors import TinykdumpError
+
+
+@dataclass(frozen=True)
+class Host:
+    """A machine as seen through its file system."""
+
+    root: Path = Path("/")
+
+    def path(self, name: str | Path) -> Path:
+        """Where ``name``, an absolute path of the host, is found from here."""
+        return self.root / str(name).lstrip("/")
+
+    def resolve(self, name: str | Path) -> Path | None:
+        """The host's absolute path behind every link of ``name``, or None if there is none.
+
+        Links are followed as the host would, so that an absolute link inside ``root`` stays
+        inside it.
+        """
+        parts = list(Path(str(name)).parts[1:])
+        done = Path("/")
+        links = 0
+        while parts:
+            part = parts.pop(0)
+            if part == "..":
+                done = done.parent
+                continue
+            here = self.path(done / part)
+            if here.is_symlink():
+                links += 1
+                if links > 40:  # MAXSYMLINKS, as in the kernel
+                    return None
+                target = here.readlink()
+                parts = [*target.parts[1 if target.is_absolute() else 0 :], *parts]
+                done = Path("/") if target.is_absolute() else done
+                continue
+            if not here.exists():
+                return None
+            done = done / part
+        return done
+
+    def exists(self, name: str | Path) -> bool:
+        """Whether ``name`` is there, behind links."""
+        return self.resolve(name) is not None
+
+    def read(self, name: str | Path) -> bytes:
+        """The bytes of a file. Raises TinykdumpError when it can not be read."""
+        try:
+            return self.path(self.resolve(name) or name).read_bytes()
+        except OSError as error:
+            raise TinykdumpError(
+                f"{name}: {error.strerror}", "check that the file is there and readable"
+            ) from None
+
+    def text(self, name: str | Path) -> str | None:
+        """The stripped text of a file, or None where it is not there or not readable."""
+        try:
+            return self.path(self.resolve(name) or name).read_text(errors="replace").strip()
+        except OSError:
+            return None
+
+    def children(self, name: str | Path) -> list[Path]:
+        """The sorted entries of a directory as absolute paths; none when it is not there."""
+        directory = self.path(self.resolve(name) or name)
+        if not directory.is_dir():
+            return []
+        return sorted(Path(str(name)) / entry.name for entry in directory.iterdir())
+
+    def walk(self, name: str | Path) -> Iterator[tuple[Path, list[str]]]:
+        """Every directory below ``name`` with the sorted names of its files."""
+        top = self.path(self.resolve(name) or name)
+        for directory, folders, files in os.walk(top):
+            folders.sort()
+            yield Path(str(name)) / Path(directory).relative_to(top), sorted(files)
+
+    def write(self, name: str | Path, value: str) -> None:
+        """Write a kernel interface in one write(2). Raises OSError with the kernel's errno."""
+        descriptor = os.open(self.path(name), os.O_WRONLY)
+        try:
+            os.write(descriptor, value.encode())
+        finally:
+            os.close(descriptor)
+
+    def is_target(self) -> bool:
+        """Whether this machine is the one that will crash.
+
+        It is not in a chroot, a container or another root: there the hardware seen is that
+        of the machine that builds, not of the one that will boot.
+        """
+        if self.root != Path("/"):
+            return False
+        try:
+            ours, first = Path("/").stat(), Path("/proc/1/root").stat()
+            environment = Path("/proc/1/environ").read_bytes()
+        except OSError:
+            return False
+        containers = [v for v in environment.split(b"\0") if v.startswith(b"container=")]
+        return (ours.st_dev, ours.st_ino) == (first.st_dev, first.st_ino) and not containers

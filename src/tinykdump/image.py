@@ -1,0 +1,67 @@
+"""The plan of an image: what stands where. Values in, values out; no I/O here."""
+
+import hashlib
+import stat
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from tinykdump.errors import TinykdumpError
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One file, directory or link of the image."""
+
+    path: str  # absolute, in the image
+    mode: int  # st_mode: type and permissions
+    content: bytes = b""  # of a file, or the target of a link
+    source: str = ""  # the host's file that it is made from; empty: made by tinykdump
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the content, in hexadecimal."""
+        return hashlib.sha256(self.content).hexdigest()
+
+
+def file(path: str, content: bytes, *, source: str = "", mode: int = 0o644) -> Entry:
+    """A regular file."""
+    return Entry(path, stat.S_IFREG | mode, content, source)
+
+
+def link(path: str, target: str) -> Entry:
+    """A symbolic link."""
+    return Entry(path, stat.S_IFLNK | 0o777, target.encode())
+
+
+def directory(path: str) -> Entry:
+    """A directory."""
+    return Entry(path, stat.S_IFDIR | 0o755)
+
+
+def plan(entries: Iterable[Entry]) -> tuple[Entry, ...]:
+    """Complete ``entries`` with their parents and sort them, parents first.
+
+    The same entry may be asked for twice. Raises TinykdumpError when two different ones want
+    the same place.
+    """
+    found: dict[str, Entry] = {}
+    for entry in entries:
+        for parent in PurePosixPath(entry.path).parents:
+            if str(parent) != "/":
+                found.setdefault(str(parent), directory(str(parent)))
+        old = found.setdefault(entry.path, entry)
+        if (old.mode, old.content) != (entry.mode, entry.content):
+            raise TinykdumpError(
+                f"{old.source or 'tinykdump'} and {entry.source or 'tinykdump'} "
+                f"both want {entry.path} in the image",
+                "remove one of the two packages, or leave out the script or module",
+            )
+    return tuple(found[path] for path in sorted(found))
+
+
+def unpacked_size(entries: Iterable[Entry], page: int = 4096) -> int:
+    """Bytes of memory that the files take once the kernel has unpacked them: whole pages."""
+    return sum(
+        -(-len(entry.content) // page) * page for entry in entries if stat.S_ISREG(entry.mode)
+    )

@@ -1,0 +1,88 @@
+"""The kernel-install plugin: what 60-tinykdump.install calls.
+
+kernel-install(8) calls it with ``add KVER ENTRY-DIR IMAGE [INITRD...]`` and ``remove KVER
+ENTRY-DIR``. Whatever goes wrong is said and does not fail the kernel's transaction: exit
+status 0 always. Nothing is put into the staging area, where ukify would take it for an
+initrd of the normal boot.
+"""
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tinykdump import load, service, state
+from tinykdump.errors import TinykdumpError
+from tinykdump.host import Host
+from tinykdump.memory import MIB
+from tinykdump.settings import load_config
+
+
+@dataclass(frozen=True)
+class Context:
+    """One call of kernel-install, parsed."""
+
+    verb: str
+    kver: str
+    image: str  # the kernel image that is being installed; empty on remove
+    verbose: bool
+
+    @classmethod
+    def parse(cls, arguments: Sequence[str], environment: Mapping[str, str]) -> "Context | None":
+        """The call, or None for a verb that is no business of ours."""
+        if len(arguments) < 2 or arguments[0] not in ("add", "remove"):
+            return None
+        image = arguments[3] if arguments[0] == "add" and len(arguments) > 3 else ""
+        verbose = environment.get("KERNEL_INSTALL_VERBOSE") == "1"
+        return cls(arguments[0], arguments[1], image, verbose)
+
+
+def say(text: str) -> None:
+    """One line to whoever installs the kernel."""
+    print(f"tinykdump: {text}", file=sys.stderr, flush=True)
+
+
+def add(host: Host, context: Context) -> None:
+    """Build the kernel's image; on the machine that will crash, load it too."""
+    config = load_config(host, {})
+    image, built = service.build_image(host, config, context.kver, kernel=context.image)
+    say(
+        f"{'built' if built else 'kept'} the crash image of {context.kver}: {image.packed} bytes, "
+        f"{len(image.modules)} modules"
+    )
+    if not host.is_target():
+        say("not loaded: this is not the running system")
+        return
+    held = load.load(host, image, takeover=config.takeover)
+    say(f"loaded; {held.size // MIB} MiB of memory are reserved")
+
+
+def remove(host: Host, context: Context) -> None:
+    """Delete the kernel's image, unless the kernel stays for another kind of boot entry."""
+    tree = Path("/lib/modules") / context.kver / "kernel"
+    if os.environ.get("KERNEL_INSTALL_BOOT_ENTRY_TYPE") and host.exists(tree):
+        return
+    instead = service.remove_kernel(host, load_config(host, {}), context.kver)
+    if context.verbose or instead:
+        say(
+            f"removed the crash image of {context.kver}" + (f"; loaded {instead}'s" * bool(instead))
+        )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point; always 0."""
+    context = Context.parse(sys.argv[1:] if arguments is None else arguments, os.environ)
+    if context is None:
+        return 0
+    host = Host(Path(os.environ.get("TINYKDUMP_ROOT", "/")))
+    try:
+        with state.lock(host):
+            (add if context.verb == "add" else remove)(host, context)
+    except (TinykdumpError, OSError) as error:
+        say(f"{context.verb} {context.kver}: {error}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

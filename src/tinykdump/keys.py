@@ -1,0 +1,131 @@
+"""OpenPGP keys: which one dumps are encrypted to, and whether it can be."""
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gnupg
+
+from tinykdump.errors import TinykdumpError
+from tinykdump.host import Host
+from tinykdump.run import ENVIRONMENT, run
+
+MACHINE_KEYS = Path("/var/lib/tinykdump/keys")
+MACHINE_USER = "tinykdump"
+
+# Nothing here needs an agent but making a key, and a started one would stay behind.
+_QUIET = ["--no-autostart", "--no-auto-check-trustdb"]
+
+
+@dataclass(frozen=True)
+class Key:
+    """A public key that dumps can be encrypted to."""
+
+    fingerprint: str
+    user: str
+    public: bytes  # the exported public key, the only part that goes into an image
+    expires: int  # seconds since 1970; 0: never
+
+
+def gpg(home: Path, options: Sequence[str] = ()) -> gnupg.GPG:
+    """python-gnupg on a home directory, with the environment of every other program."""
+    try:
+        return gnupg.GPG(gnupghome=str(home), options=list(options), env=dict(ENVIRONMENT))
+    except OSError:
+        raise TinykdumpError("gpg is not installed", "install gnupg2") from None
+
+
+def configured(key: str, host: Host) -> Key:
+    """The key that ``key`` names: a file, or a key in root's keyring.
+
+    Raises TinykdumpError when it is missing or can not be used to encrypt now.
+    """
+    name = Path(key)
+    if name.is_absolute() or host.exists(Path.cwd() / name):
+        path = name if name.is_absolute() else Path.cwd() / name
+        return from_file(host.read(path), str(path))
+    exported = gpg(Path("/root/.gnupg"), _QUIET).export_keys(key, armor=False, minimal=True)
+    if not exported:
+        raise TinykdumpError(
+            f"key {key} is neither a file nor in root's keyring",
+            "import it with gpg --import as root, or name a file with its public part",
+        )
+    return from_file(exported, key)
+
+
+def from_file(content: bytes, name: str) -> Key:
+    """The one key in exported ``content``, checked; ``name`` is for messages."""
+    with tempfile.TemporaryDirectory(prefix="tinykdump-") as home:
+        keyring = gpg(Path(home), _QUIET)
+        keyring.import_keys(content)
+        found = keyring.list_keys()
+        if len(found) != 1:
+            raise TinykdumpError(
+                f"key {name}: {len(found) or 'no'} OpenPGP keys in it",
+                "export one public key with gpg --export",
+            )
+        check(found[0], name)
+        return _export(keyring, found[0])
+
+
+def check(listed: Mapping[str, Any], name: str) -> None:
+    """Whether a key as python-gnupg lists it can encrypt now; raises TinykdumpError if not.
+
+    The letters are those of ``gpg --with-colons`` (doc/DETAILS in GnuPG): field 2 says
+    revoked or expired, a capital E in field 12 that a subkey can be encrypted to.
+    """
+    match listed["trust"]:
+        case "r":
+            raise TinykdumpError(f"key {name} is revoked", "name another key")
+        case "e":
+            raise TinykdumpError(
+                f"key {name} is expired", "extend it with gpg --quick-set-expire, or name another"
+            )
+    if "E" not in listed["cap"] or "D" in listed["cap"]:
+        raise TinykdumpError(
+            f"key {name} can not encrypt", "name a key that has a valid subkey for encryption"
+        )
+
+
+def machine_key(host: Host, *, create: bool) -> Key:
+    """The key made for this machine, made now when there is none and ``create`` is set.
+
+    Its secret part has no passphrase and is readable by root alone: whoever is root here
+    could read the memory that is dumped anyway. Raises TinykdumpError when there is none.
+    """
+    home = host.path(MACHINE_KEYS)
+    found = gpg(home, _QUIET).list_keys() if home.is_dir() else []
+    if not found:
+        if not create:
+            raise TinykdumpError("this machine has no key yet", "build an image first")
+        _make_machine_key(home)
+        found = gpg(home, _QUIET).list_keys()
+    check(found[0], str(MACHINE_KEYS))
+    return _export(gpg(home, _QUIET), found[0])
+
+
+def _make_machine_key(home: Path) -> None:
+    home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    home.chmod(0o700)
+    keyring = gpg(home)
+    try:
+        made = keyring.gen_key(
+            keyring.gen_key_input(
+                key_type="EDDSA", key_curve="ed25519", key_usage="sign",
+                subkey_type="ECDH", subkey_curve="cv25519", subkey_usage="encrypt",
+                name_real=MACHINE_USER, name_email=f"{MACHINE_USER}@localhost",
+                expire_date=0, no_protection=True,
+            )
+        )  # fmt: skip
+    finally:
+        run(["gpgconf", "--homedir", home, "--kill", "all"], check=False)
+    if not made.fingerprint:
+        raise TinykdumpError(f"gpg made no key in {home}", f"see gpg --homedir {home} --list-keys")
+
+
+def _export(keyring: gnupg.GPG, listed: Mapping[str, Any]) -> Key:
+    fingerprint = listed["fingerprint"]
+    public = keyring.export_keys(fingerprint, armor=False, minimal=True)
+    return Key(fingerprint, (listed["uids"] or [""])[0], public, int(listed["expires"] or 0))

@@ -1,0 +1,151 @@
+"""The module tree of one kernel: files by name, unpacked and read."""
+
+import gzip
+import lzma
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from tinykdump import run
+from tinykdump.errors import TinykdumpError
+from tinykdump.host import Host
+from tinykdump.modinfo import REINSTALL, ModInfo, normal, parse_module
+from tinykdump.modules import Module, NotFoundError
+
+SUFFIXES = (".ko", ".ko.xz", ".ko.zst", ".ko.gz")
+
+# depmod.d(5): what stands in updates comes before what came with the kernel.
+_PRECEDENCE = ("updates", "extra", "weak-updates")
+
+
+def unpack(data: bytes, path: Path) -> bytes:
+    """The .ko inside a module file. Raises TinykdumpError when it does not unpack."""
+    try:
+        match path.suffix:
+            case ".xz":
+                return lzma.decompress(data)
+            case ".gz":
+                return gzip.decompress(data)
+            case ".zst":
+                return run.run(["zstd", "-dcq"], stdin=data).stdout
+            case _:
+                return data
+    except (lzma.LZMAError, zlib.error, EOFError, OSError) as error:
+        raise TinykdumpError(f"{path} does not unpack: {error}", REINSTALL) from None
+    except TinykdumpError as error:
+        raise TinykdumpError(f"{path} does not unpack: {error.message}", REINSTALL) from None
+
+
+@dataclass(frozen=True)
+class ModuleTree:
+    """/lib/modules/KVER of a host."""
+
+    host: Host
+    kver: str
+    _read: dict[str, Module] = field(default_factory=dict)
+
+    @cached_property
+    def directory(self) -> Path:
+        """Where the kernel's modules are. Raises TinykdumpError when there are none."""
+        for top in ("/lib/modules", "/usr/lib/modules"):
+            if self.host.exists(f"{top}/{self.kver}"):
+                return Path(top) / self.kver
+        raise TinykdumpError(
+            f"kernel {self.kver} has no directory /lib/modules/{self.kver}",
+            "install that kernel's modules, or name an installed kernel",
+        )
+
+    @cached_property
+    def files(self) -> Mapping[str, Path]:
+        """Module name -> path, the one that depmod would choose."""
+        found: dict[str, Path] = {}
+        for directory, names in self.host.walk(self.directory):
+            for name in names:
+                stem, dot, suffix = name.partition(".ko")
+                if dot and f".ko{suffix}" in SUFFIXES:
+                    path = directory / name
+                    old = found.get(normal(stem))
+                    if old is None or self._rank(path) < self._rank(old):
+                        found[normal(stem)] = path
+        return found
+
+    def _rank(self, path: Path) -> int:
+        top = path.relative_to(self.directory).parts[0]
+        return _PRECEDENCE.index(top) if top in _PRECEDENCE else len(_PRECEDENCE)
+
+    @cached_property
+    def builtin(self) -> frozenset[str]:
+        """Names of what would be modules but is built in (modules.builtin)."""
+        lines = (self.host.text(self.directory / "modules.builtin") or "").splitlines()
+        return frozenset(normal(Path(line).name.removesuffix(".ko")) for line in lines)
+
+    @cached_property
+    def builtin_aliases(self) -> Mapping[str, tuple[str, ...]]:
+        """Aliases of what is built in (modules.builtin.modinfo: NUL-ended name.tag=value)."""
+        found: dict[str, list[str]] = {}
+        text = self.host.text(self.directory / "modules.builtin.modinfo") or ""
+        for entry in text.split("\0"):
+            name, dot, alias = entry.partition(".alias=")
+            if dot:
+                found.setdefault(normal(name), []).append(alias)
+        return {name: tuple(aliases) for name, aliases in found.items()}
+
+    @cached_property
+    def aliases(self) -> Mapping[str, str]:
+        """Alias -> module for the aliases that are plain names, as soft dependencies use.
+
+        From depmod's modules.alias. Where several modules share one (crc32c), the portable
+        one is taken, which depends on no CPU feature.
+        """
+        found: dict[str, str] = {}
+        for line in (self.host.text(self.directory / "modules.alias") or "").splitlines():
+            words = line.split()
+            if len(words) == 3 and words[0] == "alias" and "*" not in words[1]:
+                alias, name = normal(words[1]), normal(words[2])
+                if alias not in found or name.endswith("_generic"):
+                    found[alias] = name
+        return found
+
+    def lookup(self, name: str) -> Module | None:
+        """The module of that name or alias; None when it is built in.
+
+        Raises NotFoundError, and TinykdumpError for a file that can not be read or that was
+        built for another kernel.
+        """
+        name = normal(name)
+        if name not in self.files and name not in self.builtin:
+            name = self.aliases.get(name, name)
+        if name in self.files:
+            return self._load(name)
+        if name in self.builtin:
+            return None
+        raise NotFoundError(
+            f"module {name} is not in {self.directory}",
+            "check the name, or install the package that has it",
+        )
+
+    def _load(self, name: str) -> Module:
+        if name not in self._read:
+            path = self.files[name]
+            info = parse_module(unpack(self.host.read(path), path), str(path))
+            if info.kernel != self.kver:
+                raise TinykdumpError(
+                    f"{path} was built for kernel {info.kernel or 'unknown'}, not {self.kver}",
+                    "rebuild or remove that module",
+                )
+            self._read[name] = Module(name, path, info)
+        return self._read[name]
+
+    def usb_host_drivers(self) -> tuple[Module, ...]:
+        """The drivers of USB host controllers, built-in ones as modules without a file."""
+        names = [
+            name for name, path in self.files.items() if "usb/host" in str(path.parent)
+        ]  # fmt: skip
+        builtin = [
+            Module(name, Path(), ModInfo(vermagic="", aliases=aliases))
+            for name, aliases in self.builtin_aliases.items()
+            if name in self.builtin
+        ]
+        return (*(self._load(name) for name in sorted(names)), *builtin)

@@ -1,0 +1,63 @@
+"""What an image was made from: written beside it, and compared to see whether it is stale."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+
+from tinykdump.errors import TinykdumpError
+from tinykdump.image import Entry
+
+
+@dataclass(frozen=True)
+class Input:
+    """One file of the host that went into the image."""
+
+    source: str
+    sha256: str
+    package: str = ""  # that owns it, by the rpm database; empty: none
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """All that is to know of an image without opening it."""
+
+    kver: str
+    kernel: str  # path of the kernel image that is loaded with it
+    plan: str  # SHA-256 over every entry of the plan: equal means nothing to rebuild
+    modules: tuple[str, ...]  # names, in load order
+    inputs: tuple[Input, ...]
+    key: str  # fingerprint of the key that dumps are encrypted to; empty: not encrypted
+    target: str
+    compression: str
+    cmdline: str  # of the crash kernel
+    margin: int  # percent
+    packed: int  # bytes
+    unpacked: int  # bytes, in whole pages
+
+    def to_json(self) -> str:
+        """The text of manifest.json."""
+        return json.dumps(asdict(self), indent=2) + "\n"
+
+
+def plan_digest(entries: Sequence[Entry], *extra: str) -> str:
+    """One hash over a plan and whatever else decides about the image's bytes."""
+    digest = hashlib.sha256()
+    for text in extra:
+        digest.update(f"{text}\0".encode())
+    for entry in entries:
+        digest.update(f"{entry.path}\0{entry.mode:o}\0{entry.digest}\0".encode())
+    return digest.hexdigest()
+
+
+def parse(text: str, name: str) -> Manifest:
+    """Read manifest.json. Raises TinykdumpError when it is not what to_json() wrote."""
+    try:
+        values = json.loads(text)
+        if set(values) != {field.name for field in fields(Manifest)}:
+            raise ValueError
+        inputs = tuple(Input(**item) for item in values.pop("inputs"))
+        modules = tuple(str(name) for name in values.pop("modules"))
+        return Manifest(**values, inputs=inputs, modules=modules)
+    except (ValueError, TypeError):
+        raise TinykdumpError(f"{name} is damaged", "rebuild the image with tinykdump -b") from None

@@ -1,0 +1,90 @@
+"""What a kernel module says of itself. Bytes in, values out; no I/O here.
+
+The .modinfo section is a list of NUL-terminated ``tag=value`` texts, written by the macros
+of include/linux/moduleinfo.h and include/linux/module.h in the kernel.
+"""
+
+from dataclasses import dataclass
+from io import BytesIO
+
+from elftools.common.exceptions import ELFError
+from elftools.construct.core import ConstructError
+from elftools.elf.elffile import ELFFile
+
+from tinykdump.errors import TinykdumpError
+
+REINSTALL = "reinstall the kernel's packages"
+
+
+@dataclass(frozen=True)
+class ModInfo:
+    """The tags of one module that matter for loading it."""
+
+    vermagic: str  # the kernel it was built for, then flags: "6.12.1 SMP preempt ..."
+    depends: tuple[str, ...] = ()
+    softdep_pre: tuple[str, ...] = ()
+    softdep_post: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
+    firmware: tuple[str, ...] = ()
+
+    @property
+    def kernel(self) -> str:
+        """The kernel version that the module was built for."""
+        return self.vermagic.split(" ", 1)[0]
+
+
+def normal(name: str) -> str:
+    """The name as the kernel spells it: modprobe takes ``-`` and ``_`` for the same."""
+    return name.replace("-", "_")
+
+
+def parse_module(data: bytes, name: str) -> ModInfo:
+    """Read an unpacked .ko; ``name`` is for messages.
+
+    Raises TinykdumpError when it is not a whole ELF file or has no .modinfo.
+    """
+    broken = TinykdumpError(f"{name}: not a whole kernel module", REINSTALL)
+    try:
+        elf = ELFFile(BytesIO(data))
+        # The section headers stand at the end, behind every section: what is cut off takes
+        # them along, and elftools would read past the end without complaint.
+        table_end = elf["e_shoff"] + elf["e_shnum"] * elf["e_shentsize"]
+        section = elf.get_section_by_name(".modinfo") if table_end <= len(data) else None
+        text = section.data() if section else b""
+    except (ELFError, ConstructError, ValueError, KeyError, AttributeError, OSError):
+        raise broken from None
+    if not text:
+        raise broken
+    return parse_modinfo(text)
+
+
+def parse_modinfo(text: bytes) -> ModInfo:
+    """Read the contents of a .modinfo section."""
+    tags: dict[str, list[str]] = {}
+    for entry in text.decode(errors="replace").split("\0"):
+        tag, equals, value = entry.partition("=")
+        if equals:
+            tags.setdefault(tag, []).append(value)
+    softdeps = [_softdep(value) for value in tags.get("softdep", [])]
+    return ModInfo(
+        vermagic=next(iter(tags.get("vermagic", [])), ""),
+        depends=tuple(
+            normal(name) for value in tags.get("depends", []) for name in value.split(",") if name
+        ),
+        softdep_pre=tuple(name for pre, _ in softdeps for name in pre),
+        softdep_post=tuple(name for _, post in softdeps for name in post),
+        aliases=tuple(tags.get("alias", [])),
+        firmware=tuple(tags.get("firmware", [])),
+    )
+
+
+def _softdep(value: str) -> tuple[list[str], list[str]]:
+    """Split ``pre: a b post: c`` (MODULE_SOFTDEP) into both lists of names."""
+    lists: dict[str, list[str]] = {"pre:": [], "post:": []}
+    current: list[str] = []
+    for word in value.split():
+        if word in lists:
+            current = lists[word]
+        else:
+            current.append(normal(word))
+    return lists["pre:"], lists["post:"]

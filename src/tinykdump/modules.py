@@ -1,0 +1,133 @@
+"""Which modules a dump needs, and in which order. Values in, values out; no I/O here."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from tinykdump.errors import TinykdumpError
+from tinykdump.modinfo import ModInfo
+
+# What mounting a file system asks the kernel for by name, beside its own module. FAT is
+# always mounted with codepage=437,iocharset=ascii (see src/crash/lib.sh), whatever the
+# kernel's defaults are.
+FILESYSTEM_MODULES: Mapping[str, tuple[str, ...]] = {
+    "vfat": ("vfat", "nls_cp437", "nls_ascii"),
+    "exfat": ("exfat",),
+    "ext2": ("ext4",),
+    "ext3": ("ext4",),
+    "ext4": ("ext4",),
+    "xfs": ("xfs",),
+    "btrfs": ("btrfs",),
+    "f2fs": ("f2fs",),
+}
+
+# USB mass storage in both of its protocols, and the disk that either one shows.
+STORAGE_MODULES = ("usb_storage", "uas", "sd_mod")
+
+# Every host controller that a machine of this kind can have, for an image that is built
+# elsewhere than on the machine that will crash.
+ALL_CONTROLLERS = ("xhci_pci", "ehci_pci", "ohci_pci", "uhci_hcd", "xhci_plat_hcd")
+
+
+@dataclass(frozen=True)
+class Module:
+    """One module of the kernel's tree."""
+
+    name: str  # as the kernel spells it, with underscores
+    path: Path  # absolute path on the host; .ko, .ko.xz, .ko.zst or .ko.gz
+    info: ModInfo
+
+
+@dataclass(frozen=True)
+class Wish:
+    """A module that is wanted, and whether the dump fails without it."""
+
+    name: str
+    reason: str
+    required: bool = True
+
+
+# name -> the module; None when it is built into the kernel. Raises NotFoundError.
+Lookup = Callable[[str], Module | None]
+
+
+class NotFoundError(TinykdumpError):
+    """A kernel has a module neither as a file nor built in."""
+
+
+def controllers(modaliases: Iterable[str], drivers: Iterable[Module]) -> tuple[str, ...]:
+    """The names of the ``drivers`` that handle one of the devices' ``modaliases``.
+
+    A modalias is what a device's sysfs file of that name holds (pci:v00001B36d...); it is
+    matched against the modules' aliases as modprobe does it.
+    """
+    devices = tuple(modaliases)
+    return tuple(
+        sorted(
+            driver.name
+            for driver in drivers
+            if any(fnmatchcase(d, pattern) for pattern in driver.info.aliases for d in devices)
+        )
+    )
+
+
+def wishes(
+    *,
+    host_controllers: Iterable[str],
+    filesystems: Iterable[str],
+    watchdogs: Iterable[str] = (),
+    extra: Iterable[str] = (),
+) -> tuple[Wish, ...]:
+    """What a dump to a stick needs, in the order in which it is to be loaded."""
+    return (
+        *(Wish(name, "as asked for") for name in extra),
+        # A watchdog that runs resets the machine in the middle of the dump if nobody feeds it.
+        *(Wish(name, "the running watchdog", required=False) for name in watchdogs),
+        *(Wish(name, "a USB host controller") for name in host_controllers),
+        *(Wish(name, "USB storage", required=name != "uas") for name in STORAGE_MODULES),
+        *(
+            # A kernel may have its character sets built in, or do without them.
+            Wish(name, f"the file system {fs}", required=not name.startswith("nls_"))
+            for fs in filesystems
+            for name in FILESYSTEM_MODULES[fs]
+        ),
+    )
+
+
+def closure(wanted: Iterable[Wish], lookup: Lookup) -> tuple[Module, ...]:
+    """Every module that ``wanted`` needs, each after those that it depends on.
+
+    ``depends`` is a must; a soft dependency that the kernel does not have is left out, as
+    modprobe does it. Raises NotFoundError for a required module that is not there.
+    """
+    order: dict[str, Module] = {}
+    seen: set[str] = set()
+
+    def visit(name: str) -> None:
+        if name in seen:
+            return
+        seen.add(name)
+        module = lookup(name)
+        if module is None:  # built in, and so is all that it needs
+            return
+        for soft in module.info.softdep_pre:
+            visit_if_there(soft)
+        for hard in module.info.depends:
+            visit(hard)
+        order[module.name] = module
+        for soft in module.info.softdep_post:
+            visit_if_there(soft)
+
+    def visit_if_there(name: str) -> None:
+        try:
+            visit(name)
+        except NotFoundError:
+            return
+
+    for wish in wanted:
+        if wish.required:
+            visit(wish.name)
+        else:
+            visit_if_there(wish.name)
+    return tuple(order.values())

@@ -1,0 +1,89 @@
+"""From a plan to an image file: staged as a tree, packed by GNU cpio, compressed."""
+
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from tinykdump.errors import TinykdumpError
+from tinykdump.image import Entry
+from tinykdump.run import run
+
+# Whichever the kernel can unpack (CONFIG_RD_*), best first. zstd and xz get a window of
+# 1 MiB: the crash kernel has to allocate it beside the packed and the unpacked image. The
+# kernel knows no other check than CRC32 in xz files (lib/xz/Kconfig).
+COMPRESSORS: dict[str, Sequence[str]] = {
+    "ZSTD": ("zstd", "-q", "-9", "--zstd=wlog=20", "-c"),
+    "XZ": ("xz", "--check=crc32", "--lzma2=preset=6,dict=1MiB", "-c"),
+    "GZIP": ("gzip", "-9", "-n", "-c"),
+}
+
+
+def compressor(kernel_config: str) -> str:
+    """The best compression that a kernel with that .config text can unpack.
+
+    gzip where the configuration is not known: every distribution's kernel has it.
+    """
+    lines = set(kernel_config.splitlines())
+    return next((name for name in COMPRESSORS if f"CONFIG_RD_{name}=y" in lines), "GZIP")
+
+
+@contextmanager
+def staged(entries: Iterable[Entry], below: Path) -> Iterator[Path]:
+    """The planned tree in a new private directory, which is gone afterwards."""
+    below.mkdir(parents=True, exist_ok=True)
+    top = Path(tempfile.mkdtemp(prefix="stage-", dir=below))
+    try:
+        for entry in entries:
+            _place(entry, top / entry.path.lstrip("/"))
+        yield top
+    finally:
+        shutil.rmtree(top)
+
+
+def _place(entry: Entry, path: Path) -> None:
+    if stat.S_ISDIR(entry.mode):
+        path.mkdir()
+    elif stat.S_ISLNK(entry.mode):
+        path.symlink_to(entry.content.decode())
+    else:
+        path.write_bytes(entry.content)
+    if not stat.S_ISLNK(entry.mode):
+        path.chmod(stat.S_IMODE(entry.mode))
+
+
+def pack(entries: Sequence[Entry], top: Path, compression: str) -> bytes:
+    """The packed image of a staged tree; the same plan gives the same bytes.
+
+    newc is the one format that the kernel unpacks
+    (Documentation/driver-api/early-userspace/buffer-format.rst).
+    """
+    for entry in reversed(entries):  # children first: a new child changes its parent's time
+        os.utime(top / entry.path.lstrip("/"), (0, 0), follow_symlinks=False)
+    names = "\0".join(entry.path.lstrip("/") for entry in entries) + "\0"
+    archive = run(
+        ["cpio", "--create", "--null", "--format=newc", "--reproducible", "--owner=+0:+0",
+         "--quiet"],
+        stdin=names.encode(), cwd=top, hint="check that /run has room",
+    ).stdout  # fmt: skip
+    if not archive:
+        raise TinykdumpError("cpio packed nothing", "check that /run has room")
+    return run(COMPRESSORS[compression], stdin=archive).stdout
+
+
+def publish(path: Path, content: bytes) -> None:
+    """Put a file in place in one step, readable by root alone: all of it or nothing."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as new:
+            new.write(content)
+            new.flush()
+            os.fsync(new.fileno())
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,168 @@
+"""Placeholders for libraries that a program is linked with and does not use for a dump.
+
+gpg is linked with SQLite and readline, makedumpfile with elfutils: megabytes of memory in
+the crash kernel for trust databases, prompts and debugging information, none of which a
+dump touches. ld.so still wants every library and every symbol. A placeholder is a shared
+object of a few pages that offers just the symbols that the image's programs ask for; a
+function of it that is called after all traps at once (the process ends by SIGILL), so that
+nothing can go wrong in silence.
+
+Formats: System V ABI (ELF-64, DT_HASH) and the GNU symbol versions of the Linux Standard
+Base, chapter 10.7. Bytes out; no I/O here.
+"""
+
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from tinykdump.elf import Symbol
+
+# SONAME up to the first dot or version -> why no dump needs it.
+UNUSED = {
+    "libsqlite3": "gpg's trust-on-first-use database; recipients are given as files",
+    "libreadline": "gpg's prompts; it runs with --batch",
+    "libbz2": "gpg's BZIP2 packets; it runs with --compress-algo none",
+    "libdw": "makedumpfile -x and -g; it runs on the kernel's vmcoreinfo",
+}
+
+# An instruction that always traps, to fill the code with: x86 ud2, arm64 udf #0.
+_TRAPS = {"EM_X86_64": (62, b"\x0f\x0b"), "EM_AARCH64": (183, b"\x00\x00\x00\x00")}
+
+_PAGE = 0x1000  # file layout; the segments are aligned for the largest page size
+_ALIGN = 0x10000
+_CODE, _DATA = 1, 2  # symbols' section numbers; any number but 0 means "defined"
+
+
+def is_unused(soname: str) -> bool:
+    """Whether a dump can do without that library."""
+    return soname.split(".so", 1)[0] in UNUSED
+
+
+def can_make(machine: str) -> bool:
+    """Whether placeholders can be made for that ELF machine."""
+    return machine in _TRAPS
+
+
+@dataclass(frozen=True)
+class _Table:
+    """A string table (.dynstr) and where each text starts in it."""
+
+    data: bytes
+    offsets: dict[str, int]
+
+    @classmethod
+    def of(cls, texts: Iterable[str]) -> "_Table":
+        data, offsets = b"\0", {"": 0}
+        for text in texts:
+            if text not in offsets:
+                offsets[text] = len(data)
+                data += text.encode() + b"\0"
+        return cls(data, offsets)
+
+
+def elf_hash(name: str) -> int:
+    """The hash of DT_HASH and of symbol versions (System V ABI, figure 5-13)."""
+    value = 0
+    for byte in name.encode():
+        value = (value << 4) + byte
+        high = value & 0xF0000000
+        value = (value ^ (high >> 24)) & ~high & 0xFFFFFFFF
+    return value
+
+
+def _version_definitions(soname: str, versions: list[str], strings: _Table) -> bytes:
+    """.gnu.version_d: the file's own name as number 1, then ``versions`` from number 2."""
+    names = [soname, *versions]
+    records = b""
+    for index, name in enumerate(names, start=1):
+        flags = 1 if index == 1 else 0  # VER_FLG_BASE
+        step = 28 if index < len(names) else 0
+        records += struct.pack("<HHHHIII", 1, flags, index, 1, elf_hash(name), 20, step)
+        records += struct.pack("<II", strings.offsets[name], 0)
+    return records
+
+
+def _hash_table(names: list[str]) -> bytes:
+    """DT_HASH with one bucket for each symbol; ``names`` are those of symbols 1, 2, ..."""
+    buckets, chains = [0] * max(1, len(names)), [0] * (len(names) + 1)
+    for number, name in enumerate(names, start=1):
+        bucket = elf_hash(name) % len(buckets)
+        chains[number], buckets[bucket] = buckets[bucket], number
+    words = [len(buckets), len(chains), *buckets, *chains]
+    return struct.pack(f"<{len(words)}I", *words)
+
+
+def shared_object(machine: str, soname: str, symbols: Iterable[Symbol]) -> bytes:
+    """A shared object named ``soname`` that offers ``symbols`` and does nothing.
+
+    The same symbol may be asked for with several versions. ``machine`` is one for which
+    can_make() is true.
+    """
+    wanted = sorted(set(symbols), key=lambda symbol: (symbol.name, symbol.version))
+    versions = sorted({symbol.version for symbol in wanted if symbol.version})
+    strings = _Table.of([soname, *versions, *(symbol.name for symbol in wanted)])
+    number, trap = _TRAPS[machine]
+
+    # One read-only, executable segment with headers, tables and the traps, then a writable
+    # one with the dynamic section in the file and the data symbols as zeroes behind it.
+    hashes = _hash_table([symbol.name for symbol in wanted])
+    versym = struct.pack(
+        f"<{len(wanted) + 1}H",
+        0,
+        *(2 + versions.index(symbol.version) if symbol.version else 1 for symbol in wanted),
+    )
+    verdef = _version_definitions(soname, versions, strings)
+    offset, places = 64 + 4 * 56, {}
+    for name, size in (
+        ("symtab", 24 * (len(wanted) + 1)), ("strings", len(strings.data)),
+        ("hash", len(hashes)), ("versym", len(versym)), ("verdef", len(verdef)), ("code", 16),
+    ):  # fmt: skip
+        offset = (offset + 15) & ~15
+        places[name], offset = offset, offset + size
+    text_end = offset
+
+    dynamic_at = _ALIGN + (text_end + 15 & ~15)  # same offset in its page in file and memory
+    dynamic_in_file = dynamic_at - _ALIGN
+    tags = [
+        (14, strings.offsets[soname]),  # DT_SONAME
+        (4, places["hash"]),  # DT_HASH
+        (5, places["strings"]),  # DT_STRTAB
+        (6, places["symtab"]),  # DT_SYMTAB
+        (10, len(strings.data)),  # DT_STRSZ
+        (11, 24),  # DT_SYMENT
+        (0x6FFFFFF0, places["versym"]),  # DT_VERSYM
+        (0x6FFFFFFC, places["verdef"]),  # DT_VERDEF
+        (0x6FFFFFFD, 1 + len(versions)),  # DT_VERDEFNUM
+        (0, 0),  # DT_NULL
+    ]
+    dynamic = b"".join(struct.pack("<QQ", *tag) for tag in tags)
+
+    data_at = dynamic_at + len(dynamic)
+    entries = [bytes(24)]
+    for symbol in wanted:
+        kind, section, where = (1, _DATA, data_at) if symbol.is_data else (2, _CODE, places["code"])
+        size = symbol.size if symbol.is_data else len(trap)
+        entries.append(struct.pack("<IBBHQQ", strings.offsets[symbol.name], 0x10 | kind, 0,
+                                   section, where, size))  # fmt: skip
+        data_at += (symbol.size + 15) & ~15 if symbol.is_data else 0
+
+    def segment(kind: int, flags: int, place: tuple[int, int], sizes: tuple[int, int]) -> bytes:
+        alignment = _ALIGN if kind == 1 else 16
+        return struct.pack("<IIQQQQQQ", kind, flags, *place, place[1], *sizes, alignment)
+
+    headers = struct.pack("<16sHHIQQQIHHHHHH", b"\x7fELF\2\1\1", 3, number, 1, 0, 64, 0, 0,
+                          64, 56, 4, 64, 0, 0)  # fmt: skip
+    headers += segment(1, 5, (0, 0), (text_end, text_end))  # PT_LOAD, R X
+    in_file = len(dynamic)
+    headers += segment(1, 6, (dynamic_in_file, dynamic_at), (in_file, data_at - dynamic_at))
+    headers += segment(2, 6, (dynamic_in_file, dynamic_at), (in_file, in_file))  # PT_DYNAMIC
+    headers += segment(0x6474E551, 6, (0, 0), (0, 0))  # PT_GNU_STACK: not executable
+
+    image = bytearray(dynamic_in_file + len(dynamic))
+    for place, content in (
+        (0, headers), (places["symtab"], b"".join(entries)), (places["strings"], strings.data),
+        (places["hash"], hashes), (places["versym"], versym), (places["verdef"], verdef),
+        (places["code"], trap * (16 // len(trap))), (dynamic_in_file, dynamic),
+    ):  # fmt: skip
+        image[place : place + len(content)] = content
+    return bytes(image)

@@ -1,0 +1,222 @@
+"""The programs of the image and the libraries that they need, found on the host."""
+
+import stat
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tinykdump import elf, image, placeholder
+from tinykdump.config import Config
+from tinykdump.crashconf import SCRIPT
+from tinykdump.errors import TinykdumpError
+from tinykdump.host import Host
+from tinykdump.image import Entry
+from tinykdump.run import run
+
+# What runs after the panic: installed, or beside this package in a checkout.
+CRASH_SIDE = (Path("/usr/share/tinykdump/crash"), Path(__file__).parents[1] / "crash")
+
+PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
+
+# Where ld.so looks when nothing else is configured, for every distribution.
+_DEFAULT_LIBRARIES = ("/lib64", "/usr/lib64", "/lib", "/usr/lib")
+
+# The commands of src/crash; those of busybox that stand for a program of their own.
+APPLETS = (
+    "cat", "cut", "date", "dd", "dmesg", "du", "env", "findfs", "halt", "insmod", "mkdir",
+    "mount", "mv", "poweroff", "printf", "readlink", "reboot", "rm", "sed", "sh", "sha256sum",
+    "sleep", "sync", "tail", "tee", "timeout", "tr", "umount", "uname", "watchdog",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Program:
+    """A program of the image."""
+
+    path: Path  # absolute, on the host
+    data: bytes
+    facts: elf.Elf
+
+
+def find(host: Host, name: str, package: str) -> Path:
+    """The program called ``name``. Raises TinykdumpError when there is none."""
+    for directory in PATH:
+        if host.exists(f"{directory}/{name}"):
+            return Path(directory) / name
+    raise TinykdumpError(f"{name} is not installed", f"install {package}")
+
+
+def program(host: Host, name: str, package: str) -> Program:
+    """The program called ``name``, read. Raises TinykdumpError when it is not ELF."""
+    path = find(host, name, package)
+    data = host.read(path)
+    return Program(path, data, elf.parse(data, str(path)))
+
+
+def busybox(host: Host) -> Program:
+    """A busybox that needs nothing else. Raises TinykdumpError when it is another one."""
+    found = program(host, "busybox", "busybox (on Debian: busybox-static)")
+    if found.facts.is_dynamic:
+        raise TinykdumpError(
+            f"{found.path} is dynamically linked", "install busybox (on Debian: busybox-static)"
+        )
+    return found
+
+
+def library_path(host: Host) -> tuple[Path, ...]:
+    """The directories of ld.so.conf(5), then the default ones, as far as they are there."""
+    found: list[Path] = []
+
+    def add_file(path: Path) -> None:
+        for line in (host.text(path) or "").splitlines():
+            words = line.split("#", 1)[0].split()
+            if len(words) == 2 and words[0] == "include":
+                pattern = Path(words[1])
+                for included in host.children(pattern.parent):
+                    if included.match(pattern.name):
+                        add_file(included)
+            elif words:
+                found.append(Path(words[0]))
+
+    add_file(Path("/etc/ld.so.conf"))
+    directories = [*found, *map(Path, _DEFAULT_LIBRARIES)]
+    return tuple(path for path in dict.fromkeys(directories) if host.exists(path))
+
+
+def libraries(host: Host, programs: Sequence[Program]) -> tuple[Entry, ...]:
+    """The loaders and libraries that ``programs`` need, as entries of the image.
+
+    Libraries stand in /lib, which LD_LIBRARY_PATH names on the crash side; what a dump does
+    not use is a placeholder. Raises TinykdumpError when one is not found.
+    """
+    default = library_path(host)
+    entries: dict[str, Entry] = {}
+    users = [program.data for program in programs]
+    unused: dict[str, tuple[Path, bytes]] = {}
+    for user in programs:
+        if loader := user.facts.interpreter:
+            entries[loader] = image.file(loader, host.read(loader), source=loader, mode=0o755)
+    todo = [(name, user) for user in programs for name in user.facts.needed]
+    while todo:
+        name, user = todo.pop()
+        if f"/lib/{name}" in entries or name in unused:
+            continue
+        if any(name == Path(loader).name for loader in entries):
+            continue  # the loader itself, which is there under its own path
+        path = _find_library(host, name, user, default)
+        data = host.read(path)
+        if placeholder.is_unused(name) and placeholder.can_make(user.facts.machine):
+            unused[name] = (path, data)
+            continue
+        entries[f"/lib/{name}"] = image.file(f"/lib/{name}", data, source=str(path), mode=0o755)
+        users.append(data)
+        library = Program(path, data, elf.parse(data, str(path)))
+        todo += [(needed, library) for needed in library.facts.needed]
+    wanted = frozenset[elf.Symbol]().union(
+        *(elf.undefined(data, "a library of the image") for data in users if unused)
+    )
+    for name, (path, data) in unused.items():
+        content = _placeholder(name, data, wanted, programs[0].facts.machine)
+        entries[f"/lib/{name}"] = image.file(f"/lib/{name}", content, source=str(path), mode=0o755)
+    return tuple(entries.values())
+
+
+def _placeholder(name: str, data: bytes, wanted: Iterable[elf.Symbol], machine: str) -> bytes:
+    offered = elf.exported(data, name)
+    symbols = [
+        replace(symbol, is_data=offered[symbol.name].is_data, size=offered[symbol.name].size)
+        for symbol in wanted
+        if symbol.name in offered
+    ]
+    return placeholder.shared_object(machine, name, symbols)
+
+
+def _find_library(host: Host, name: str, user: Program, default: tuple[Path, ...]) -> Path:
+    origin = str(user.path.parent)
+    own = [Path(path.replace("$ORIGIN", origin).replace("${ORIGIN}", origin))
+           for path in user.facts.runpath]  # fmt: skip
+    for directory in (*own, *default):
+        path = directory / name
+        if not host.exists(path):
+            continue
+        facts = elf.parse(host.read(path), str(path))
+        if (facts.machine, facts.bits) == (user.facts.machine, user.facts.bits):
+            return path
+    raise TinykdumpError(
+        f"library {name} of {user.path} is not installed", f"reinstall the package of {user.path}"
+    )
+
+
+def script(host: Host, path: str) -> tuple[Entry, tuple[Program, ...]]:
+    """The user's script as an entry, and the programs that it needs to start.
+
+    A script for /bin/sh runs in busybox. Raises TinykdumpError when it is not executable, or
+    its interpreter is not there.
+    """
+    content = host.read(path)
+    if not host.path(host.resolve(path) or path).stat().st_mode & stat.S_IXUSR:
+        raise TinykdumpError(f"script {path} is not executable", f"chmod +x {path}")
+    entry = image.file(SCRIPT, content, source=path, mode=0o755)
+    if not content.startswith(b"#!"):
+        return entry, (Program(Path(path), content, elf.parse(content, f"script {path}")),)
+    words = content.split(b"\n", 1)[0][2:].decode(errors="replace").split()
+    if words and Path(words[0]).name == "env":
+        words = [str(find(host, word, f"the interpreter of script {path}")) for word in words[1:2]]
+    if not words or not host.exists(words[0]):
+        raise TinykdumpError(
+            f"script {path}: its interpreter {words[0] if words else ''} is not there",
+            "install it, or write the script for /bin/sh, which is busybox here",
+        )
+    if Path(words[0]).name in ("sh", "ash", "busybox"):
+        return entry, ()
+    data = host.read(words[0])
+    return entry, (Program(Path(words[0]), data, elf.parse(data, words[0])),)
+
+
+def userland(host: Host, config: Config, *, encrypt: bool) -> tuple[Entry, ...]:
+    """Every program of the image with its libraries, and the crash side's own scripts.
+
+    Raises TinykdumpError when one is missing or can not run in the image.
+    """
+    shell = busybox(host)
+    tools = [program(host, "makedumpfile", "makedumpfile")]
+    if encrypt:
+        tools.append(program(host, "gpg", "gnupg2 (on Debian: gpg)"))
+    own, interpreters = script(host, config.script) if config.script else (None, ())
+    placed = [*tools, *(user for user in interpreters if own and user.data != own.content)]
+    return (
+        image.file("/bin/busybox", shell.data, source=str(shell.path), mode=0o755),
+        *(image.link(f"/bin/{name}", "busybox") for name in _applets(host, shell)),
+        *(
+            image.file(_place(user), user.data, source=str(user.path), mode=0o755)
+            for user in placed
+        ),
+        *libraries(host, [*tools, *interpreters]),
+        *([own] if own else []),
+        image.file("/init", crash_side("init"), mode=0o755),
+        image.file("/lib/tinykdump.sh", crash_side("lib.sh")),
+    )
+
+
+def _place(user: Program) -> str:
+    """Tools stand where the crash side's PATH has them, interpreters where scripts look."""
+    return f"/bin/{user.path.name}" if user.path.parent.name in ("bin", "sbin") else str(user.path)
+
+
+def _applets(host: Host, shell: Program) -> tuple[str, ...]:
+    """The commands of the crash side; raises TinykdumpError when this busybox lacks one."""
+    have = set(run([host.path(shell.path), "--list"]).stdout.decode().split())
+    lacking = sorted(set(APPLETS) - have)
+    if lacking:
+        raise TinykdumpError(
+            f"{shell.path} has no {', '.join(lacking)}", "install the distribution's own busybox"
+        )
+    return APPLETS
+
+
+def crash_side(name: str) -> bytes:
+    """A script of the crash side. Raises TinykdumpError when it is not installed."""
+    for directory in CRASH_SIDE:
+        if (directory / name).is_file():
+            return (directory / name).read_bytes()
+    raise TinykdumpError(f"{CRASH_SIDE[0]}/{name} is missing", "reinstall tinykdump")

@@ -1,0 +1,79 @@
+"""The memory that the running kernel holds for a crash kernel, read and made to fit."""
+
+import errno
+from dataclasses import dataclass
+from pathlib import Path
+
+from tinykdump.errors import TinykdumpError
+from tinykdump.host import Host
+from tinykdump.memory import MIB
+
+# Documentation/ABI/testing/sysfs-kernel-kexec-kdump; the second one is its name before 6.19.
+_SIZE = (Path("/sys/kernel/kexec/crash_size"), Path("/sys/kernel/kexec_crash_size"))
+_LOADED = (Path("/sys/kernel/kexec/crash_loaded"), Path("/sys/kernel/kexec_crash_loaded"))
+# Only a kernel that can grow its reservation has this file.
+_SIZE_MAX = Path("/sys/kernel/kexec/crash_size_max")
+
+
+@dataclass(frozen=True)
+class Reservation:
+    """The state of the running kernel's reservation."""
+
+    size: int  # bytes; 0: none
+    maximum: int  # bytes that it can grow to; 0: it can only shrink
+    loaded: bool  # whether a crash kernel is in it
+
+    def can_hold(self, need: int) -> bool:
+        """Whether it has ``need`` bytes or can be made to have them."""
+        return need <= max(self.size, self.maximum)
+
+
+def read(host: Host) -> Reservation:
+    """The reservation now. Raises TinykdumpError on a kernel without kexec."""
+    size = _number(host, _SIZE)
+    if size is None:
+        raise TinykdumpError(
+            "the running kernel has no support for crash kernels",
+            "run a kernel with CONFIG_CRASH_DUMP and CONFIG_KEXEC",
+        )
+    return Reservation(size, _number(host, (_SIZE_MAX,)) or 0, _number(host, _LOADED) == 1)
+
+
+def _number(host: Host, names: tuple[Path, ...]) -> int | None:
+    text = next((text for name in names if (text := host.text(name))), None)
+    return int(text) if text and text.isdigit() else None
+
+
+def require(now: Reservation, need: int) -> None:
+    """Raise TinykdumpError when the reservation can not be made to hold ``need`` bytes."""
+    if now.can_hold(need):
+        return
+    have = f"{now.size // MIB} MiB are reserved" if now.size else "no memory is reserved"
+    raise TinykdumpError(
+        f"{have} for a crash kernel, {-(-need // MIB)} MiB are needed",
+        f"add crashkernel={-(-need // MIB)}M to the kernel command line and reboot, "
+        "or run a kernel with CONFIG_KEXEC_CMA",
+    )
+
+
+def resize(host: Host, size: int) -> int:
+    """Make the reservation ``size`` bytes large while nothing is loaded; the new size.
+
+    Raises TinykdumpError when the kernel refuses; the reservation is then as it was.
+    """
+    name = next(name for name in _SIZE if host.exists(name))
+    try:
+        host.write(name, str(size))
+    except OSError as error:
+        reasons = {
+            errno.ENOENT: "a crash kernel is loaded",
+            errno.EBUSY: "another program is changing it",
+            errno.EINVAL: "the kernel can only make it smaller",
+            errno.ENOMEM: "not enough memory could be made free",
+        }
+        raise TinykdumpError(
+            f"the reservation was not changed to {size // MIB} MiB: "
+            f"{reasons.get(error.errno or 0, error.strerror)}",
+            "try again after closing programs, or add crashkernel= to the kernel command line",
+        ) from None
+    return read(host).size

@@ -1,0 +1,48 @@
+"""What the command line, the plugin and the boot service all do: build, load, remove."""
+
+import shutil
+
+from tinykdump import build, load, reserve, state
+from tinykdump.config import Config
+from tinykdump.host import Host
+from tinykdump.manifest import Manifest
+
+
+def build_image(
+    host: Host, config: Config, kver: str, *, kernel: str = "", force: bool = False
+) -> tuple[Manifest, bool]:
+    """The up-to-date image of a kernel, and whether it had to be built.
+
+    An image is up to date when every byte that would go into it is what its manifest says.
+    Raises TinykdumpError; the old image then stays.
+    """
+    planned = build.draft(host, config, kver, kernel)
+    old = state.read_manifest(host, kver)
+    if old is not None and not force and build.is_current(host, config, planned, old):
+        return old, False
+    return build.build(host, config, planned), True
+
+
+def load_image(
+    host: Host, config: Config, kver: str, *, kernel: str = "", force: bool = False
+) -> tuple[Manifest, reserve.Reservation]:
+    """Build where needed, make the reservation fit, load. Raises TinykdumpError."""
+    image, _ = build_image(host, config, kver, kernel=kernel, force=force)
+    return image, load.load(host, image, takeover=config.takeover)
+
+
+def remove_kernel(host: Host, config: Config, kver: str) -> str:
+    """Delete a kernel's image. When it was loaded, load the running kernel's instead.
+
+    Returns the version that was loaded in its place, or "". Raises TinykdumpError; the
+    image is deleted all the same.
+    """
+    loaded = load.ours(host)
+    shutil.rmtree(host.path(state.folder(kver)), ignore_errors=True)
+    running = state.running_kernel(host)
+    if loaded is None or loaded.kver != kver:
+        return ""
+    if running == kver:  # its files are going: what is loaded works on until the reboot
+        return ""
+    load_image(host, config, running)
+    return running
