@@ -11,7 +11,7 @@ KMSG=${KMSG:-/dev/kmsg}
 SYS=${SYS:-/sys}
 DEV=${DEV:-/dev}
 STICK=${STICK:-/mnt}         # where the stick is mounted
-TMP=${TMP:-/run/tinykdump}   # in memory; nothing of the dump is ever stored here
+TMP=${TMP:-/run/tinykdump}   # in memory
 DUMP=                        # the directory on the stick, once it is there
 OUTCOME=failed
 
@@ -160,9 +160,11 @@ open_dump_directory() {
 	DUMP=$FINAL_NAME.partial
 }
 
-# makedumpfile talks on standard output, so the log goes through a descriptor of its own.
+# makedumpfile seeks in the log that it writes, so the log (and it alone) is in memory first.
 read_log() {
-	makedumpfile --dump-dmesg -f /proc/vmcore /proc/self/fd/3 3>&1 >"$TMP/messages"
+	makedumpfile --dump-dmesg -f /proc/vmcore "$TMP/dmesg" >"$TMP/messages" || return
+	cat "$TMP/dmesg"
+	rm -f "$TMP/dmesg"
 }
 
 # -F: the flattened format, which needs no seek and so can be piped (makedumpfile(8)).

@@ -31,7 +31,7 @@ from tinykdump.run import run
 # machine-id(5): tell others a hash of it that is made for one purpose, never the ID.
 _MACHINE_SALT = b"tinykdump: the name of this machine on a stick\0"
 
-_EMPTY_DIRECTORIES = ("/dev", "/proc", "/sys", "/run", "/mnt")
+_EMPTY_DIRECTORIES = ("/dev", "/proc", "/sys", "/run", "/mnt", "/tmp")  # noqa: S108 - in the image
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ def needed(host: Host, config: Config, tree: ModuleTree) -> tuple[Module, ...]:
     any other place, of all that there are. Raises TinykdumpError when a module is missing,
     damaged or of another kernel.
     """
-    if host.exists("/sys/bus/usb"):
+    if host.is_target():
         aliases = hardware.usb_controllers(host)
         found = modules.controllers(aliases, tree.usb_host_drivers())
         watchdogs = hardware.running_watchdogs(host)

@@ -14,6 +14,7 @@ from elftools.construct.core import ConstructError
 from elftools.elf.dynamic import DynamicSegment
 from elftools.elf.elffile import ELFFile
 from elftools.elf.gnuversions import GNUVerNeedSection, GNUVerSymSection
+from elftools.elf.hash import ELFHashSection, GNUHashSection
 from elftools.elf.sections import Symbol as ElfSymbol
 from elftools.elf.sections import SymbolTableSection
 from elftools.elf.segments import InterpSegment
@@ -106,17 +107,21 @@ def undefined(data: bytes, name: str) -> frozenset[Symbol]:
     return frozenset(symbols)
 
 
-def exported(data: bytes, name: str) -> Mapping[str, Symbol]:
-    """The dynamic symbols that a library offers, by name."""
-    return {
-        symbol.name: Symbol(
-            symbol.name,
-            is_data=symbol["st_info"]["type"] in ("STT_OBJECT", "STT_COMMON"),
-            size=symbol["st_size"],
-        )
-        for _, symbol in _dynamic_symbols(_open(data, name))
-        if symbol["st_shndx"] != "SHN_UNDEF" and symbol.name
-    }
+def exported(data: bytes, names: Iterable[str], name: str) -> Mapping[str, Symbol]:
+    """Those of ``names`` that a library offers, by name; ``name`` is for messages.
+
+    Looked up in DT_GNU_HASH or DT_HASH as ld.so does it: a library offers thousands.
+    """
+    elf = _open(data, name)
+    tables = (elf.get_section_by_name(section) for section in (".gnu.hash", ".hash"))
+    table = next((t for t in tables if isinstance(t, GNUHashSection | ELFHashSection)), None)
+    found = {}
+    for wanted in names:
+        symbol = table.get_symbol(wanted) if table else None
+        if symbol is not None and symbol["st_shndx"] != "SHN_UNDEF":
+            is_data = symbol["st_info"]["type"] in ("STT_OBJECT", "STT_COMMON")
+            found[wanted] = Symbol(wanted, is_data=is_data, size=symbol["st_size"])
+    return found
 
 
 def _dynamic_symbols(elf: ELFFile) -> Iterable[tuple[int, ElfSymbol]]:

@@ -17,6 +17,8 @@ class Host:
     """A machine as seen through its file system."""
 
     root: Path = Path("/")
+    # Whether this machine is the one that will crash; None: find out.
+    target: bool | None = None
 
     def path(self, name: str | Path) -> Path:
         """Where ``name``, an absolute path of the host, is found from here."""
@@ -98,8 +100,8 @@ class Host:
         It is not in a chroot, a container or another root: there the hardware seen is that
         of the machine that builds, not of the one that will boot.
         """
-        if self.root != Path("/"):
-            return False
+        if self.target is not None or self.root != Path("/"):
+            return bool(self.target)
         try:
             ours, first = Path("/").stat(), Path("/proc/1/root").stat()
             environment = Path("/proc/1/environ").read_bytes()

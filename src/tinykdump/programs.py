@@ -91,7 +91,7 @@ def libraries(host: Host, programs: Sequence[Program]) -> tuple[Entry, ...]:
     """
     default = library_path(host)
     entries: dict[str, Entry] = {}
-    users = [program.data for program in programs]
+    used = list(programs)
     unused: dict[str, tuple[Path, bytes]] = {}
     for user in programs:
         if loader := user.facts.interpreter:
@@ -109,20 +109,22 @@ def libraries(host: Host, programs: Sequence[Program]) -> tuple[Entry, ...]:
             unused[name] = (path, data)
             continue
         entries[f"/lib/{name}"] = image.file(f"/lib/{name}", data, source=str(path), mode=0o755)
-        users.append(data)
         library = Program(path, data, elf.parse(data, str(path)))
+        used.append(library)
         todo += [(needed, library) for needed in library.facts.needed]
+    asking = [user for user in used if not unused.keys().isdisjoint(user.facts.needed)]
     wanted = frozenset[elf.Symbol]().union(
-        *(elf.undefined(data, "a library of the image") for data in users if unused)
+        *(elf.undefined(user.data, str(user.path)) for user in asking)
     )
     for name, (path, data) in unused.items():
-        content = _placeholder(name, data, wanted, programs[0].facts.machine)
+        content = _placeholder(name, data, wanted, asking[0].facts.machine)
         entries[f"/lib/{name}"] = image.file(f"/lib/{name}", content, source=str(path), mode=0o755)
     return tuple(entries.values())
 
 
 def _placeholder(name: str, data: bytes, wanted: Iterable[elf.Symbol], machine: str) -> bytes:
-    offered = elf.exported(data, name)
+    wanted = tuple(wanted)
+    offered = elf.exported(data, {symbol.name for symbol in wanted}, name)
     symbols = [
         replace(symbol, is_data=offered[symbol.name].is_data, size=offered[symbol.name].size)
         for symbol in wanted

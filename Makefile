@@ -1,0 +1,36 @@
+# tinykdump: a table of contents. What each target does stands in the file it names.
+PREFIX = /usr
+PYTHON = .venv/bin/python
+# Where the distribution's Python looks for packages.
+SITE = $(PREFIX)/lib/python3/dist-packages
+
+.PHONY: help deps demo check lint install
+
+help: ## list these targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+deps: ## install what demo and check need
+	@tools/deps
+
+demo: deps ## a kernel panics in QEMU, its dump is saved, encrypted, and restored
+	@$(PYTHON) -m tests.demo
+
+check: deps ## every test
+	@$(PYTHON) -m pytest
+
+lint: deps ## the tests that read the code only
+	@$(PYTHON) -m pytest tests/test_lint.py
+
+install: ## install into DESTDIR
+	install -d $(DESTDIR)$(SITE)/tinykdump $(DESTDIR)/etc/default/tinykdump.d
+	install -m 644 src/tinykdump/*.py $(DESTDIR)$(SITE)/tinykdump
+	install -D -m 755 src/tinykdump.sh $(DESTDIR)$(PREFIX)/bin/tinykdump
+	install -D -m 755 src/crash/init $(DESTDIR)$(PREFIX)/share/tinykdump/crash/init
+	install -m 644 src/crash/lib.sh src/crash/check $(DESTDIR)$(PREFIX)/share/tinykdump/crash
+	install -D -m 755 kernel-install.d/60-tinykdump.install \
+		$(DESTDIR)$(PREFIX)/lib/kernel/install.d/60-tinykdump.install
+	install -D -m 644 src/systemd/tinykdump.service \
+		$(DESTDIR)$(PREFIX)/lib/systemd/system/tinykdump.service
+	install -D -m 644 src/systemd/90-tinykdump.preset \
+		$(DESTDIR)$(PREFIX)/lib/systemd/system-preset/90-tinykdump.preset
+	install -D -m 644 src/default/tinykdump $(DESTDIR)/etc/default/tinykdump
