@@ -2,16 +2,21 @@
 """tinykdump in a guest: installed from this checkout, configured, and put to the test."""
 
 import io
+import json
 import re
 import secrets
 import subprocess
+import sys
 import tarfile
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import gnupg
 
+from tests.vm import stick
+from tests.vm.errors import Result
 from tests.vm.vm import VM
 
 REPOSITORY = Path(__file__).parents[2]
@@ -37,15 +42,6 @@ def _of_root(member: tarfile.TarInfo) -> tarfile.TarInfo:
     member.uid = member.gid = 0
     member.uname = member.gname = "root"
     return member
-
-
-def install(vm: VM, configuration: str = "") -> None:
-    """Install this checkout in the guest; ``configuration`` is for its default file."""
-    vm.put(archive(), "/run/tinykdump-test.tar")
-    # The guest's own directories keep their modes (-h for /lib, which is a link there).
-    vm.run(["tar", "--no-overwrite-dir", "-xf", "/run/tinykdump-test.tar", "-C", "/"])
-    if configuration:
-        vm.put(configuration.encode(), CONFIGURATION)
 
 
 @dataclass(frozen=True)
@@ -75,6 +71,36 @@ def key_pair(home: Path) -> KeyPair:
     return KeyPair(home, made.fingerprint, gpg.export_keys(made.fingerprint, armor=False))
 
 
+def install(vm: VM, *, configuration: str = "", keys: KeyPair | None = None) -> None:
+    """Install this checkout in the guest, and configure it to encrypt to ``keys``."""
+    vm.put(archive(), "/run/tinykdump-test.tar")
+    vm.run(["tar", "--no-overwrite-dir", "-xf", "/run/tinykdump-test.tar", "-C", "/"])
+    # The kernel's package has run depmod, which takes more than a minute in an emulated guest.
+    vm.shell("mkdir -p /etc/kernel/install.d; "
+             "ln -sf /dev/null /etc/kernel/install.d/50-depmod.install")  # fmt: skip
+    if keys:
+        vm.put(keys.public, KEY)
+        configuration = f"[dump]\nkey = {KEY}\n{configuration}"
+    if configuration:
+        vm.put(configuration.encode(), CONFIGURATION)
+
+
+def kernel_install(vm: VM, verb: str, kver: str) -> Result:
+    """kernel-install as a package's scriptlet calls it."""
+    image = [f"/boot/vmlinuz-{kver}"] if verb == "add" else []
+    return vm.run(["kernel-install", verb, kver, *image], timeout=300)
+
+
+def reserved(vm: VM) -> int:
+    """Bytes that the guest holds for a crash kernel."""
+    return int(vm.run(["cat", "/sys/kernel/kexec_crash_size"]).text)
+
+
+def manifest(vm: VM, kver: str) -> dict[str, Any]:
+    """The manifest of a kernel's image in the guest."""
+    return dict(json.loads(vm.get(f"/var/lib/tinykdump/{kver}/manifest.json")))
+
+
 def mark() -> str:
     """A random name for a process: what a dump is recognised by. At most 15 characters."""
     return f"mark-{secrets.token_hex(5)}"
@@ -82,8 +108,35 @@ def mark() -> str:
 
 def crash(vm: VM, name: str) -> None:
     """Bring the guest's kernel down from a process of that name; does not wait."""
-    script = f"echo {name} >/proc/$$/comm; echo 1 >/proc/sys/kernel/sysrq; echo c >/proc/sysrq-trigger"
+    script = f"echo {name} >/proc/$$/comm; echo c >/proc/sysrq-trigger"
     vm.start(["/bin/sh", "-c", script])
+
+
+@dataclass(frozen=True)
+class Dump:
+    """What one crash left on a stick."""
+
+    directory: Path  # a copy of the directory on the stick
+    complete: bool
+
+    @property
+    def size(self) -> int:
+        """Bytes on the stick."""
+        return sum(path.stat().st_size for path in self.directory.iterdir())
+
+
+def dumps(image: stick.Image, target: Path) -> tuple[Dump, ...]:
+    """Copy what is on a stick to ``target``; its dumps, the oldest first."""
+    stick.extract(image, target)
+    found = sorted(target.glob("tinykdump/*/*"))
+    return tuple(Dump(path, path.suffix != ".partial") for path in found)
+
+
+def restore(dump: Dump, output: Path, keys: Path) -> None:
+    """`tinykdump restore` on this machine. Raises CalledProcessError."""
+    command = [sys.executable, "-m", "tinykdump.cli", "restore", str(dump.directory),
+               "--output", str(output), "--keys", str(keys)]  # fmt: skip
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
 def stages(console: str) -> dict[str, float]:

@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The main job, end to end, on a real kernel: `make demo`.
+
+A Debian system boots in QEMU with a USB stick, kernel-install has the crash image built and
+loaded, a process with a random name brings the kernel down, and the dump that is then on the
+stick is restored here. The exit status is 0 only when that process is in the restored dump.
+"""
+
+import json
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+
+from rich.console import Console
+from rich.table import Table
+
+from tests.bench import cpu
+from tests.vm import rootfs, service, stick, vmcore
+from tests.vm.machine import Machine, Stick
+from tests.vm.vm import VM, running
+
+OUTPUT = service.REPOSITORY / "build/demo"
+MEMORY_MIB = 1024
+RESERVED_MIB = 192
+CRASH_SECONDS = 600
+
+SCREEN = Console(highlight=False)
+
+
+@dataclass
+class Report:
+    """What build/demo/report.json holds."""
+
+    kernel: str = ""
+    modules: list[str] = field(default_factory=list)
+    image_packed_bytes: int = 0
+    image_unpacked_bytes: int = 0
+    build_in_guest_seconds: float = 0.0
+    build_cpu_seconds: float = 0.0  # on this machine, with warm caches
+    reserved_at_boot_bytes: int = 0
+    reserved_bytes: int = 0
+    panic_to_makedumpfile_seconds: float = 0.0
+    panic_to_saved_seconds: float = 0.0
+    crash_kernel_stages: dict[str, float] = field(default_factory=dict)
+    dump_bytes: int = 0
+    key: str = ""
+    mark: str = ""
+    mark_in_log: bool = False
+    mark_in_memory: bool = False
+    steps: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Show that something is under way, then how long it took."""
+        started = time.monotonic()
+        with SCREEN.status(f"{name} ..."):
+            yield
+        self.steps[name] = round(time.monotonic() - started, 1)
+        SCREEN.print(f"[green]✓[/green] {name} [dim]{self.steps[name]} s[/dim]")
+
+
+def main() -> int:
+    """Run the demo; 0 when the mark is in the restored dump."""
+    shutil.rmtree(OUTPUT, ignore_errors=True)
+    OUTPUT.mkdir(parents=True)
+    report = Report(mark=service.mark())
+    with report.step("get a Debian system with its kernel (minutes, the first time)"):
+        root = rootfs.build()
+    with report.step("make a FAT stick and a key"):
+        image = stick.make(OUTPUT / "stick.img")
+        keys = service.key_pair(OUTPUT / "gnupg")
+    report.kernel, report.key = root.kver, keys.fingerprint
+    machine = root.machine(
+        f"crashkernel={RESERVED_MIB}M", memory_mib=MEMORY_MIB, sticks=(Stick("stick", image.path),)
+    )
+    try:
+        crash(report, machine, root.kver, keys)
+    finally:
+        console = OUTPUT / "vm/console.log"
+        if console.exists():
+            shutil.copy(console, OUTPUT / "console.log")
+    check(report, image, keys)
+    with report.step("measure the build on this machine"):
+        report.build_cpu_seconds = round(cpu.build_seconds(root), 2)
+    (OUTPUT / "report.json").write_text(json.dumps(asdict(report), indent=2) + "\n")
+    show(report)
+    return 0 if report.mark_in_log and report.mark_in_memory else 1
+
+
+def crash(report: Report, machine: Machine, kver: str, keys: service.KeyPair) -> None:
+    """Everything that happens in the machine."""
+    with running(machine, OUTPUT / "vm") as vm:
+        with report.step(f"boot Linux {kver} with {MEMORY_MIB} MiB"):
+            vm.wait_for_agent()
+        report.reserved_at_boot_bytes = service.reserved(vm)
+        with report.step("install tinykdump in it"):
+            service.install(vm, keys=keys)
+        with report.step("kernel-install add: build, shrink the reservation, load"):
+            added = service.kernel_install(vm, "add", kver)
+        SCREEN.print(f"  [dim]{added.stderr.decode().strip()}[/dim]")
+        report.build_in_guest_seconds = round(added.seconds, 1)
+        report.reserved_bytes = service.reserved(vm)
+        manifest = service.manifest(vm, kver)
+        report.modules = manifest["modules"]
+        report.image_packed_bytes = manifest["packed"]
+        report.image_unpacked_bytes = manifest["unpacked"]
+        follow(report, vm)
+
+
+def follow(report: Report, vm: VM) -> None:
+    """Crash, and watch the console for the stages of the crash kernel."""
+    service.crash(vm, report.mark)
+    vm.wait_for_console("Kernel panic", 60)
+    panic = time.monotonic()
+    with report.step("panic; the crash kernel saves the dump to the stick"):
+        vm.wait_for_console("tinykdump: .*saving the memory|tinykdump: .*failed", CRASH_SECONDS)
+        report.panic_to_makedumpfile_seconds = round(time.monotonic() - panic, 1)
+        vm.wait_for_console("tinykdump: .*saved as|tinykdump: .*failed", CRASH_SECONDS)
+        report.panic_to_saved_seconds = round(time.monotonic() - panic, 1)
+        vm.wait_for_reboot(CRASH_SECONDS)
+    report.crash_kernel_stages = service.stages(vm.console)
+
+
+def check(report: Report, image: stick.Image, keys: service.KeyPair) -> None:
+    """Restore what is on the stick, and look for the mark."""
+    (dump,) = service.dumps(image, OUTPUT / "stick")
+    report.dump_bytes = dump.size
+    with report.step("tinykdump restore: decrypt and reassemble"):
+        service.restore(dump, OUTPUT / "restored", keys.home)
+    core = OUTPUT / "restored/vmcore"
+    with report.step(f"look for {report.mark} in the restored dump"):
+        log = vmcore.log(core)
+        report.mark_in_log = report.mark in log
+        report.mark_in_memory = vmcore.has_process(core, report.mark, memory_mib=MEMORY_MIB)
+    SCREEN.print("\nThe last lines of the crashed kernel's log:")
+    for line in log.splitlines()[-12:]:
+        SCREEN.print(f"  {line}", markup=False, style="dim")
+
+
+def show(report: Report) -> None:
+    """The summary."""
+    mib = 1 << 20
+    table = Table(title="\ntinykdump", show_header=False)
+    rows = {
+        "kernel": report.kernel,
+        "image": f"{report.image_packed_bytes / 1e6:.2f} MB packed, "
+        f"{report.image_unpacked_bytes / 1e6:.2f} MB unpacked",
+        "modules": f"{len(report.modules)}: {', '.join(report.modules)}",
+        "build": f"{report.build_cpu_seconds} s of CPU on this machine, "
+        f"{report.build_in_guest_seconds} s in the emulated one",
+        "memory reserved": f"{report.reserved_bytes // mib} MiB, "
+        f"of {report.reserved_at_boot_bytes // mib} MiB at boot",
+        "panic to dumping": f"{report.panic_to_makedumpfile_seconds} s",
+        "panic to saved": f"{report.panic_to_saved_seconds} s",
+        "dump on the stick": f"{report.dump_bytes / 1e6:.1f} MB, encrypted",
+        "key": report.key,
+        "mark": f"{report.mark}: "
+        f"{'in the log' if report.mark_in_log else 'NOT in the log'}, "
+        f"{'in memory' if report.mark_in_memory else 'NOT in memory'}",
+    }
+    for name, value in rows.items():
+        table.add_row(name, value)
+    SCREEN.print(table)
+    SCREEN.print(f"\nreport: {OUTPUT}/report.json, console: {OUTPUT}/console.log")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

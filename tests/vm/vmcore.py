@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What is in a restored vmcore, read by others' tools: makedumpfile and drgn."""
+
+import subprocess
+import tempfile
+from pathlib import Path
+
+import drgn
+
+_PAGE = 4096
+
+
+def log(vmcore: Path) -> str:
+    """The kernel's log in the memory of the crashed machine."""
+    with tempfile.TemporaryDirectory() as directory:
+        text = Path(directory) / "dmesg"
+        command = ["makedumpfile", "--dump-dmesg", str(vmcore), str(text)]
+        subprocess.run(command, check=True, capture_output=True)
+        return text.read_text(errors="replace")
+
+
+def has_process(vmcore: Path, name: str, *, memory_mib: int) -> bool:
+    """Whether a task of that name, of 15 characters, is in the machine's memory.
+
+    Its name ends in NUL in task_struct.comm, which tells it from where the log speaks of it.
+    Without debugging information drgn knows no tasks, but every page that was saved.
+    """
+    if len(name) != 15:
+        raise ValueError(f"{name!r} would not fill task_struct.comm")
+    program = drgn.Program()
+    program.set_core_dump(vmcore)
+    pattern = name.encode() + b"\0"
+    for address in range(0, memory_mib << 20, _PAGE):
+        try:
+            page = program.read(address, _PAGE, physical=True)
+        except drgn.FaultError:  # a page that was left out, or no memory
+            continue
+        if pattern in page:
+            return True
+    return False
