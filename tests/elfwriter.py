@@ -1,0 +1,77 @@
+"""Small ELF files made from values, so that no test needs a binary blob or a compiler."""
+
+import gzip
+import lzma
+import struct
+import subprocess
+from collections.abc import Iterable
+
+_X86_64 = 62
+_PAGE = 0x1000
+
+
+def _header(
+    kind: int, *, program_headers: int = 0, sections_at: int = 0, sections: int = 0
+) -> bytes:
+    return struct.pack(
+        "<16sHHIQQQIHHHHHH", b"\x7fELF\2\1\1", kind, _X86_64, 1, 0, 64 if program_headers else 0,
+        sections_at, 0, 64, 56, program_headers, 64, sections, max(0, sections - 1),
+    )  # fmt: skip
+
+
+def modinfo(tags: Iterable[tuple[str, str]]) -> bytes:
+    """The contents of a .modinfo section."""
+    return b"".join(f"{tag}={value}\0".encode() for tag, value in tags)
+
+
+def module(tags: Iterable[tuple[str, str]]) -> bytes:
+    """A .ko that holds nothing but its .modinfo."""
+    text = modinfo(tags)
+    names = b"\0.modinfo\0.shstrtab\0"
+    body = text + names
+
+    def section(name: int, kind: int, offset: int, size: int) -> bytes:
+        return struct.pack("<IIQQQQIIQQ", name, kind, 0, 0, offset, size, 0, 0, 1, 0)
+
+    table = bytes(64) + section(1, 1, 64, len(text)) + section(10, 3, 64 + len(text), len(names))
+    return _header(1, sections_at=64 + len(body), sections=3) + body + table
+
+
+def compress(data: bytes, suffix: str) -> bytes:
+    """``data`` as a module file with that suffix holds it."""
+    match suffix:
+        case ".ko":
+            return data
+        case ".ko.xz":
+            return lzma.compress(data, check=lzma.CHECK_CRC32)
+        case ".ko.gz":
+            return gzip.compress(data)
+        case ".ko.zst":
+            return subprocess.run(["zstd", "-qc"], input=data, capture_output=True,
+                                  check=True).stdout  # fmt: skip
+    raise ValueError(suffix)
+
+
+def program(*, interpreter: str = "", needed: Iterable[str] = (), runpath: str = "") -> bytes:
+    """An executable that asks for a loader and libraries and holds no code."""
+    strings, tags = b"\0", []
+    for tag, text in [*((1, name) for name in needed), *([(29, runpath)] if runpath else [])]:
+        tags.append((tag, len(strings)))
+        strings += text.encode() + b"\0"
+    count = 1 + (2 if tags else 0) + bool(interpreter)
+    where = 64 + 56 * count
+    path = interpreter.encode() + b"\0" if interpreter else b""
+    dynamic_at = where + len(path) + len(strings)
+    full = [*tags, (5, where + len(path)), (10, len(strings)), (0, 0)]
+    dynamic = b"".join(struct.pack("<QQ", *tag) for tag in full) if tags else b""
+    size = dynamic_at + len(dynamic)
+
+    def segment(kind: int, offset: int, length: int) -> bytes:
+        return struct.pack("<IIQQQQQQ", kind, 5, offset, offset, offset, length, length, _PAGE)
+
+    headers = segment(1, 0, size)
+    if interpreter:
+        headers += segment(3, where, len(path))
+    if tags:
+        headers += segment(2, dynamic_at, len(dynamic)) + segment(0x6474E551, 0, 0)
+    return _header(2, program_headers=count) + headers + path + strings + dynamic

@@ -1,0 +1,162 @@
+"""A whole machine as a tree of files: what tinykdump reads of a host, written by a test."""
+
+import os
+import shutil
+import struct
+import subprocess
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests import elfwriter
+from tinykdump.host import Host
+
+KVER = "6.1.0-fake"
+STATE = f"/var/lib/tinykdump/{KVER}"
+
+# qemu-xhci, as the kernel shows it.
+XHCI = "pci:v00001B36d0000000Dsv00001AF4sd00001100bc0Csc03i30"
+XHCI_ALIAS = "pci:v*d*sv*sd*bc0Csc03i30*"
+
+# A kernel with the structure of a distribution's, in every compression that there is.
+MODULES: dict[str, Sequence[tuple[str, str]]] = {
+    "drivers/usb/host/xhci-pci.ko.xz": [("depends", "xhci-hcd"), ("alias", XHCI_ALIAS)],
+    "drivers/usb/host/xhci-hcd.ko.zst": [("depends", "")],
+    "drivers/usb/host/ehci-pci.ko": [("alias", "pci:v*d*sv*sd*bc0Csc03i20*")],
+    "drivers/usb/storage/usb-storage.ko.gz": [("depends", "scsi_mod")],
+    "drivers/usb/storage/uas.ko": [("depends", "usb-storage,scsi_mod")],
+    "drivers/scsi/sd_mod.ko": [("depends", "scsi_mod"), ("softdep", "pre: crc32c")],
+    "drivers/scsi/scsi_mod.ko": [],
+    "fs/fat/vfat.ko": [("depends", "fat")],
+    "fs/fat/fat.ko": [],
+    "fs/nls/nls_ascii.ko": [],
+}
+NAMES = ("xhci_hcd", "xhci_pci", "scsi_mod", "usb_storage", "uas", "sd_mod", "fat", "vfat",
+         "nls_ascii")  # fmt: skip
+
+
+def bzimage(*, version: int = 0x20F, init_size: int = 40 << 20, magic: bytes = b"HdrS") -> bytes:
+    """The start of a kernel image (Documentation/arch/x86/boot.rst)."""
+    image = bytearray(0x400)
+    image[0x202:0x206] = magic
+    struct.pack_into("<H", image, 0x206, version)
+    struct.pack_into("<I", image, 0x260, init_size)
+    return bytes(image)
+
+
+@dataclass(frozen=True)
+class FakeHost:
+    """A tree below ``root``; every path is the host's."""
+
+    root: Path
+
+    @property
+    def host(self) -> Host:
+        """It, as tinykdump takes it."""
+        return Host(self.root)
+
+    def path(self, name: str) -> Path:
+        """Where ``name`` really is."""
+        return self.root / name.lstrip("/")
+
+    def write(self, name: str, content: str | bytes = b"", mode: int = 0o644) -> Path:
+        """A file, a new one even where one of that name is: it may be shared by hard links."""
+        path = self.path(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        path.chmod(mode)
+        return path
+
+    def link(self, name: str, target: str) -> None:
+        """A symbolic link."""
+        path = self.path(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.symlink_to(target)
+
+    def remove(self, name: str) -> None:
+        """Take away a file or a folder."""
+        path = self.path(name)
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+    def module(self, place: str, tags: Iterable[tuple[str, str]] = (), *, kver: str = KVER) -> Path:
+        """A module of KVER at ``place`` below its directory, built for ``kver``."""
+        suffix = place[place.index(".ko") :]
+        built_for = ("vermagic", f"{kver} SMP preempt mod_unload ")
+        content = elfwriter.compress(elfwriter.module([built_for, *tags]), suffix)
+        return self.write(f"/lib/modules/{KVER}/{place}", content)
+
+    def pci(self, *modaliases: str) -> None:
+        """PCI devices, as sysfs shows them."""
+        for number, modalias in enumerate(modaliases):
+            self.write(f"/sys/bus/pci/devices/0000:00:{number:02x}.0/modalias", f"{modalias}\n")
+
+    def snapshot(self, name: str = "/var/lib/tinykdump") -> dict[str, tuple[int, bytes]]:
+        """Every file below ``name``: mode and content."""
+        top = self.path(name)
+        return {
+            str(path.relative_to(top)): (
+                path.stat().st_mode, path.read_bytes() if path.is_file() else b"",
+            )
+            for path in sorted(top.rglob("*"))
+            if not path.is_socket()
+        }  # fmt: skip
+
+
+def write(root: Path) -> FakeHost:
+    """A machine with a kernel, its modules, one xHCI controller and small stand-ins for the
+    programs. busybox is the real one: its list of applets is asked for."""
+    fake = FakeHost(root)
+    for place, tags in MODULES.items():
+        fake.module(f"kernel/{place}", tags)
+    folder = f"/lib/modules/{KVER}"
+    fake.write(f"{folder}/modules.builtin", "kernel/drivers/usb/core/usbcore.ko\n"
+               "kernel/fs/nls/nls_cp437.ko\nkernel/crypto/crc32c-generic.ko\n")  # fmt: skip
+    fake.write(f"{folder}/modules.builtin.modinfo", b"usbcore.license=GPL\0")
+    fake.write(f"{folder}/modules.alias", "alias crc32c crc32c_generic\n")
+    fake.write(f"{folder}/config", "CONFIG_RD_GZIP=y\n")
+    fake.write(f"{folder}/vmlinuz", bzimage())
+    fake.pci("pci:v00008086d000029C0sv00001AF4sd00001100bc06sc00i00", XHCI)
+    fake.path("/sys/bus/usb/devices").mkdir(parents=True)
+    fake.write("/sys/kernel/kexec_crash_size", "0\n")
+    fake.write("/sys/kernel/kexec_crash_loaded", "0\n")
+    fake.write("/proc/sys/kernel/osrelease", f"{KVER}\n")
+    fake.write("/proc/cmdline", "root=/dev/vda1 console=ttyS0 quiet\n")
+    fake.write("/etc/machine-id", "0123456789abcdef0123456789abcdef\n")
+    fake.write("/usr/bin/busybox", real("busybox").read_bytes(), 0o755)
+    for name in ("makedumpfile", "gpg"):
+        fake.write(f"/usr/bin/{name}", elfwriter.program(), 0o755)
+    return fake
+
+
+def real(name: str) -> Path:
+    """The program ``name`` of the machine that tests."""
+    found = shutil.which(name, path="/usr/sbin:/usr/bin:/sbin:/bin")
+    assert found, f"{name} is not installed (run tools/deps)"
+    return Path(found)
+
+
+def libraries_of(program: Path) -> tuple[Path, ...]:
+    """The loader and libraries that a real program is started with, as its own loader says."""
+    listed = subprocess.run(["ldd", program], capture_output=True, check=True, text=True).stdout
+    words = [word for line in listed.splitlines() for word in line.split()]
+    return tuple(Path(word) for word in words if word.startswith("/"))
+
+
+def install_real(fake: FakeHost, *names: str) -> None:
+    """Put real programs and their libraries in place of the stand-ins."""
+    for name in names:
+        fake.write(f"/usr/bin/{name}", real(name).read_bytes(), 0o755)
+        for library in libraries_of(real(name)):
+            fake.write(str(library), library.read_bytes(), 0o755)
+    places = sorted({str(path.parent) for name in names for path in libraries_of(real(name))})
+    fake.write("/etc/ld.so.conf", "".join(f"{place}\n" for place in places))
+
+
+def copy(template: FakeHost, root: Path) -> FakeHost:
+    """The same tree again, its files shared: FakeHost.write makes a new one of each."""
+    shutil.copytree(template.root, root, copy_function=os.link, symlinks=True)
+    return FakeHost(root)
