@@ -101,13 +101,20 @@ def closure(wanted: Iterable[Wish], lookup: Lookup) -> tuple[Module, ...]:
     ``depends`` is a must; a soft dependency that the kernel does not have is left out, as
     modprobe does it. Raises NotFoundError for a required module that is not there.
     """
-    order: dict[str, Module] = {}
+    found: dict[str, Module] = {}
     seen: set[str] = set()
 
     def visit(name: str) -> None:
         if name in seen:
             return
         seen.add(name)
+        try:
+            visit_needs(name)
+        except NotFoundError:
+            seen.discard(name)  # whoever requires it is to get the same answer
+            raise
+
+    def visit_needs(name: str) -> None:
         module = lookup(name)
         if module is None:  # built in, and so is all that it needs
             return
@@ -115,7 +122,7 @@ def closure(wanted: Iterable[Wish], lookup: Lookup) -> tuple[Module, ...]:
             visit_if_there(soft)
         for hard in module.info.depends:
             visit(hard)
-        order[module.name] = module
+        found[module.name] = module
         for soft in module.info.softdep_post:
             visit_if_there(soft)
 
@@ -130,4 +137,24 @@ def closure(wanted: Iterable[Wish], lookup: Lookup) -> tuple[Module, ...]:
             visit(wish.name)
         else:
             visit_if_there(wish.name)
+    return _hard_order(found)
+
+
+def _hard_order(found: Mapping[str, Module]) -> tuple[Module, ...]:
+    """``found`` with each module behind its hard dependencies, otherwise in the same order.
+
+    Soft dependencies can make a cycle, and then what comes first is chance.
+    """
+    order: dict[str, Module] = {}
+    seen: set[str] = set()
+
+    def place(name: str) -> None:
+        if name in found and name not in seen:
+            seen.add(name)
+            for hard in found[name].info.depends:
+                place(hard)
+            order[name] = found[name]
+
+    for name in found:
+        place(name)
     return tuple(order.values())

@@ -1,0 +1,120 @@
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tinykdump.modinfo import ModInfo
+from tinykdump.modules import Module, NotFoundError, Wish, closure, controllers, wishes
+
+# name -> what it says of itself; None is built in.
+Tree = Mapping[str, ModInfo | None]
+
+
+def info(*depends: str, pre: tuple[str, ...] = (), post: tuple[str, ...] = ()) -> ModInfo:
+    return ModInfo("6.1.0", depends=depends, softdep_pre=pre, softdep_post=post)
+
+
+def order(tree: Tree, *wanted: str | Wish) -> list[str]:
+    def lookup(name: str) -> Module | None:
+        if name not in tree:
+            raise NotFoundError(f"module {name} is not there", "hint")
+        found = tree[name]
+        return Module(name, Path(f"/{name}.ko"), found) if found else None
+
+    all_wishes = [wish if isinstance(wish, Wish) else Wish(wish, "test") for wish in wanted]
+    return [module.name for module in closure(all_wishes, lookup)]
+
+
+OPTIONAL = Wish("b", "test", required=False)
+
+
+@pytest.mark.parametrize(
+    ("tree", "wanted", "expected"),
+    [
+        ({"a": info()}, ["a"], ["a"]),
+        ({"a": info("b"), "b": info("c"), "c": info()}, ["a"], ["c", "b", "a"]),
+        ({"a": info("c"), "b": info("c"), "c": info()}, ["a", "b", "a"], ["c", "a", "b"]),
+        ({"a": info("b"), "b": None}, ["a"], ["a"]),
+        ({"a": None}, ["a"], []),
+        # soft dependencies: before, after, and those that the kernel does not have
+        ({"a": info(pre=("b",), post=("c",)), "b": info(), "c": info()}, ["a"], ["b", "a", "c"]),
+        ({"a": info(pre=("b",), post=("c",))}, ["a"], ["a"]),
+        ({"a": info(pre=("b",)), "b": info("x")}, ["a"], ["a"]),
+        # cycles, which soft dependencies can make
+        ({"a": info(pre=("b",)), "b": info(pre=("a",))}, ["a"], ["b", "a"]),
+        ({"a": info("b"), "b": info(pre=("a",))}, ["b"], ["b", "a"]),
+        ({"a": info("a")}, ["a"], ["a"]),
+        # what is wished for and not required
+        ({"a": info()}, ["a", OPTIONAL], ["a"]),
+        ({"a": info(), "b": info("x")}, ["a", OPTIONAL], ["a"]),
+        ({"a": info(), "b": info()}, [OPTIONAL, "a"], ["b", "a"]),
+    ],
+)
+def test_order(tree: Tree, wanted: list[str | Wish], expected: list[str]) -> None:
+    assert order(tree, *wanted) == expected
+
+
+@pytest.mark.parametrize(
+    ("tree", "wanted"),
+    [
+        ({}, ["x"]),
+        ({"a": info("x")}, ["a"]),
+        # what could not be had as a soft dependency is missed when it is required
+        ({"a": info(pre=("b",)), "b": info("x")}, ["a", "b"]),
+        ({"a": info(pre=("b",)), "b": info("x"), "c": info("b")}, ["a", "c"]),
+    ],
+)
+def test_what_is_required_and_missing(tree: Tree, wanted: list[str]) -> None:
+    with pytest.raises(NotFoundError, match="module x"):
+        order(tree, *wanted)
+
+
+@st.composite
+def trees(draw: st.DrawFn) -> dict[str, ModInfo]:
+    """Modules that depend on earlier ones only, as real ones do, and softly on any."""
+    names = [f"m{number}" for number in range(draw(st.integers(1, 8)))]
+    lists = st.lists(st.sampled_from(names), max_size=2).map(tuple)
+    return {
+        name: info(
+            *draw(st.lists(st.sampled_from(names[:number] or [name]), max_size=3))[: number * 3],
+            pre=draw(lists),
+            post=draw(lists),
+        )
+        for number, name in enumerate(names)
+    }
+
+
+@given(trees(), st.data())
+def test_each_module_comes_once_and_after_what_it_depends_on(
+    tree: dict[str, ModInfo], data: st.DataObject
+) -> None:
+    wanted = data.draw(st.lists(st.sampled_from(sorted(tree)), min_size=1))
+    found = order(tree, *wanted)
+    assert len(found) == len(set(found))
+    assert set(wanted) <= set(found)
+    for place, name in enumerate(found):
+        assert set(tree[name].depends) <= set(found[:place])
+
+
+def test_wishes_are_in_load_order() -> None:
+    found = wishes(host_controllers=["xhci_pci"], filesystems=["vfat", "ext3"],
+                   watchdogs=["iTCO_wdt"], extra=["ast"])  # fmt: skip
+    assert [(wish.name, wish.required) for wish in found] == [
+        ("ast", True), ("iTCO_wdt", False), ("xhci_pci", True), ("usb_storage", True),
+        ("uas", False), ("sd_mod", True), ("vfat", True), ("nls_cp437", False),
+        ("nls_ascii", False), ("ext4", True),
+    ]  # fmt: skip
+
+
+def test_controllers_are_matched_as_modprobe_does() -> None:
+    drivers = [
+        Module("xhci", Path(), ModInfo("", aliases=("pci:v*d*bc0Csc03i30*",))),
+        Module("ehci", Path(), ModInfo("", aliases=("pci:v*bc0Csc03i2[0-9]*", "of:x"))),
+        Module("none", Path(), ModInfo("")),
+    ]
+    devices = ["pci:v00001B36d0000000Dbc0Csc03i30", "pci:v0bc0csc03i20"]
+    assert controllers(devices, drivers) == ("xhci",)
+    assert controllers([*devices, "pci:v0bc0Csc03i20"], drivers) == ("ehci", "xhci")
+    assert controllers([], drivers) == ()
