@@ -114,7 +114,7 @@ def _modules(text: str) -> tuple[str, ...]:
 def _absolute(text: str) -> str:
     if text and not text.startswith("/"):
         raise ValueError("write an absolute path")
-    return text
+    return _line(text)
 
 
 def _line(text: str) -> str:
@@ -179,7 +179,8 @@ def parse_file(text: str, name: str) -> dict[str, str]:
     Returns key -> raw text of what the file sets. Raises UsageError for text that is not
     INI, unknown sections, unknown keys, keys that stand twice and bad values.
     """
-    parser = configparser.RawConfigParser(inline_comment_prefixes=("#",))
+    # No section gives defaults to the others: an empty name can not stand between brackets.
+    parser = configparser.RawConfigParser(inline_comment_prefixes=("#",), default_section="")
     try:
         parser.read_string(text, source=name)
     except configparser.Error as error:

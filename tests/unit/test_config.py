@@ -1,0 +1,116 @@
+from dataclasses import fields
+from typing import Any
+
+import pytest
+
+from tinykdump import config
+from tinykdump.config import ITEMS, Config, Target, parse_file, resolve
+from tinykdump.errors import UsageError
+
+
+def read(text: str) -> Config:
+    return resolve([parse_file(text, "file")], {})
+
+
+def test_items_are_the_fields_of_config() -> None:
+    assert [item.key for item in ITEMS] == [field.name for field in fields(Config)]
+
+
+def test_nothing_gives_the_defaults() -> None:
+    assert resolve([], {}) == Config(
+        target=Target("LABEL", "TINYKDUMP"), filesystems=("vfat",), wait=60, keep=0, level=31,
+        compression="lzo", encrypt=True, key="", script="", script_wait=60,
+        final_action="reboot", modules=(), margin=10, takeover=False, append="",
+    )  # fmt: skip
+
+
+def test_the_installed_file_says_the_defaults() -> None:
+    text = config.default_file()
+    assert read(text) == resolve([], {})
+    uncommented = "\n".join(
+        line.removeprefix("#") for line in text.splitlines() if not line.startswith("# ")
+    )
+    assert set(parse_file(uncommented, "file")) == {item.key for item in ITEMS}
+    assert read(uncommented) == resolve([], {})
+
+
+GOOD: list[tuple[str, str, str, Any]] = [
+    ("dump", "target", "UUID=12AB-34CD", Target("UUID", "12AB-34CD")),
+    ("dump", "filesystems", "vfat, ext4 vfat", ("vfat", "ext4")),
+    ("dump", "wait", "3600", 3600),
+    ("dump", "keep", "3", 3),
+    ("dump", "level", "0", 0),
+    ("dump", "compression", "zstd", "zstd"),
+    ("dump", "encrypt", "No", False),
+    ("dump", "key", "me@example.org", "me@example.org"),
+    ("dump", "script", "/root/before dump", "/root/before dump"),
+    ("dump", "script_wait", "1", 1),
+    ("dump", "final_action", "poweroff", "poweroff"),
+    ("image", "modules", "ast,usbnet", ("ast", "usbnet")),
+    ("crashkernel", "margin", "400", 400),
+    ("crashkernel", "takeover", "on", True),
+    ("crashkernel", "append", "a=1 b", "a=1 b"),
+]
+
+
+@pytest.mark.parametrize(("section", "key", "text", "value"), GOOD)
+def test_a_key(section: str, key: str, text: str, value: object) -> None:
+    assert getattr(read(f"[{section}]\n{key} = {text}  # why\n"), key) == value
+
+
+def test_every_key_has_a_row_above() -> None:
+    assert [(section, key) for section, key, _, _ in GOOD] == [(i.section, i.key) for i in ITEMS]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[dump]\nwiat = 3", ["file", "[dump]", "wiat", "no such key", "wait"]),
+        ("[dmup]\nwait = 3", ["[dmup]", "no such", "dump, image, crashkernel"]),
+        ("[dmup]", ["[dmup]", "no such section", "dump, image, crashkernel"]),
+        ("[DEFAULT]\nwait = 3", ["[DEFAULT]", "no such"]),
+        ("[image]\nwait = 3", ["[image] wait", "no such key", "modules"]),
+        ("wait = 3", ["file", "no section headers", "write [section]"]),
+        ("[dump]\nwait", ["file", "wait"]),
+        ("[dump]\nwait = 3\nwait = 4", ["file", "wait", "already exists"]),
+        ("[dump]\nwait = 3\n[dump]\nkeep = 4", ["file", "dump", "already exists"]),
+        ("[dump]\nwait = 0", ["[dump] wait", "'0'", "1 to 3600"]),
+        ("[dump]\nwait = 3601", ["1 to 3600"]),
+        ("[dump]\nwait = \u0663", ["1 to 3600"]),
+        ("[dump]\nwait = 1 0", ["1 to 3600"]),
+        ("[dump]\nkeep = -1", ["0 to 9999"]),
+        ("[dump]\nlevel = 32", ["0 to 31"]),
+        ("[dump]\nencrypt = maybe", ["[dump] encrypt", "'maybe'", "yes or no"]),
+        ("[dump]\nencrypt =", ["yes or no"]),
+        ("[dump]\ncompression = lz4", ["none, zlib, lzo, snappy, zstd"]),
+        ("[dump]\nfinal_action = halt -f", ["reboot, poweroff, halt"]),
+        ("[dump]\ntarget = /dev/sdb1", ["LABEL=name or UUID=id"]),
+        ("[dump]\ntarget = LABEL=a'b", ["LABEL=name or UUID=id"]),
+        ("[dump]\ntarget = LABEL=", ["LABEL=name or UUID=id"]),
+        ("[dump]\nfilesystems = vfat ntfs", ["one or more of vfat"]),
+        ("[dump]\nfilesystems =", ["one or more of vfat"]),
+        ("[dump]\nscript = save.sh", ["absolute path"]),
+        ("[dump]\nscript = /save\n .sh", ["[dump] script", "one line"]),
+        ("[dump]\nkey = a\n b", ["one line"]),
+        ("[image]\nmodules = ../../evil", ["'../../evil'", "not a module's name"]),
+        ("[crashkernel]\nmargin = 10%", ["0 to 400"]),
+        ("[crashkernel]\nappend = a\n b", ["one line"]),
+    ],
+)
+def test_what_is_refused(text: str, says: list[str]) -> None:
+    with pytest.raises(UsageError) as caught:
+        read(text)
+    message = str(caught.value)
+    assert [word for word in says if word not in message] == []
+    assert "\n" not in message
+
+
+def test_later_files_and_then_options_win() -> None:
+    files = [{"wait": "1", "keep": "1", "level": "1"}, {"keep": "2", "level": "2"}]
+    found = resolve(files, {"level": "3"})
+    assert (found.wait, found.keep, found.level) == (1, 2, 3)
+
+
+def test_a_bad_option_is_named() -> None:
+    with pytest.raises(UsageError, match=r"option for modules.*not a module's name"):
+        resolve([], {"modules": "a;b"})
