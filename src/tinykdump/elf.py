@@ -48,6 +48,10 @@ class Elf:
         return bool(self.interpreter or self.needed)
 
 
+# What pyelftools raises for files that are cut off or damaged, beside errors of its own.
+BROKEN = (ELFError, ConstructError, ArithmeticError, AttributeError, LookupError, OSError,
+          TypeError, ValueError)  # fmt: skip
+
 # Tags of the dynamic section whose value is a text, and what pyelftools calls it.
 _STRING_TAGS = {"DT_NEEDED": "needed", "DT_RUNPATH": "runpath", "DT_RPATH": "rpath"}
 
@@ -55,7 +59,7 @@ _STRING_TAGS = {"DT_NEEDED": "needed", "DT_RUNPATH": "runpath", "DT_RPATH": "rpa
 def _open(data: bytes, name: str) -> ELFFile:
     try:
         return ELFFile(BytesIO(data))
-    except (ELFError, ConstructError, ValueError):
+    except BROKEN:
         raise not_elf(name) from None
 
 
@@ -77,7 +81,7 @@ def parse(data: bytes, name: str) -> Elf:
                 for tag in segment.iter_tags():
                     if attribute := _STRING_TAGS.get(tag.entry.d_tag):
                         found[tag.entry.d_tag].append(getattr(tag, attribute))
-    except (ELFError, ConstructError, ValueError, AttributeError):
+    except BROKEN:
         raise not_elf(name) from None
     paths = found["DT_RUNPATH"] or found["DT_RPATH"]
     runpath = tuple(path for text in paths for path in text.split(":"))

@@ -7,10 +7,9 @@ of include/linux/moduleinfo.h and include/linux/module.h in the kernel.
 from dataclasses import dataclass
 from io import BytesIO
 
-from elftools.common.exceptions import ELFError
-from elftools.construct.core import ConstructError
 from elftools.elf.elffile import ELFFile
 
+from tinykdump.elf import BROKEN
 from tinykdump.errors import TinykdumpError
 
 REINSTALL = "reinstall the kernel's packages"
@@ -51,7 +50,7 @@ def parse_module(data: bytes, name: str) -> ModInfo:
         table_end = elf["e_shoff"] + elf["e_shnum"] * elf["e_shentsize"]
         section = elf.get_section_by_name(".modinfo") if table_end <= len(data) else None
         text = section.data() if section else b""
-    except (ELFError, ConstructError, ValueError, KeyError, AttributeError, OSError):
+    except BROKEN:
         raise broken from None
     if not text:
         raise broken

@@ -1,0 +1,65 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests import elfwriter
+from tinykdump.errors import TinykdumpError
+from tinykdump.modinfo import ModInfo, parse_modinfo, parse_module
+
+TAGS = [
+    ("vermagic", "6.1.0 SMP preempt mod_unload "),
+    ("depends", "usb-common,usbcore"),
+    ("alias", "pci:v*"),
+    ("alias", "usb:v*"),
+    ("softdep", "pre: a-b c post: d"),
+    ("softdep", "post: e"),
+    ("firmware", "x/y.bin"),
+    ("description", "a=b=c"),
+]
+WHOLE = elfwriter.module(TAGS)
+
+
+def test_a_module() -> None:
+    found = parse_module(WHOLE, "x.ko")
+    assert found == ModInfo(
+        vermagic="6.1.0 SMP preempt mod_unload ", depends=("usb_common", "usbcore"),
+        softdep_pre=("a_b", "c"), softdep_post=("d", "e"), aliases=("pci:v*", "usb:v*"),
+        firmware=("x/y.bin",),
+    )  # fmt: skip
+    assert found.kernel == "6.1.0"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (b"vermagic=1\0depends=\0", ModInfo("1")),
+        (b"vermagic=1\0no equals\0\0depends=a", ModInfo("1", depends=("a",))),
+        (b"softdep=pre:\0", ModInfo("")),
+        (b"softdep=a pre: b\0", ModInfo("", softdep_pre=("b",))),
+        (b"alias=\xff\0", ModInfo("", aliases=("\N{REPLACEMENT CHARACTER}",))),
+    ],
+)
+def test_odd_contents(text: bytes, expected: ModInfo) -> None:
+    assert parse_modinfo(text) == expected
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"\x7fELF", b"x" * 4096, elfwriter.program(), elfwriter.module([])]
+)
+def test_what_is_no_module(data: bytes) -> None:
+    with pytest.raises(TinykdumpError, match=r"x\.ko: not a whole kernel module \(reinstall"):
+        parse_module(data, "x.ko")
+
+
+@pytest.mark.parametrize("size", range(0, len(WHOLE), 7))
+def test_a_module_cut_off_anywhere(size: int) -> None:
+    with pytest.raises(TinykdumpError, match="not a whole kernel module"):
+        parse_module(WHOLE[:size], "x.ko")
+
+
+@given(st.integers(0, len(WHOLE) - 1), st.binary(min_size=1, max_size=8))
+def test_damage_is_an_error_or_harmless(place: int, noise: bytes) -> None:
+    try:
+        parse_module(WHOLE[:place] + noise + WHOLE[place + len(noise) :], "x.ko")
+    except TinykdumpError as error:
+        assert "not a whole kernel module" in error.message
