@@ -1,0 +1,106 @@
+import pytest
+
+from tests.fakehost import KVER, FakeHost
+from tinykdump.errors import TinykdumpError
+from tinykdump.kmod import ModuleTree
+from tinykdump.modules import Module, NotFoundError
+
+TOP = f"/lib/modules/{KVER}"
+
+
+def find(fake: FakeHost, name: str) -> Module:
+    found = ModuleTree(fake.host, KVER).lookup(name)
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("suffix", [".ko", ".ko.xz", ".ko.gz", ".ko.zst"])
+def test_every_compression(fake: FakeHost, suffix: str) -> None:
+    fake.module(f"kernel/x-y{suffix}", [("depends", "a-b")])
+    assert find(fake, "x-y") == find(fake, "x_y")
+    assert find(fake, "x_y").name == "x_y"
+    assert find(fake, "x_y").info.depends == ("a_b",)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "says"),
+    [
+        (".ko", "not a whole kernel module"),
+        (".ko.xz", "does not unpack"),
+        (".ko.gz", "does not unpack"),
+        (".ko.zst", "does not unpack"),
+    ],
+)
+def test_a_module_that_is_cut_off(fake: FakeHost, suffix: str, says: str) -> None:
+    whole = fake.module(f"kernel/x{suffix}").read_bytes()
+    fake.write(f"{TOP}/kernel/x{suffix}", whole[:-20])
+    with pytest.raises(TinykdumpError, match=rf"^{TOP}/kernel/x{suffix}:? {says}.*\(reinstall"):
+        find(fake, "x")
+
+
+@pytest.mark.parametrize("suffix", [".ko.xz", ".ko.gz", ".ko.zst"])
+def test_a_module_that_is_not_compressed_as_it_says(fake: FakeHost, suffix: str) -> None:
+    fake.write(f"{TOP}/kernel/x{suffix}", b"not compressed at all")
+    with pytest.raises(TinykdumpError, match=rf"^{TOP}/kernel/x{suffix} does not unpack: .+ \(rei"):
+        find(fake, "x")
+
+
+@pytest.mark.parametrize(
+    ("built_for", "says"), [("6.1.0-other", "kernel 6.1.0-other"), ("", "kernel unknown")]
+)
+def test_a_module_for_another_kernel(fake: FakeHost, built_for: str, says: str) -> None:
+    fake.module("extra/x.ko", kver=built_for)
+    with pytest.raises(TinykdumpError, match=f"x.ko was built for {says}, not {KVER}"):
+        find(fake, "x")
+
+
+def test_what_depmod_prefers(fake: FakeHost) -> None:
+    for place in ("kernel", "extra", "updates/dkms"):
+        fake.module(f"{place}/x.ko")
+        assert str(find(fake, "x").path) == f"{TOP}/{place}/x.ko"
+    fake.module("weak-updates/x.ko")
+    assert "updates/dkms" in str(find(fake, "x").path)
+
+
+def test_what_is_no_module_is_not_found(fake: FakeHost) -> None:
+    fake.write(f"{TOP}/kernel/x.ko.debug")
+    fake.write(f"{TOP}/kernel/x.ko.zst.tmp")
+    with pytest.raises(NotFoundError, match=rf"module x is not in {TOP} \(check the name"):
+        ModuleTree(fake.host, KVER).lookup("x")
+
+
+def test_built_in(fake: FakeHost) -> None:
+    tree = ModuleTree(fake.host, KVER)
+    assert [tree.lookup(name) for name in ("usbcore", "nls_cp437", "crc32c")] == [None] * 3
+
+
+def test_an_alias_takes_the_portable_implementation(fake: FakeHost) -> None:
+    for name in ("crc_fast", "crc_generic", "crc_other"):
+        fake.module(f"kernel/{name}.ko")
+    fake.write(
+        f"{TOP}/modules.alias",
+        "# made by depmod\nalias crypto-crc crc_fast\nalias crypto-crc crc_generic\n"
+        "alias crypto-crc crc_other\nalias pci:v*crc crc_other\n",
+    )
+    assert find(fake, "crypto-crc").name == "crc_generic"
+
+
+def test_the_drivers_of_usb_hosts(fake: FakeHost) -> None:
+    fake.write(f"{TOP}/modules.builtin", "kernel/drivers/usb/host/ohci-pci.ko\n")
+    fake.write(f"{TOP}/modules.builtin.modinfo",
+               b"ohci_pci.alias=pci:x\0ohci_pci.license=GPL\0core.alias=pci:y\0")  # fmt: skip
+    found = {driver.name: driver.info.aliases for driver in
+             ModuleTree(fake.host, KVER).usb_host_drivers()}  # fmt: skip
+    assert sorted(found) == ["ehci_pci", "ohci_pci", "xhci_hcd", "xhci_pci"]
+    assert found["ohci_pci"] == ("pci:x",)
+
+
+def test_a_kernel_without_modules(fake: FakeHost) -> None:
+    with pytest.raises(TinykdumpError, match=r"kernel 9 has no directory /lib/modules/9 \(install"):
+        ModuleTree(fake.host, "9").lookup("x")
+
+
+def test_modules_below_usr(fake: FakeHost) -> None:
+    fake.path("/usr/lib/modules").mkdir(parents=True)
+    fake.path(TOP).rename(fake.path(f"/usr{TOP}"))
+    assert str(find(fake, "fat").path) == f"/usr{TOP}/kernel/fs/fat/fat.ko"
