@@ -46,10 +46,8 @@ def plan(entries: Iterable[Entry]) -> tuple[Entry, ...]:
     the same place.
     """
     found: dict[str, Entry] = {}
-    for entry in entries:
-        for parent in PurePosixPath(entry.path).parents:
-            if str(parent) != "/":
-                found.setdefault(str(parent), directory(str(parent)))
+
+    def add(entry: Entry) -> None:
         old = found.setdefault(entry.path, entry)
         if (old.mode, old.content) != (entry.mode, entry.content):
             raise TinykdumpError(
@@ -57,6 +55,12 @@ def plan(entries: Iterable[Entry]) -> tuple[Entry, ...]:
                 f"both want {entry.path} in the image",
                 "remove one of the two packages, or leave out the script or module",
             )
+
+    for entry in entries:
+        for parent in PurePosixPath(entry.path).parents:
+            if str(parent) != "/":
+                add(directory(str(parent)))
+        add(entry)
     return tuple(found[path] for path in sorted(found))
 
 
