@@ -58,6 +58,10 @@ def parse(text: str, name: str) -> Manifest:
             raise ValueError
         inputs = tuple(Input(**item) for item in values.pop("inputs"))
         modules = tuple(str(name) for name in values.pop("modules"))
-        return Manifest(**values, inputs=inputs, modules=modules)
+        made = Manifest(**values, inputs=inputs, modules=modules)
+        for field in fields(made):
+            if field.type in (str, int) and type(getattr(made, field.name)) is not field.type:
+                raise TypeError
     except (ValueError, TypeError):
         raise TinykdumpError(f"{name} is damaged", "rebuild the image with tinykdump -b") from None
+    return made

@@ -4,6 +4,7 @@ import shutil
 
 from tinykdump import build, load, reserve, state
 from tinykdump.config import Config
+from tinykdump.errors import TinykdumpError
 from tinykdump.host import Host
 from tinykdump.manifest import Manifest
 
@@ -17,10 +18,17 @@ def build_image(
     Raises TinykdumpError; the old image then stays.
     """
     planned = build.draft(host, config, kver, kernel)
-    old = state.read_manifest(host, kver)
-    if old is not None and not force and build.is_current(host, config, planned, old):
+    old = None if force else _old(host, kver)
+    if old is not None and build.is_current(host, config, planned, old):
         return old, False
     return build.build(host, config, planned), True
+
+
+def _old(host: Host, kver: str) -> Manifest | None:
+    try:
+        return state.read_manifest(host, kver)
+    except TinykdumpError:  # damaged: as good as none
+        return None
 
 
 def load_image(

@@ -1,0 +1,51 @@
+import json
+from dataclasses import replace
+
+import pytest
+
+from tinykdump import image
+from tinykdump.errors import TinykdumpError
+from tinykdump.manifest import Input, Manifest, parse, plan_digest
+
+MANIFEST = Manifest(
+    kver="6.1.0-fake", kernel="/boot/vmlinuz", plan="0" * 64, modules=("a", "b"),
+    inputs=(Input("/bin/busybox", "1" * 64, "busybox-1:1.35-1.x86_64"), Input("/é", "2" * 64)),
+    key="F" * 40, target="LABEL=TINYKDUMP", compression="ZSTD", cmdline='a="b c"', margin=10,
+    packed=1, unpacked=4096,
+)  # fmt: skip
+
+
+def test_round_trip() -> None:
+    assert parse(MANIFEST.to_json(), "m") == MANIFEST
+
+
+def changed(**values: object) -> str:
+    return json.dumps(json.loads(MANIFEST.to_json()) | values)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "{", "[]", "null", "3", '"x"', MANIFEST.to_json()[:-9], changed(more=1),
+        json.dumps({"kver": "x"}), changed(inputs=[{"source": "x"}]), changed(inputs=None),
+        changed(inputs=[3]), changed(modules=3), changed(packed="1"), changed(unpacked=None),
+        changed(kernel=3), changed(margin=[]), changed(cmdline=None),
+    ],
+)  # fmt: skip
+def test_damage(text: str) -> None:
+    with pytest.raises(TinykdumpError, match=r"^m is damaged \(rebuild"):
+        parse(text, "m")
+
+
+def test_a_plan_is_known_by_every_part_of_it() -> None:
+    entries = [image.file("/a", b"x"), image.link("/b", "a")]
+    same = plan_digest([replace(entry, source="/elsewhere") for entry in entries], "GZIP")
+    assert same == plan_digest(entries, "GZIP")
+    others = {
+        plan_digest(entries, "XZ"),
+        plan_digest(entries[:1], "GZIP"),
+        plan_digest([image.file("/a", b"y"), entries[1]], "GZIP"),
+        plan_digest([image.file("/a", b"x", mode=0o600), entries[1]], "GZIP"),
+        plan_digest([image.file("/c", b"x"), entries[1]], "GZIP"),
+    }
+    assert len(others | {same}) == 6
