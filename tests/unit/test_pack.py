@@ -1,0 +1,112 @@
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tinykdump import image, pack
+from tinykdump.errors import TinykdumpError
+
+ENTRIES = image.plan(
+    [
+        image.file("/bin/busybox", b"#!" * 3000, mode=0o755),
+        image.file("/etc/key with a space", b"key"),
+        image.link("/bin/sh", "busybox"),
+        image.directory("/dev"),
+    ]
+)
+UNPACKERS = {"ZSTD": ["zstd", "-dc"], "XZ": ["xz", "-dc"], "GZIP": ["gzip", "-dc"]}
+
+
+def packed(below: Path, compression: str = "GZIP") -> bytes:
+    with pack.staged(ENTRIES, below) as top:
+        return pack.pack(ENTRIES, top, compression)
+
+
+@pytest.mark.parametrize("compression", sorted(UNPACKERS))
+def test_two_packs_of_one_plan_are_the_same_bytes(tmp_path: Path, compression: str) -> None:
+    first = packed(tmp_path / "a", compression)
+    time.sleep(1.1)  # cpio's times have whole seconds
+    assert packed(tmp_path / "b" / "c", compression) == first
+
+
+@pytest.mark.parametrize("compression", sorted(UNPACKERS))
+def test_what_is_in_it(tmp_path: Path, compression: str) -> None:
+    archive = subprocess.run(UNPACKERS[compression], input=packed(tmp_path, compression),
+                             capture_output=True, check=True).stdout  # fmt: skip
+    assert archive.startswith(b"070701"), "not newc, which is all that the kernel unpacks"
+    listed = subprocess.run(["cpio", "--list", "--verbose", "--numeric-uid-gid", "--quiet"],
+                            input=archive, capture_output=True, check=True,
+                            env={"TZ": "UTC"})  # fmt: skip
+    lines = [line.split() for line in listed.stdout.decode().splitlines()]
+    assert [(words[0], words[2], words[3], " ".join(words[8:])) for words in lines] == [
+        ("drwxr-xr-x", "0", "0", "bin"),
+        ("-rwxr-xr-x", "0", "0", "bin/busybox"),
+        ("lrwxrwxrwx", "0", "0", "bin/sh -> busybox"),
+        ("drwxr-xr-x", "0", "0", "dev"),
+        ("drwxr-xr-x", "0", "0", "etc"),
+        ("-rw-r--r--", "0", "0", "etc/key with a space"),
+    ]
+    assert {tuple(words[5:8]) for words in lines} == {("Jan", "1", "1970")}
+
+
+def test_xz_has_the_one_check_that_the_kernel_knows(tmp_path: Path) -> None:
+    assert packed(tmp_path, "XZ")[:8] == b"\xfd7zXZ\0\0\1"  # stream flags: CRC32
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ("CONFIG_RD_ZSTD=y\nCONFIG_RD_XZ=y\nCONFIG_RD_GZIP=y", "ZSTD"),
+        ("CONFIG_RD_GZIP=y\nCONFIG_RD_XZ=y\n# CONFIG_RD_ZSTD is not set", "XZ"),
+        ("CONFIG_RD_GZIP=y\nCONFIG_RD_LZ4=y", "GZIP"),
+        ("", "GZIP"),
+        ("#CONFIG_RD_ZSTD=y", "GZIP"),
+    ],
+)
+def test_only_what_the_kernel_unpacks(config: str, expected: str) -> None:
+    assert pack.compressor(config) == expected
+
+
+def test_the_staged_tree_is_private_and_goes_away(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), pack.staged(ENTRIES, tmp_path) as top:
+        assert top.stat().st_mode & 0o777 == 0o700
+        raise ZeroDivisionError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_staged_and_missing_is_an_error(tmp_path: Path) -> None:
+    with pack.staged(ENTRIES[:-1], tmp_path) as top, pytest.raises((TinykdumpError, OSError)):
+        pack.pack(ENTRIES, top, "GZIP")
+
+
+def test_publish_is_for_root_alone(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "image"
+    for content in (b"first", b"second"):
+        pack.publish(path, content)
+        assert path.read_bytes() == content
+        assert path.stat().st_mode & 0o777 == 0o600
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_publish_is_all_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "image"
+    pack.publish(path, b"old")
+
+    def full(_descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        pack.publish(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_reader_keeps_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "image"
+    pack.publish(path, b"old")
+    with path.open("rb") as reader:
+        pack.publish(path, b"new")
+        assert reader.read() == b"old"
