@@ -1,5 +1,6 @@
 """What tests of every kind share."""
 
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,9 +26,16 @@ def fake_template(tmp_path_factory: pytest.TempPathFactory) -> FakeHost:
 
 
 @pytest.fixture
-def fake(fake_template: FakeHost, tmp_path: Path) -> FakeHost:
+def short_path() -> Iterator[Path]:
+    """A folder whose path leaves room for the socket of a gpg-agent: 108 bytes (unix(7))."""
+    with tempfile.TemporaryDirectory(prefix="tk-") as path:
+        yield Path(path)
+
+
+@pytest.fixture
+def fake(fake_template: FakeHost, short_path: Path) -> FakeHost:
     """A machine of a test's own, as a tree of files."""
-    return fakehost.copy(fake_template, tmp_path / "root")
+    return fakehost.copy(fake_template, short_path / "root")
 
 
 @pytest.fixture(scope="session")
@@ -39,6 +47,6 @@ def real_programs_template(tmp_path_factory: pytest.TempPathFactory) -> FakeHost
 
 
 @pytest.fixture
-def fake_with_programs(real_programs_template: FakeHost, tmp_path: Path) -> FakeHost:
+def fake_with_programs(real_programs_template: FakeHost, short_path: Path) -> FakeHost:
     """A machine that a whole image can be built on."""
-    return fakehost.copy(real_programs_template, tmp_path / "root")
+    return fakehost.copy(real_programs_template, short_path / "root")

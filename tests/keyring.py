@@ -26,7 +26,9 @@ class Keyring:
 
     def make(self, user: str, *kind: str, options: tuple[str, ...] = ()) -> None:
         """A key without a passphrase; ``kind``: algorithm, usage, expiry."""
-        self.gpg(*options, "--quick-gen-key", user, *(kind or ("default", "default", "never")))
+        self.gpg(
+            *options, "--quick-gen-key", user, *(kind or ("future-default", "default", "never"))
+        )
 
     def public(self, *users: str) -> bytes:
         """The exported public keys of those users."""
@@ -54,7 +56,7 @@ def make(home: Path) -> Keyring:
     keyring = Keyring(home)
     keyring.make("good@example.org")
     keyring.make("other@example.org")
-    keyring.make("expired@example.org", "default", "default", "1d",
+    keyring.make("expired@example.org", "future-default", "default", "1d",
                  options=("--faked-system-time", _LONG_AGO))  # fmt: skip
     keyring.make("sign-only@example.org", "ed25519", "sign", "never")
     keyring.make("revoked@example.org")

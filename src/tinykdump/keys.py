@@ -13,6 +13,7 @@ from tinykdump.host import Host
 from tinykdump.run import ENVIRONMENT, run
 
 MACHINE_KEYS = Path("/var/lib/tinykdump/keys")
+ROOT_KEYS = Path("/root/.gnupg")
 MACHINE_USER = "tinykdump"
 
 # Nothing here needs an agent but making a key, and a started one would stay behind.
@@ -30,7 +31,12 @@ class Key:
 
 
 def gpg(home: Path, options: Sequence[str] = ()) -> gnupg.GPG:
-    """python-gnupg on a home directory, with the environment of every other program."""
+    """python-gnupg on a home directory, with the environment of every other program.
+
+    Raises TinykdumpError when the directory or gpg is not there.
+    """
+    if not home.is_dir():
+        raise TinykdumpError(f"{home} is not a folder of GnuPG", "name one that is there")
     try:
         return gnupg.GPG(gnupghome=str(home), options=list(options), env=dict(ENVIRONMENT))
     except OSError:
@@ -46,7 +52,9 @@ def configured(key: str, host: Host) -> Key:
     if name.is_absolute() or host.exists(Path.cwd() / name):
         path = name if name.is_absolute() else Path.cwd() / name
         return from_file(host.read(path), str(path))
-    exported = gpg(Path("/root/.gnupg"), _QUIET).export_keys(key, armor=False, minimal=True)
+    exported = b""
+    if ROOT_KEYS.is_dir():
+        exported = gpg(ROOT_KEYS, _QUIET).export_keys(key, armor=False, minimal=True)
     if not exported:
         raise TinykdumpError(
             f"key {key} is neither a file nor in root's keyring",

@@ -1,0 +1,109 @@
+"""Keys in every condition, made by the real gpg."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.fakehost import FakeHost
+from tests.keyring import Keyring
+from tinykdump import keys as keys_module
+from tinykdump.errors import TinykdumpError
+from tinykdump.keys import MACHINE_KEYS, configured, from_file, machine_key
+
+
+def test_a_good_key(keys: Keyring) -> None:
+    found = from_file(keys.public("good@example.org"), "k")
+    assert found.fingerprint == keys.fingerprint("good@example.org")
+    assert (found.user, found.expires) == ("good@example.org", 0)
+    # what goes into the image is enough for gpg, and public
+    packets = subprocess.run(["gpg", "--list-packets"], input=found.public, check=True,
+                             capture_output=True).stdout.decode()  # fmt: skip
+    assert ":public sub key packet:" in packets
+    assert "secret" not in packets
+
+
+def test_of_an_exported_secret_key_only_the_public_part_is_taken(keys: Keyring) -> None:
+    found = from_file(keys.gpg("--export-secret-keys", "--armor", "good@example.org"), "k")
+    assert found == from_file(keys.public("good@example.org"), "k")
+
+
+@pytest.mark.parametrize(
+    ("users", "says"),
+    [
+        (["expired"], "key k is expired (extend it"),
+        (["revoked"], "key k is revoked (name another key)"),
+        (["sign-only"], "key k can not encrypt (name a key"),
+        (["good", "other"], "key k: 2 OpenPGP keys in it (export one"),
+    ],
+)
+def test_a_key_that_can_not_be_used(keys: Keyring, users: list[str], says: str) -> None:
+    with pytest.raises(TinykdumpError) as caught:
+        from_file(keys.public(*(f"{user}@example.org" for user in users)), "k")
+    assert str(caught.value).startswith(says)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a key", b"\x99" * 100])
+def test_a_file_without_a_key(content: bytes) -> None:
+    with pytest.raises(TinykdumpError, match="key k: no OpenPGP keys in it"):
+        from_file(content, "k")
+
+
+def test_a_file_is_a_path_of_the_host(keys: Keyring, fake: FakeHost) -> None:
+    fake.write("/root/k.asc", keys.public("good@example.org"))
+    expected = keys.fingerprint("good@example.org")
+    assert configured("/root/k.asc", fake.host).fingerprint == expected
+    with pytest.raises(TinykdumpError, match=r"^/root/none: No such file"):
+        configured("/root/none", fake.host)
+
+
+@pytest.mark.parametrize("name", ["nobody@example.org", "relative.asc"])
+def test_a_name_that_no_keyring_has(
+    keys: Keyring, fake: FakeHost, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    for home in (keys.home, Path("/nonexistent")):
+        monkeypatch.setattr(keys_module, "ROOT_KEYS", home)
+        with pytest.raises(TinykdumpError, match=f"key {name} is neither a file nor in root"):
+            configured(name, fake.host)
+
+
+def test_a_key_of_roots_keyring(
+    keys: Keyring, fake: FakeHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keys_module, "ROOT_KEYS", keys.home)
+    expected = keys.fingerprint("good@example.org")
+    assert configured("good@example.org", fake.host).fingerprint == expected
+    with pytest.raises(TinykdumpError, match=r"key example\.org: 5 OpenPGP keys"):
+        configured("example.org", fake.host)
+
+
+def test_the_key_of_the_machine_is_made_once(fake: FakeHost) -> None:
+    with pytest.raises(TinykdumpError, match=r"this machine has no key yet \(build"):
+        machine_key(fake.host, create=False)
+    assert not fake.path(str(MACHINE_KEYS)).exists()
+
+    made = machine_key(fake.host, create=True)
+    home = fake.path(str(MACHINE_KEYS))
+    before = fake.snapshot(str(MACHINE_KEYS))
+    assert home.stat().st_mode & 0o777 == 0o700
+    assert machine_key(fake.host, create=True) == machine_key(fake.host, create=False) == made
+    assert fake.snapshot(str(MACHINE_KEYS)) == before
+    assert not list(home.glob("S.*")), "an agent was left behind"
+
+    # root can decrypt what is encrypted to it, without a passphrase
+    (home.parent / "key").write_bytes(made.public)
+    secret = subprocess.run(
+        ["gpg", "--homedir", home, "--batch", "--trust-model", "always", "--recipient-file",
+         home.parent / "key", "--encrypt"], input=b"dump", capture_output=True, check=True,
+    ).stdout  # fmt: skip
+    try:
+        plain = subprocess.run(["gpg", "--homedir", home, "--batch", "--decrypt"], input=secret,
+                               capture_output=True, check=True).stdout  # fmt: skip
+        assert plain == b"dump"
+    finally:
+        subprocess.run(["gpgconf", "--homedir", home, "--kill", "all"], check=True)
+
+
+def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(TinykdumpError, match=f"{tmp_path}/none is not a folder of GnuPG"):
+        keys_module.gpg(tmp_path / "none")
