@@ -63,7 +63,7 @@ def remove(host: Host, context: Context) -> None:
     tree = Path("/lib/modules") / context.kver / "kernel"
     if os.environ.get("KERNEL_INSTALL_BOOT_ENTRY_TYPE") and host.exists(tree):
         return
-    instead = service.remove_kernel(host, load_config(host, {}), context.kver)
+    instead = service.remove_kernel(host, context.kver, lambda: load_config(host, {}))
     if context.verbose or instead:
         say(
             f"removed the crash image of {context.kver}" + (f"; loaded {instead}'s" * bool(instead))

@@ -1,6 +1,7 @@
 """What the command line, the plugin and the boot service all do: build, load, remove."""
 
 import shutil
+from collections.abc import Callable
 
 from tinykdump import build, load, reserve, state
 from tinykdump.config import Config
@@ -39,11 +40,11 @@ def load_image(
     return image, load.load(host, image, takeover=config.takeover)
 
 
-def remove_kernel(host: Host, config: Config, kver: str) -> str:
+def remove_kernel(host: Host, kver: str, read_config: Callable[[], Config]) -> str:
     """Delete a kernel's image. When it was loaded, load the running kernel's instead.
 
-    Returns the version that was loaded in its place, or "". Raises TinykdumpError; the
-    image is deleted all the same.
+    Returns the version that was loaded in its place, or "". Raises TinykdumpError, also what
+    ``read_config`` raises; the image is deleted all the same.
     """
     loaded = load.ours(host)
     shutil.rmtree(host.path(state.folder(kver)), ignore_errors=True)
@@ -52,5 +53,5 @@ def remove_kernel(host: Host, config: Config, kver: str) -> str:
         return ""
     if running == kver:  # its files are going: what is loaded works on until the reboot
         return ""
-    load_image(host, config, running)
+    load_image(host, read_config(), running)
     return running

@@ -1,0 +1,130 @@
+"""The plugin under the real kernel-install, which is told to look nowhere but in a tree."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.fakehost import KVER, NAMES, STATE, FakeHost, bzimage
+
+CHECKOUT = Path(__file__).parents[2]
+PLUGIN = CHECKOUT / "kernel-install.d/60-tinykdump.install"
+
+
+@pytest.fixture
+def kernel_install(fake_with_programs: FakeHost) -> "KernelInstall":
+    return KernelInstall(fake_with_programs)
+
+
+class KernelInstall:
+    """kernel-install with our plugin and a witness behind it."""
+
+    def __init__(self, fake: FakeHost) -> None:
+        self.fake = fake
+        fake.path("/etc/kernel").mkdir()
+        fake.path("/boot").mkdir()
+        self.kernel = fake.write("/boot/vmlinuz", bzimage())
+        # Runs after ours, and so shows that ours has not ended the transaction.
+        self.witness = fake.write("/70-witness.install",
+            '#!/bin/sh\nls -A "$KERNEL_INSTALL_STAGING_AREA" >"$WITNESS"\n', 0o755)  # fmt: skip
+        self.python = fake.write("/python",
+            f'#!/bin/sh\nshift\nPYTHONPATH={CHECKOUT}/src exec {sys.executable} "$@"\n',
+            0o755)  # fmt: skip
+
+    def __call__(self, *words: str | Path, python: str = "") -> tuple[int, list[str]]:
+        """Its exit status, and what was said to the user."""
+        seen = self.fake.path("/seen")
+        seen.unlink(missing_ok=True)
+        environment = {
+            "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+            "TMPDIR": str(self.fake.root.parent),
+            "KERNEL_INSTALL_CONF_ROOT": str(self.fake.path("/etc/kernel")),
+            "KERNEL_INSTALL_PLUGINS": f"{PLUGIN} {self.witness}",
+            "BOOT_ROOT": str(self.fake.path("/boot")),
+            "MACHINE_ID": "0123456789abcdef0123456789abcdef",
+            "TINYKDUMP_PYTHON": python or str(self.python),
+            "TINYKDUMP_ROOT": str(self.fake.root),
+            "WITNESS": str(seen),
+        }
+        done = subprocess.run(["kernel-install", *words], env=environment, capture_output=True,
+                              text=True, check=False)  # fmt: skip
+        assert seen.exists(), f"the plugin behind ours did not run: {done.stderr}"
+        assert seen.read_text() == "", "something is in the staging area of the normal boot"
+        return done.returncode, (done.stdout + done.stderr).splitlines()
+
+    def modes(self) -> dict[str, str]:
+        """Every file of the kernel's state, with its mode."""
+        return {name: oct(mode) for name, (mode, _) in self.fake.snapshot(STATE).items()}
+
+
+def test_add_and_remove(kernel_install: KernelInstall) -> None:
+    status, said = kernel_install("add", KVER, kernel_install.kernel)
+    assert status == 0
+    assert kernel_install.modes() == {"initramfs.img": "0o100600", "manifest.json": "0o100600"}
+    manifest = json.loads(kernel_install.fake.path(f"{STATE}/manifest.json").read_text())
+    assert manifest["kver"] == KVER
+    assert sorted(manifest["modules"]) == sorted(NAMES)
+    size = kernel_install.fake.path(f"{STATE}/initramfs.img").stat().st_size
+    assert said == [
+        f"tinykdump: built the crash image of {KVER}: {size} bytes, {len(NAMES)} modules",
+        "tinykdump: not loaded: this is not the running system",
+    ]
+
+    before = kernel_install.fake.snapshot()
+    status, said = kernel_install("add", KVER, kernel_install.kernel)
+    assert (status, said[0][:15]) == (0, "tinykdump: kept")
+    assert kernel_install.fake.snapshot() == before
+
+    assert kernel_install("remove", KVER) == (0, [])
+    assert not kernel_install.fake.path(STATE).exists()
+    assert kernel_install.fake.path("/var/lib/tinykdump/keys").is_dir()
+
+
+def test_remove_keeps_the_images_of_other_kernels(kernel_install: KernelInstall) -> None:
+    other = "/var/lib/tinykdump/6.2.0/initramfs.img"
+    kernel_install.fake.write(other, b"x")
+    assert kernel_install("remove", KVER) == (0, [])
+    assert kernel_install.fake.path(other).read_bytes() == b"x"
+
+
+def test_a_build_that_fails_is_said_and_does_no_harm(kernel_install: KernelInstall) -> None:
+    fake = kernel_install.fake
+    fake.write(f"{STATE}/initramfs.img", b"old")
+    fake.remove("/usr/bin/makedumpfile")
+    fake.write("/etc/default/tinykdump", "[dump]\nencrypt = no\n")
+    before = fake.snapshot()
+    status, said = kernel_install("add", KVER, kernel_install.kernel)
+    assert (status, said) == (0, [
+        f"tinykdump: add {KVER}: makedumpfile is not installed (install makedumpfile)",
+    ])  # fmt: skip
+    assert fake.snapshot() == before
+    assert list(fake.path("/run/tinykdump").iterdir()) == [fake.path("/run/tinykdump/lock")]
+
+
+def test_remove_works_with_a_configuration_that_does_not(kernel_install: KernelInstall) -> None:
+    kernel_install.fake.write(f"{STATE}/initramfs.img", b"old")
+    kernel_install.fake.write("/etc/default/tinykdump", "[dump]\nwiat = 3\n")
+    status, _ = kernel_install("remove", KVER)
+    assert status == 0
+    assert not kernel_install.fake.path(STATE).exists()
+
+
+@pytest.mark.parametrize("python", ["/nonexistent", "/bin/false"])
+def test_a_python_that_does_not_start(kernel_install: KernelInstall, python: str) -> None:
+    status, said = kernel_install("add", KVER, kernel_install.kernel, python=python)
+    assert status == 0
+    assert said[-1] == "tinykdump: the plugin failed; run tinykdump -l to see why"
+
+
+@pytest.mark.parametrize("words", [[], ["inspect"], ["frobnicate", KVER], ["add"]])
+def test_other_verbs_are_none_of_its_business(
+    kernel_install: KernelInstall, words: list[str]
+) -> None:
+    before = kernel_install.fake.snapshot("/")
+    environment = {"TINYKDUMP_PYTHON": str(kernel_install.python),
+                   "TINYKDUMP_ROOT": str(kernel_install.fake.root)}  # fmt: skip
+    done = subprocess.run([PLUGIN, *words], env=environment, capture_output=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    assert kernel_install.fake.snapshot("/") == before
