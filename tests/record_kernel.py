@@ -25,7 +25,9 @@ def modinfo(path: Path) -> list[str]:
     """The tags of one module, as they stand in it."""
     data = path.read_bytes()
     elf = ELFFile(BytesIO(lzma.decompress(data) if path.suffix == ".xz" else data))
-    entries = elf.get_section_by_name(".modinfo").data().decode().split("\0")
+    section = elf.get_section_by_name(".modinfo")
+    assert section is not None, path
+    entries = section.data().decode().split("\0")
     tags = (*TAGS, "alias") if "usb/host" in str(path) else TAGS
     return [entry for entry in entries if entry.split("=", 1)[0] in tags]
 

@@ -133,7 +133,7 @@ run_script() {
 	[ -n "$SCRIPT" ] || return 0
 	stage "running the script"
 	busybox --install -s /bin # scripts use what they like; this tree is not needed without
-	(cd / && timeout "$SCRIPT_WAIT" "$SCRIPT" "$STICK" </dev/null >"$KMSG" 2>&1)
+	(cd / && timeout -k 2 "$SCRIPT_WAIT" "$SCRIPT" "$STICK" </dev/null >"$KMSG" 2>&1)
 	status=$?
 	[ "$status" -eq 0 ] || say "the script ended with status $status; going on"
 }
@@ -250,6 +250,7 @@ remove_old_dumps() {
 # Run in the staged tree by src/crash/check: every program starts with the libraries that it
 # has there, and gpg encrypts to the key. An input that is no vmcore makes makedumpfile fail
 # in its own words with status 1; a program that can not run fails in other ways.
+# shellcheck disable=SC2086 # DUMP_FLAGS is a list of flags
 self_check() {
 	mkdir -p "$TMP"
 	echo probe | encrypt >"$TMP/probe" || exit
