@@ -21,6 +21,9 @@ PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "
 # Where ld.so looks when nothing else is configured, for every distribution.
 _DEFAULT_LIBRARIES = ("/lib64", "/usr/lib64", "/lib", "/usr/lib")
 
+# What stands in one of these stands in /bin of the image; a script may name any of them.
+_MERGED = PATH[:-1]
+
 # The commands of src/crash; those of busybox that stand for a program of their own.
 APPLETS = (
     "cat", "cut", "date", "dd", "dmesg", "du", "env", "findfs", "halt", "insmod", "mkdir",
@@ -159,6 +162,8 @@ def script(host: Host, path: str) -> tuple[Entry, tuple[Program, ...]]:
     if not host.path(host.resolve(path) or path).stat().st_mode & stat.S_IXUSR:
         raise TinykdumpError(f"script {path} is not executable", f"chmod +x {path}")
     entry = image.file(SCRIPT, content, source=path, mode=0o755)
+    if not content.startswith((b"#!", b"\x7fELF")):
+        raise TinykdumpError(f"script {path} has no #! line", "start it with #!/bin/sh")
     if not content.startswith(b"#!"):
         return entry, (Program(Path(path), content, elf.parse(content, f"script {path}")),)
     words = content.split(b"\n", 1)[0][2:].decode(errors="replace").split()
@@ -194,7 +199,7 @@ def userland(host: Host, config: Config, *, encrypt: bool) -> tuple[Entry, ...]:
             for user in placed
         ),
         *libraries(host, [*tools, *interpreters]),
-        *([own] if own else []),
+        *([own, *(image.link(place, "/bin") for place in _MERGED)] if own else []),
         image.file("/init", crash_side("init"), mode=0o755),
         image.file("/lib/tinykdump.sh", crash_side("lib.sh")),
     )
@@ -202,7 +207,7 @@ def userland(host: Host, config: Config, *, encrypt: bool) -> tuple[Entry, ...]:
 
 def _place(user: Program) -> str:
     """Tools stand where the crash side's PATH has them, interpreters where scripts look."""
-    return f"/bin/{user.path.name}" if user.path.parent.name in ("bin", "sbin") else str(user.path)
+    return f"/bin/{user.path.name}" if str(user.path.parent) in PATH else str(user.path)
 
 
 def _applets(host: Host, shell: Program) -> tuple[str, ...]:

@@ -43,8 +43,8 @@ def run(
 ) -> Finished:
     """Run ``argv`` to its end; never through a shell.
 
-    Raises TinykdumpError when the program is not installed or, with ``check``,
-    when its exit status is not 0.
+    Raises TinykdumpError when the program is not installed or does not start and, with
+    ``check``, when its exit status is not 0.
     """
     words = [str(word) for word in argv]
     try:
@@ -58,6 +58,8 @@ def run(
         )
     except FileNotFoundError:
         raise missing(words[0]) from None
+    except OSError as error:
+        raise TinykdumpError(f"{words[0]} does not start: {error.strerror}", hint) from None
     result = Finished(done.returncode, done.stdout, done.stderr.decode(errors="replace"))
     if check and result.status != 0:
         raise TinykdumpError(f"{words[0]} failed: {result.last_line}", hint)

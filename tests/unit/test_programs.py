@@ -1,0 +1,178 @@
+import stat
+
+import pytest
+
+from tests import elfwriter, fakehost
+from tests.fakehost import FakeHost
+from tinykdump import config, elf, programs
+from tinykdump.errors import TinykdumpError
+from tinykdump.image import Entry
+
+LOADER = "/lib64/ld-linux-x86-64.so.2"
+
+
+def userland(fake: FakeHost, *, encrypt: bool = True, **options: str) -> dict[str, Entry]:
+    entries = programs.userland(fake.host, config.resolve([], options), encrypt=encrypt)
+    return {entry.path: entry for entry in entries}
+
+
+def test_what_is_in_every_image(fake: FakeHost) -> None:
+    found = userland(fake)
+    assert {"/init", "/lib/tinykdump.sh", "/bin/busybox", "/bin/makedumpfile", "/bin/gpg",
+            "/bin/sh"} <= set(found)  # fmt: skip
+    assert found["/bin/sh"].content == b"busybox"
+    assert found["/init"].mode == stat.S_IFREG | 0o755
+    assert "/bin/gpg" not in userland(fake, encrypt=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [("busybox", "busybox-static"), ("makedumpfile", "makedumpfile"), ("gpg", "gnupg2")],
+)
+def test_a_program_that_is_missing(fake: FakeHost, name: str, hint: str) -> None:
+    fake.remove(f"/usr/bin/{name}")
+    with pytest.raises(TinykdumpError, match=rf"^{name} is not installed \(install .*{hint}"):
+        userland(fake)
+
+
+def test_a_busybox_with_libraries(fake: FakeHost) -> None:
+    fake.write("/usr/bin/busybox", elfwriter.program(interpreter=LOADER, needed=["libc.so.6"]))
+    with pytest.raises(TinykdumpError, match=r"/usr/bin/busybox is dynamically linked .*static"):
+        userland(fake)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "not a whole ELF file"),
+        (b"#!/bin/sh\n", "not a whole ELF file"),
+        (elfwriter.program(), "busybox"),  # no code: the kernel or the program says no
+    ],
+)
+def test_a_busybox_that_is_none(fake: FakeHost, content: bytes, says: str) -> None:
+    fake.write("/usr/bin/busybox", content, 0o755)
+    with pytest.raises(TinykdumpError, match=f"busybox.*{says}|{says}.*failed|{says} has no"):
+        userland(fake)
+
+
+def test_a_busybox_without_an_applet_that_is_used(
+    fake: FakeHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(programs, "APPLETS", ("sh", "frobnicate", "cat", "quux"))
+    with pytest.raises(TinykdumpError, match=r"/usr/bin/busybox has no frobnicate, quux \(inst"):
+        userland(fake)
+
+
+def library(fake: FakeHost, path: str, *needed: str) -> None:
+    fake.write(path, elfwriter.program(needed=needed), 0o755)
+
+
+def test_libraries_of_libraries(fake: FakeHost) -> None:
+    fake.write("/etc/ld.so.conf", "include /etc/ld.so.conf.d/*.conf\n/opt/b # mine\n")
+    fake.write("/etc/ld.so.conf.d/a.conf", "# multiarch\n/opt/a\n")
+    fake.write(LOADER, elfwriter.program(), 0o755)
+    library(fake, "/opt/a/liba.so.1", "libb.so.1", "ld-linux-x86-64.so.2")
+    library(fake, "/opt/b/libb.so.1", "liba.so.1")  # a cycle
+    library(fake, "/opt/b/liba.so.1")  # hidden by that of /opt/a
+    library(fake, "/usr/lib/own/libc.so.1")
+    tool = elfwriter.program(interpreter=LOADER, needed=["liba.so.1", "libc.so.1"],
+                             runpath="/nowhere:$ORIGIN/../lib/own")  # fmt: skip
+    fake.write("/usr/bin/makedumpfile", tool, 0o755)
+    found = userland(fake, encrypt=False)
+    assert {path: entry.source for path, entry in found.items() if ".so" in path} == {
+        LOADER: LOADER, "/lib/liba.so.1": "/opt/a/liba.so.1", "/lib/libb.so.1": "/opt/b/libb.so.1",
+        "/lib/libc.so.1": "/usr/bin/../lib/own/libc.so.1",
+    }  # fmt: skip
+
+
+def test_a_library_that_is_missing(fake: FakeHost) -> None:
+    library(fake, "/lib/liba.so.1", "libb.so.1")
+    fake.write("/usr/bin/gpg", elfwriter.program(needed=["liba.so.1"]), 0o755)
+    with pytest.raises(TinykdumpError, match=r"^library libb.so.1 of /lib/liba.so.1 is not inst"):
+        userland(fake)
+
+
+def test_a_library_for_another_machine_is_passed_over(fake: FakeHost) -> None:
+    foreign = bytearray(elfwriter.program())
+    foreign[18:20] = (183).to_bytes(2, "little")  # EM_AARCH64
+    fake.write("/lib/liba.so.1", bytes(foreign))
+    library(fake, "/usr/lib/liba.so.1")
+    fake.write("/usr/bin/gpg", elfwriter.program(needed=["liba.so.1"]), 0o755)
+    assert userland(fake)["/lib/liba.so.1"].source == "/usr/lib/liba.so.1"
+
+
+# --- the user's script ------------------------------------------------------------------
+
+
+MERGED = {"/sbin", "/usr/bin", "/usr/sbin", "/usr/local/bin", "/usr/local/sbin"}
+
+
+@pytest.mark.parametrize("line", ["#!/bin/sh", "#! /usr/bin/env sh", "#!/bin/busybox ash"])
+def test_a_script_for_the_shell_needs_nothing_more(fake: FakeHost, line: str) -> None:
+    without = set(userland(fake))
+    for path in ("/bin/sh", "/usr/bin/sh", "/usr/bin/env", "/bin/busybox"):
+        fake.write(path)
+    fake.write("/usr/bin/busybox", fakehost.real("busybox").read_bytes(), 0o755)
+    fake.write("/root/x", f"{line}\necho\n", 0o755)
+    found = userland(fake, script="/root/x")
+    assert found["/script"].content == f"{line}\necho\n".encode()
+    assert found["/script"].mode == stat.S_IFREG | 0o755
+    assert set(found) - without == {"/script", *MERGED}
+
+
+@pytest.mark.parametrize(
+    ("line", "place"),
+    [
+        ("#!/usr/bin/perl -w", "/bin/perl"),
+        ("#!/usr/bin/env perl", "/bin/perl"),
+        ("#!/opt/perl5/perl", "/opt/perl5/perl"),
+    ],
+)
+def test_another_interpreter_comes_along_with_its_libraries(
+    fake: FakeHost, line: str, place: str
+) -> None:
+    for path in ("/usr/bin/perl", "/opt/perl5/perl"):
+        fake.write(path, elfwriter.program(needed=["libperl.so.5"]), 0o755)
+    library(fake, "/usr/lib/libperl.so.5")
+    fake.write("/root/x", f"{line}\n", 0o755)
+    found = userland(fake, script="/root/x")
+    assert found[place].mode == stat.S_IFREG | 0o755
+    assert "/lib/libperl.so.5" in found
+    # whichever of these a script names, it is /bin in the image
+    assert {found[link].content for link in MERGED} == {b"/bin"}
+
+
+def test_a_script_that_is_a_program(fake: FakeHost) -> None:
+    library(fake, "/usr/lib/libx.so.1")
+    fake.write("/root/x", elfwriter.program(needed=["libx.so.1"]), 0o755)
+    found = userland(fake, script="/root/x")
+    assert elf.parse(found["/script"].content, "x").needed == ("libx.so.1",)
+    assert "/lib/libx.so.1" in found
+
+
+@pytest.mark.parametrize(
+    ("content", "mode", "says"),
+    [
+        (None, 0, "/root/x: No such file or directory (check"),
+        ("#!/bin/sh\n", 0o644, "script /root/x is not executable (chmod +x /root/x)"),
+        ("#!/bin/tcsh\n", 0o755, "script /root/x: its interpreter /bin/tcsh is not there (inst"),
+        ("#!\n", 0o755, "script /root/x: its interpreter  is not there"),
+        ("#!/usr/bin/env tcsh\n", 0o755, "tcsh is not installed (install the interpreter of scri"),
+        ("echo hello\n", 0o755, "script /root/x has no #! line (start it with #!/bin/sh)"),
+        ("", 0o755, "script /root/x has no #! line"),
+    ],
+)
+def test_a_script_that_can_not_run(
+    fake: FakeHost, content: str | None, mode: int, says: str
+) -> None:
+    if content is not None:
+        fake.write("/root/x", content, mode)
+    with pytest.raises(TinykdumpError) as caught:
+        userland(fake, script="/root/x")
+    assert str(caught.value).startswith(says)
+
+
+def test_the_crash_side_is_missing(fake: FakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(programs, "CRASH_SIDE", (fake.path("/none"),))
+    with pytest.raises(TinykdumpError, match=r"/none/init is missing \(reinstall tinykdump\)"):
+        userland(fake)
