@@ -65,6 +65,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except PermissionError as error:
         print(f"tinykdump: {error.filename}: {error.strerror} (run it as root)", file=sys.stderr)
         return 1
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"tinykdump: {where}{error.strerror} (check the disk's space and health)",
+              file=sys.stderr)  # fmt: skip
+        return 1
 
 
 def make(host: Host, options: argparse.Namespace) -> int:

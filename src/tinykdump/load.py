@@ -37,8 +37,7 @@ def ours(host: Host) -> Loaded | None:
 
 def need_of(host: Host, image: Manifest) -> Need:
     """The memory that a built image needs. Raises TinykdumpError for a damaged kernel."""
-    with host.path(host.resolve(image.kernel) or image.kernel).open("rb") as kernel:
-        init_size = memory.init_size(kernel.read(0x300), image.kernel)
+    init_size = memory.init_size(host.read(image.kernel), image.kernel)
     return memory.need(
         kernel=init_size, packed=image.packed, unpacked=image.unpacked, margin=image.margin
     )

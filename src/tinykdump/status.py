@@ -51,9 +51,9 @@ def collect(host: Host, config: Config) -> Status:
     running = state.running_kernel(host)
     held = reserve.read(host)
     mine = load.ours(host)
-    image = state.read_manifest(host, running)
-    key, need = "", 0
+    image, key, need = None, "", 0
     try:
+        image = state.read_manifest(host, running)
         if config.encrypt:
             named = config.key
             key = (

@@ -1,0 +1,132 @@
+"""What the command line does when all is well, on a tree."""
+
+import gzip
+import json
+import subprocess
+
+import pytest
+
+from tests.fakehost import KVER, NAMES, STATE, FakeHost
+from tests.keyring import Keyring
+from tinykdump import cli
+from tinykdump.manifest import parse
+
+
+@pytest.fixture
+def machine(fake: FakeHost, keys: Keyring, monkeypatch: pytest.MonkeyPatch) -> FakeHost:
+    fake.write("/root/key.asc", keys.public("good@example.org"))
+    fake.write("/etc/default/tinykdump", "[dump]\nkey = /root/key.asc\n")
+    monkeypatch.setenv("TINYKDUMP_ROOT", str(fake.root))
+    return fake
+
+
+def listed(fake: FakeHost) -> list[str]:
+    packed = fake.path(f"{STATE}/initramfs.img").read_bytes()
+    return subprocess.run(["cpio", "--list", "--quiet"], input=gzip.decompress(packed),
+                          capture_output=True, check=True).stdout.decode().splitlines()  # fmt: skip
+
+
+def test_build(machine: FakeHost, keys: Keyring, capfd: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--build"]) == 0
+    assert capfd.readouterr().out.startswith(f"image of {KVER}: ")
+    first = machine.snapshot()
+    made = parse(machine.path(f"{STATE}/manifest.json").read_text(), "m")
+    assert (made.kver, made.modules) == (KVER, NAMES)
+    assert made.key == keys.fingerprint("good@example.org")
+    assert made.packed == machine.path(f"{STATE}/initramfs.img").stat().st_size
+    assert {"/usr/bin/busybox", "/usr/bin/gpg"} <= {item.source for item in made.inputs}
+    assert {"init", "etc/tinykdump.conf", "etc/tinykdump.key", "lib/modules/fat.ko",
+            "lib/modules/xhci-hcd.ko", "lib/modules/xhci-pci.ko.xz",
+            "dev"} <= set(listed(machine))  # fmt: skip
+
+    assert cli.main(["-b"]) == 0
+    assert machine.snapshot() == first, "two builds of the same inputs differ"
+
+
+def test_options_override_the_file(machine: FakeHost, keys: Keyring) -> None:
+    machine.module("extra/more.ko")
+    machine.write("/root/other.asc", keys.public("other@example.org"))
+    machine.write("/root/x", "#!/bin/sh\n", 0o755)
+    words = ["--module", "more", "-k", "/root/other.asc", "-s", "/root/x", "-b"]
+    assert cli.main(words) == 0
+    made = parse(machine.path(f"{STATE}/manifest.json").read_text(), "m")
+    assert made.modules == ("more", *NAMES)
+    assert made.key == keys.fingerprint("other@example.org")
+    assert "script" in listed(machine)
+
+
+@pytest.mark.parametrize("option", ["-c", "--config", "--c"])
+def test_a_named_configuration(
+    machine: FakeHost, capfd: pytest.CaptureFixture[str], option: str
+) -> None:
+    file = machine.write("/mine", "[dump]\nencrypt = no\n")
+    assert cli.main([option, str(file), "-b"]) == 0
+    assert "NOT ENCRYPTED" in capfd.readouterr().out
+    assert not {"etc/tinykdump.key", "bin/gpg"} & set(listed(machine))
+
+
+def test_without_a_key_the_machine_gets_one(machine: FakeHost) -> None:
+    machine.remove("/etc/default/tinykdump")
+    assert cli.main(["-b"]) == 0
+    first = machine.path(f"{STATE}/initramfs.img").read_bytes()
+    assert cli.main(["-b"]) == 0
+    assert machine.path(f"{STATE}/initramfs.img").read_bytes() == first
+
+
+def test_status_reads_only(machine: FakeHost, capfd: pytest.CaptureFixture[str]) -> None:
+    cli.main(["-b"])
+    capfd.readouterr()
+    before = machine.snapshot("/var"), machine.snapshot("/sys")
+    assert cli.main(["status", "--json"]) == 1
+    found = json.loads(capfd.readouterr().out)
+    assert (found["running"], found["armed"], found["image"]) == (KVER, False, "built")
+    assert found["needed"] > 40 << 20
+    assert ["crashkernel=" in problem for problem in found["problems"]] == [True]
+    assert cli.main(["status"]) == 1
+    assert "crash kernel: not armed" in capfd.readouterr().out
+    assert (machine.snapshot("/var"), machine.snapshot("/sys")) == before
+
+
+def test_status_when_armed(machine: FakeHost, capfd: pytest.CaptureFixture[str]) -> None:
+    cli.main(["-b"])
+    machine.write("/run/tinykdump/loaded.json",
+                  json.dumps({"kver": KVER, "plan": "", "cmdline": ""}))  # fmt: skip
+    machine.write("/sys/kernel/kexec_crash_size", str(128 << 20))
+    machine.write("/sys/kernel/kexec_crash_loaded", "1")
+    capfd.readouterr()
+    assert cli.main(["status"]) == 0
+    assert f"armed with {KVER}\n" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "problem"),
+    [
+        ("/sys/kernel/kexec_crash_loaded", "1", "another crash kernel is loaded"),
+        (f"{STATE}/manifest.json", "{", "is damaged"),
+        (f"/lib/modules/{KVER}/vmlinuz", "", "is not a bzImage"),
+        ("/root/key.asc", "", "no OpenPGP keys"),
+    ],
+)
+def test_status_names_problems(
+    machine: FakeHost, capfd: pytest.CaptureFixture[str], path: str, content: str, problem: str
+) -> None:
+    cli.main(["-b"])
+    machine.write(path, content)
+    capfd.readouterr()
+    assert cli.main(["status", "--json"]) == 1
+    found = json.loads(capfd.readouterr().out)
+    assert [line for line in found["problems"] if problem in line]
+
+
+def test_a_damaged_manifest_is_no_reason_to_stay_damaged(machine: FakeHost) -> None:
+    cli.main(["-b"])
+    first = machine.snapshot()
+    machine.write(f"{STATE}/manifest.json", "{", 0o600)
+    assert cli.main(["-b"]) == 0
+    assert machine.snapshot() == first
+
+
+@pytest.mark.usefixtures("machine")
+def test_unload_when_nothing_is_loaded(capfd: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["unload"]) == 0
+    assert capfd.readouterr().out == "nothing of ours was loaded\n"
