@@ -13,8 +13,13 @@ from tinykdump import keys
 from tinykdump.errors import TinykdumpError
 from tinykdump.run import Filter
 
-_LINE = re.compile(r"([0-9a-f]{64})  ((dmesg\.txt|vmcore\.flat|crash-kernel\.txt)(\.gpg)?\.\d{3,})")
+_LINE = re.compile(
+    r"([0-9a-f]{64})  ((dmesg\.txt|vmcore\.flat|crash-kernel\.txt)(\.gpg)?\.[0-9]{3,})"
+)
 _CHUNK = 1 << 20  # bytes
+
+# A stick may hold links to files of this machine, or pipes that never end.
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
 @dataclass(frozen=True)
@@ -71,7 +76,7 @@ class Parts:
         for part in parts:
             digest = hashlib.sha256()
             try:
-                with part.path.open("rb") as handle:
+                with os.fdopen(os.open(part.path, _READ), "rb") as handle:
                     while chunk := handle.read(_CHUNK):
                         digest.update(chunk)
                         yield chunk
