@@ -1,0 +1,85 @@
+import errno
+import os
+
+import pytest
+
+from tests.fakehost import FakeHost
+from tinykdump import reserve
+from tinykdump.errors import TinykdumpError
+from tinykdump.memory import MIB
+from tinykdump.reserve import Reservation
+
+OLD = {"/sys/kernel/kexec_crash_size": "0\n", "/sys/kernel/kexec_crash_loaded": "0\n"}
+NEW = {"/sys/kernel/kexec/crash_size": "1048576\n", "/sys/kernel/kexec/crash_loaded": "1\n"}
+CMA = {**NEW, "/sys/kernel/kexec/crash_size_max": "268435456\n"}
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        (OLD, Reservation(0, 0, False)),
+        (NEW, Reservation(MIB, 0, True)),
+        ({**OLD, **NEW}, Reservation(MIB, 0, True)),
+        (CMA, Reservation(MIB, 256 * MIB, True)),
+        ({"/sys/kernel/kexec_crash_size": "4096"}, Reservation(4096, 0, False)),
+    ],
+)
+def test_read(fake: FakeHost, files: dict[str, str], expected: Reservation) -> None:
+    for path in OLD:
+        fake.remove(path)
+    for path, text in files.items():
+        fake.write(path, text)
+    assert reserve.read(fake.host) == expected
+
+
+@pytest.mark.parametrize("text", [None, "", "many"])
+def test_a_kernel_without_it(fake: FakeHost, text: str | None) -> None:
+    fake.remove("/sys/kernel/kexec_crash_size")
+    if text is not None:
+        fake.write("/sys/kernel/kexec_crash_size", text)
+    with pytest.raises(TinykdumpError, match="no support for crash kernels"):
+        reserve.read(fake.host)
+
+
+@pytest.mark.parametrize(
+    ("now", "need", "says"),
+    [
+        (Reservation(64 * MIB, 0, False), 64 * MIB, ""),
+        (Reservation(0, 64 * MIB, False), 64 * MIB, ""),
+        (Reservation(0, 0, False), 1, "no memory is reserved for a crash kernel, 1 MiB are needed"),
+        (Reservation(8 * MIB, 16 * MIB, True), 17 * MIB, "8 MiB are reserved .* 17 MiB"),
+    ],
+)
+def test_require(now: Reservation, need: int, says: str) -> None:
+    if not says:
+        reserve.require(now, need)
+        return
+    with pytest.raises(TinykdumpError, match=rf"^{says}.*\(add crashkernel=\d+M "):
+        reserve.require(now, need)
+
+
+@pytest.mark.parametrize("path", ["/sys/kernel/kexec_crash_size", "/sys/kernel/kexec/crash_size"])
+def test_resize(fake: FakeHost, path: str) -> None:
+    fake.write(path, "")
+    assert reserve.resize(fake.host, 64 * MIB) == 64 * MIB
+    assert fake.path(path).read_text() == str(64 * MIB)
+
+
+@pytest.mark.parametrize(
+    ("number", "says"),
+    [
+        (errno.ENOENT, "a crash kernel is loaded"),
+        (errno.EINVAL, "the kernel can only make it smaller"),
+        (errno.ENOMEM, "not enough memory"),
+        (errno.EIO, os.strerror(errno.EIO)),
+    ],
+)
+def test_a_kernel_that_refuses(
+    fake: FakeHost, monkeypatch: pytest.MonkeyPatch, number: int, says: str
+) -> None:
+    def refuse(_descriptor: int, _data: bytes) -> int:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("os.write", refuse)
+    with pytest.raises(TinykdumpError, match=rf"was not changed to 64 MiB: {says}"):
+        reserve.resize(fake.host, 64 * MIB)
