@@ -81,7 +81,7 @@ def try_size(machine: Machine, directory: Path, kver: str, size_mib: int) -> boo
         except MachineLost:
             return False
         path = vm.machine.stick("stick").image
-    image = stick.Image(path, filesystem)
+    image = stick.Image(path, "vfat")
     return any(dump.complete for dump in service.dumps(image, workdir / "copy"))
 
 
