@@ -1,6 +1,5 @@
 """Building the image of one kernel: plan, check, pack, publish."""
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,9 +26,6 @@ from tinykdump.kmod import ModuleTree
 from tinykdump.manifest import Manifest
 from tinykdump.modules import Module
 from tinykdump.run import run
-
-# machine-id(5): tell others a hash of it that is made for one purpose, never the ID.
-_MACHINE_SALT = b"tinykdump: the name of this machine on a stick\0"
 
 _EMPTY_DIRECTORIES = ("/dev", "/proc", "/sys", "/run", "/mnt", "/tmp")  # noqa: S108 - in the image
 
@@ -90,10 +86,9 @@ def _refuse_root(host: Host, config: Config) -> None:
 
 
 def _machine(host: Host) -> crashconf.Machine:
-    machine_id = host.text("/etc/machine-id") or host.text("/proc/sys/kernel/random/boot_id") or ""
-    name = hashlib.sha256(_MACHINE_SALT + machine_id.encode()).hexdigest()[:12]
     uuids = [tag for tag in hardware.root_tags(host) if tag.startswith("UUID=")]
-    return crashconf.Machine(name, uuids[0].removeprefix("UUID=") if uuids else "")
+    root_uuid = uuids[0].removeprefix("UUID=") if uuids else ""
+    return crashconf.Machine(hardware.machine_name(host), root_uuid)
 
 
 def build(host: Host, config: Config, planned: Draft) -> Manifest:

@@ -1,5 +1,6 @@
 """What this machine has that the crash kernel will have to drive, read from sysfs."""
 
+import hashlib
 from pathlib import Path
 
 from tinykdump.host import Host
@@ -7,6 +8,15 @@ from tinykdump.host import Host
 # The class of a USB host controller in a PCI device's modalias: base class 0x0c, subclass
 # 0x03 (PCI Code and ID Assignment Specification).
 _PCI_USB = "bc0Csc03"
+
+# machine-id(5): tell others a hash of it that is made for one purpose, never the ID.
+_MACHINE_SALT = b"tinykdump: the name of this machine on a stick\0"
+
+
+def machine_name(host: Host) -> str:
+    """What this machine is called on a stick that several share: 12 hexadecimal digits."""
+    machine_id = host.text("/etc/machine-id") or host.text("/proc/sys/kernel/random/boot_id") or ""
+    return hashlib.sha256(_MACHINE_SALT + machine_id.encode()).hexdigest()[:12]
 
 
 def usb_controllers(host: Host) -> tuple[str, ...]:
@@ -44,24 +54,34 @@ def running_watchdogs(host: Host) -> tuple[str, ...]:
 
 
 def root_tags(host: Host) -> tuple[str, ...]:
-    """LABEL=... and UUID=... of the block device that holds the running root.
-
-    The device is the source of / in /proc/self/mountinfo (proc(5)); its tags are udev's
-    links to it.
-    """
-    device = None
-    for line in (host.text("/proc/self/mountinfo") or "").splitlines():
-        mount, _, source = line.partition(" - ")
-        if mount.split()[4:5] == ["/"] and len(source.split()) > 1:
-            device = host.resolve(source.split()[1])
+    """LABEL=... and UUID=... of the block device that holds the running root, from udev's links."""
+    devices = {device for device, place in _mounts(host) if place == Path("/")}
     return tuple(
         f"{tag}={link.name}"
         for tag in ("LABEL", "UUID")
         for link in host.children(f"/dev/disk/by-{tag.lower()}")
-        if device is not None and host.resolve(link) == device
+        if host.resolve(link) in devices
     )
 
 
 def stick(host: Host, tag: str, value: str) -> Path | None:
     """The device node of the target when it is plugged in, through the links of udev."""
     return host.resolve(f"/dev/disk/by-{tag.lower()}/{value}")
+
+
+def mount_point(host: Host, device: Path) -> Path | None:
+    """Where a device is mounted now, or None."""
+    return next((place for mounted, place in _mounts(host) if mounted == device), None)
+
+
+def _mounts(host: Host) -> tuple[tuple[Path, Path], ...]:
+    """Device and mount point of each mounted block device (proc(5), /proc/pid/mountinfo)."""
+    found = []
+    for line in (host.text("/proc/self/mountinfo") or "").splitlines():
+        mount, _, source = line.partition(" - ")
+        fields, sources = mount.split(), source.split()
+        if len(fields) > 4 and len(sources) > 1 and sources[1].startswith("/"):
+            # Spaces and the like are octal there.
+            place = fields[4].encode().decode("unicode_escape")
+            found.append((host.resolve(sources[1]) or Path(sources[1]), Path(place)))
+    return tuple(found)

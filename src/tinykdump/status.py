@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from tinykdump import hardware, keys, load, reserve, state
 from tinykdump.config import Config
@@ -19,11 +20,11 @@ class Status:
     loaded: str  # version of our crash kernel; "foreign" for one that is not ours; or empty
     reserved: int  # bytes
     needed: int  # bytes for the running kernel's image; 0: no image
-    image: str  # what there is for the running kernel: "built" or "none"
     key: str  # fingerprint; empty: none, or not encrypted
     encrypted: bool
     target: str
     stick: str  # device that is plugged in now, or empty
+    last_dump: str  # path of this machine's newest one, on a mounted stick; ".partial": cut off
     problems: tuple[str, ...]  # one line each, with what to do
 
     def to_json(self) -> str:
@@ -37,9 +38,9 @@ class Status:
             ("kernel", self.running),
             ("crash kernel", crash),
             ("reserved", f"{self.reserved // MIB} MiB (needed: {self.needed // MIB} MiB)"),
-            ("image", self.image),
             ("key", self.key if self.encrypted else "none: dumps are plain text"),
             ("stick", f"{self.target}, {self.stick or 'not plugged in'}"),
+            *([("last dump", self.last_dump)] if self.last_dump else []),
             *(("problem", problem) for problem in self.problems),
         ]
         return "\n".join(f"{name + ':':<14}{value}" for name, value in lines)
@@ -49,37 +50,50 @@ def collect(host: Host, config: Config) -> Status:
     """The status now. Raises TinykdumpError only where nothing can be said at all."""
     problems: list[str] = []
     running = state.running_kernel(host)
-    held = reserve.read(host)
-    mine = load.ours(host)
-    image, key, need = None, "", 0
+    held, mine = reserve.read(host), load.ours(host)
+    foreign = held.loaded and mine is None
+    if foreign:
+        problems.append("another crash kernel is loaded (see takeover in /etc/default/tinykdump)")
+    key, need = "", 0
     try:
+        key = _key(host, config)
         image = state.read_manifest(host, running)
-        if config.encrypt:
-            named = config.key
-            key = (
-                keys.configured(named, host) if named else keys.machine_key(host, create=False)
-            ).fingerprint
-        if image is not None:
-            need = load.need_of(host, image).total
-            if not mine:
-                reserve.require(held, need)
-        else:
+        if image is None:
             problems.append(f"no image for {running} (run tinykdump -l)")
+        else:
+            need = load.need_of(host, image).total
+        if not held.loaded:
+            reserve.require(held, need)
     except TinykdumpError as error:
         problems.append(str(error))
-    if held.loaded and mine is None:
-        problems.append("another crash kernel is loaded (see takeover in tinykdump(5))")
     device = hardware.stick(host, config.target.tag, config.target.value)
     return Status(
         running=running,
         armed=mine is not None,
-        loaded=mine.kver if mine else "foreign" if held.loaded else "",
+        loaded=mine.kver if mine else "foreign" if foreign else "",
         reserved=held.size,
         needed=need,
-        image="built" if image else "none",
         key=key,
         encrypted=config.encrypt,
         target=str(config.target),
         stick=str(device or ""),
+        last_dump=_last_dump(host, device) if device else "",
         problems=tuple(problems),
     )
+
+
+def _key(host: Host, config: Config) -> str:
+    if not config.encrypt:
+        return ""
+    if config.key:
+        return keys.configured(config.key, host).fingerprint
+    return keys.machine_key(host, create=False).fingerprint
+
+
+def _last_dump(host: Host, device: Path) -> str:
+    """The newest dump of this machine, when the stick is mounted; names sort by time."""
+    place = hardware.mount_point(host, device)
+    if place is None:
+        return ""
+    found = host.children(place / "tinykdump" / hardware.machine_name(host))
+    return str(found[-1]) if found else ""

@@ -12,7 +12,7 @@ from pathlib import Path
 from tests.vm import rootfs, service, snapshot, stick
 from tests.vm.errors import MachineLost
 from tests.vm.machine import Machine, Stick
-from tests.vm.vm import VM
+from tests.vm.vm import VM, running
 
 STEP_MIB = 4
 CRASH_SECONDS = 400.0
@@ -57,7 +57,7 @@ def search(directory: Path, *, memory_mib: int = 1024, configuration: str = "",
         )
         computed = int(vm.run(["python3", "-c", estimate]).text) >> 20
 
-    with snapshot.running(machine, directory / "arm") as vm:
+    with running(machine, directory / "arm") as vm:
         vm.wait_for_agent()
         arm(vm)
         snapshot.save(vm, directory / "armed")

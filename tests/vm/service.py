@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """tinykdump in a guest: installed from this checkout, configured, and put to the test."""
 
+import inspect
 import io
 import json
 import re
@@ -15,7 +16,7 @@ from typing import Any
 
 import gnupg
 
-from tests.vm import stick
+from tests.vm import cache, stick
 from tests.vm.errors import Result
 from tests.vm.vm import VM
 
@@ -41,6 +42,7 @@ def archive() -> bytes:
 def _of_root(member: tarfile.TarInfo) -> tarfile.TarInfo:
     member.uid = member.gid = 0
     member.uname = member.gname = "root"
+    member.mtime = 0  # so that the same files are the same archive
     return member
 
 
@@ -54,8 +56,21 @@ class KeyPair:
 
 
 def key_pair(home: Path) -> KeyPair:
-    """A new key in that folder."""
+    """The key in that folder; a new one when it is empty."""
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    gpg = gnupg.GPG(gnupghome=str(home), options=["--no-autostart"])
+    if not gpg.list_keys():
+        _make_key(home)
+    fingerprint = gpg.list_keys()[0]["fingerprint"]
+    return KeyPair(home, fingerprint, gpg.export_keys(fingerprint, armor=False))
+
+
+def cached_key_pair() -> KeyPair:
+    """A key that stays the same from run to run, so that armed machines can be kept."""
+    return key_pair(cache.entry("key", cache.key(inspect.getsource(_make_key)), _make_key))
+
+
+def _make_key(home: Path) -> None:
     gpg = gnupg.GPG(gnupghome=str(home))
     made = gpg.gen_key(
         gpg.gen_key_input(
@@ -68,7 +83,6 @@ def key_pair(home: Path) -> KeyPair:
     if not made.fingerprint:
         raise RuntimeError(f"gpg made no key: {made.stderr}")
     subprocess.run(["gpgconf", "--homedir", str(home), "--kill", "all"], check=True)
-    return KeyPair(home, made.fingerprint, gpg.export_keys(made.fingerprint, armor=False))
 
 
 def install(vm: VM, *, configuration: str = "", keys: KeyPair | None = None) -> None:

@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Crashes: a stock kernel panics, and what is then on the stick is restored and read."""
+
+import inspect
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.vm import cache, service, snapshot, stick, vmcore
+from tests.vm.errors import GuestFailed
+from tests.vm.machine import Disk, Machine, Stick
+from tests.vm.rootfs import Root
+from tests.vm.vm import VM
+
+MEMORY_MIB = 1024
+CRASH_SECONDS = 400.0
+DROP_IN = "/etc/default/tinykdump.d/test.conf"
+
+# What the stick's controller, protocol and file system take, and nothing else.
+NEEDED_MODULES = [
+    "usb_common", "usbcore", "xhci_hcd", "xhci_pci", "scsi_common", "scsi_mod", "usb_storage",
+    "uas", "sd_mod", "fat", "vfat", "nls_cp437", "nls_ascii",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def keys() -> service.KeyPair:
+    return service.cached_key_pair()
+
+
+def decoy_image() -> Path:
+    """A disk with a stick's label; in the cache, for the snapshots that refer to it."""
+
+    def build(directory: Path) -> None:
+        stick.make(directory / "disk.img", size_mib=64)
+
+    return cache.entry("decoy", cache.key(inspect.getsource(build)), build) / "disk.img"
+
+
+@pytest.fixture(scope="module")
+def machine(root: Root, tmp_path_factory: pytest.TempPathFactory) -> Machine:
+    """With a stick, one that is too small, and an internal disk that is called like a stick."""
+    directory = tmp_path_factory.mktemp("images")
+    usual = stick.make(directory / "stick.img")
+    small = stick.make(directory / "small.img", size_mib=40)
+    return root.machine(
+        "crashkernel=192M",
+        memory_mib=MEMORY_MIB,
+        disks=(Disk("root", root.image), Disk("decoy", decoy_image())),
+        sticks=(Stick("stick", usual.path), Stick("small", small.path, plugged=False)),
+    )
+
+
+@pytest.fixture(scope="module")
+def armed(machine: Machine, root: Root, keys: service.KeyPair) -> Path:
+    def arm(vm: VM) -> None:
+        service.install(vm, keys=keys)
+        service.kernel_install(vm, "add", root.kver)
+
+    return snapshot.armed(machine, arm, service.archive(), keys.public, inspect.getsource(arm))
+
+
+@pytest.fixture
+def vm(machine: Machine, armed: Path, tmp_path: Path) -> Iterator[VM]:
+    with snapshot.resumed(machine, armed, tmp_path / "vm") as awake:
+        yield awake
+
+
+def reconfigure(vm: VM, text: str) -> None:
+    """Arm the machine again with that drop-in."""
+    vm.put(text.encode(), DROP_IN)
+    vm.run(["tinykdump", "--load"], timeout=300)
+
+
+def stick_image(vm: VM, name: str = "stick") -> stick.Image:
+    return stick.Image(vm.machine.stick(name).image, "vfat")
+
+
+def crash(vm: VM) -> str:
+    """Crash and wait for what follows; the mark."""
+    mark = service.mark()
+    service.crash(vm, mark)
+    vm.wait_for_reboot(CRASH_SECONDS)
+    return mark
+
+
+def test_a_dump_is_saved_encrypted_and_restored(
+    vm: VM, root: Root, keys: service.KeyPair, tmp_path: Path
+) -> None:
+    manifest = service.manifest(vm, root.kver)
+    assert manifest["modules"] == NEEDED_MODULES
+    assert manifest["key"] == keys.fingerprint
+    assert manifest["packed"] <= 5_000_000
+    assert manifest["unpacked"] <= 14_000_000
+    assert service.reserved(vm) <= 88 << 20
+
+    mark = crash(vm)
+    image = stick_image(vm)
+    vm.quit()
+
+    (dump,) = service.dumps(image, tmp_path / "stick")
+    assert dump.complete
+    assert sorted(path.name for path in dump.directory.iterdir()) == [
+        "SHA256SUMS", "dmesg.txt.gpg.000", "vmcore.flat.gpg.000",
+    ]  # fmt: skip
+    plain = image.path.read_bytes()
+    for secret in (mark, "Kernel panic", "OSRELEASE=", "makedumpfile"):
+        assert secret.encode() not in plain, f"{secret} is on the stick in plain text"
+
+    service.restore(dump, tmp_path / "restored", keys.home)
+    core = tmp_path / "restored/vmcore"
+    assert mark in (tmp_path / "restored/dmesg.txt").read_text()
+    assert mark in vmcore.log(core)
+    assert vmcore.has_process(core, mark, memory_mib=MEMORY_MIB)
+    assert core.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_late_stick_is_found_and_no_other_disk_touched(
+    vm: VM, tmp_path: Path, machine: Machine
+) -> None:
+    """With the machine's own key, a script, and the drivers of the internal disks on board."""
+    vm.unplug("stick")
+    script = '#!/bin/sh\ngrep -c vda /proc/partitions >"$1/disks"; hostname >"$1/ran"\n'
+    vm.put(script.encode(), "/root/script", mode=0o755)
+    vm.put(b"", service.CONFIGURATION)
+    reconfigure(vm, "[dump]\nscript = /root/script\n[image]\nmodules = virtio_pci,virtio_blk\n")
+    keys = tmp_path / "keys"
+    subprocess.run(
+        ["tar", "-x", "--one-top-level=" + str(keys)],
+        input=vm.shell("tar -C /var/lib/tinykdump/keys -c --exclude=S.* .").stdout,
+        check=True,
+    )
+    mark = service.mark()
+    service.crash(vm, mark)
+    vm.wait_for_console("tinykdump: .*waiting for the stick", 120)
+    vm.plug("stick")
+    vm.wait_for_reboot(CRASH_SECONDS)
+    image = stick_image(vm)
+    vm.quit()
+
+    decoy = vm.machine.disks[1].overlay(vm.workdir)
+    subprocess.run(["qemu-img", "compare", str(decoy), str(machine.disks[1].image)], check=True)
+    assert stick.read(image, "disks") == b"1\n", "the internal disk was not there to be spared"
+    assert "ran" in stick.files(image)
+    (dump,) = service.dumps(image, tmp_path / "stick")
+    assert dump.complete
+    service.restore(dump, tmp_path / "restored", keys)
+    assert mark in vmcore.log(tmp_path / "restored/vmcore")
+
+
+def test_without_a_stick_the_final_action_follows(vm: VM) -> None:
+    vm.unplug("stick")
+    reconfigure(vm, "[dump]\nwait = 5\nfinal_action = poweroff\n")
+    service.crash(vm, service.mark())
+    event = vm.wait_for_reboot(CRASH_SECONDS)
+    assert (event["event"], event["data"]["reason"]) == ("SHUTDOWN", "guest-shutdown")
+
+
+def test_a_full_stick_keeps_the_log(vm: VM, keys: service.KeyPair, tmp_path: Path) -> None:
+    vm.unplug("stick")
+    vm.plug("small")
+    mark = crash(vm)
+    image = stick_image(vm, "small")
+    vm.quit()
+    (dump,) = service.dumps(image, tmp_path / "stick")
+    assert not dump.complete
+    with pytest.raises(subprocess.CalledProcessError):
+        service.restore(dump, tmp_path / "restored", keys.home)
+    restored = tmp_path / "restored"
+    assert [path.name for path in restored.iterdir()] == ["dmesg.txt"]
+    assert mark in (restored / "dmesg.txt").read_text()
+
+
+def test_somebody_elses_crash_kernel_is_left_alone(vm: VM, root: Root) -> None:
+    """Loaded behind our back, taken over when told to; no machine crashes here."""
+    vm.run(["tinykdump", "unload"])
+    kexec = f"kexec -p -a --reuse-cmdline /boot/vmlinuz-{root.kver}"
+    vm.shell(kexec)
+    refused = vm.run(["tinykdump", "-l"], check=False)
+    assert refused.status == 1
+    assert "a crash kernel that is not ours is loaded" in refused.stderr.decode()
+    assert vm.run(["tinykdump", "unload"], check=False).status == 1
+    assert vm.run(["cat", "/sys/kernel/kexec_crash_loaded"]).text == "1\n"
+    status = vm.run(["tinykdump", "status"], check=False)
+    assert status.status == 1
+    assert "another crash kernel is loaded" in status.text
+
+    vm.put(b"[crashkernel]\ntakeover = yes\n", DROP_IN)
+    vm.run(["tinykdump", "-l"])
+    assert vm.run(["tinykdump", "status"]).status == 0
+
+
+def test_removing_the_kernel_removes_its_image(vm: VM, root: Root) -> None:
+    service.kernel_install(vm, "remove", root.kver)
+    assert vm.run(["ls", "/var/lib/tinykdump"]).text == ""
+
+
+def test_without_a_reservation_nothing_is_loaded(vm: VM) -> None:
+    vm.run(["tinykdump", "unload"])
+    vm.shell("echo 0 >/sys/kernel/kexec_crash_size")
+    with pytest.raises(GuestFailed) as failed:
+        vm.run(["tinykdump", "-l"])
+    (line,) = failed.value.result.stderr.decode().splitlines()
+    assert line.startswith("tinykdump: no memory is reserved for a crash kernel")
+    assert "add crashkernel=" in line
