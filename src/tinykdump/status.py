@@ -1,6 +1,8 @@
 """What there is to know at one look. Reads only."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -55,17 +57,17 @@ def collect(host: Host, config: Config) -> Status:
     if foreign:
         problems.append("another crash kernel is loaded (see takeover in /etc/default/tinykdump)")
     key, need = "", 0
-    try:
+    with _noted(problems):
         key = _key(host, config)
+    with _noted(problems):
         image = state.read_manifest(host, running)
         if image is None:
             problems.append(f"no image for {running} (run tinykdump -l)")
         else:
             need = load.need_of(host, image).total
-        if not held.loaded:
+    if not held.loaded:
+        with _noted(problems):
             reserve.require(held, need)
-    except TinykdumpError as error:
-        problems.append(str(error))
     device = hardware.stick(host, config.target.tag, config.target.value)
     return Status(
         running=running,
@@ -80,6 +82,15 @@ def collect(host: Host, config: Config) -> Status:
         last_dump=_last_dump(host, device) if device else "",
         problems=tuple(problems),
     )
+
+
+@contextmanager
+def _noted(problems: list[str]) -> Iterator[None]:
+    """What is wrong in one place is a problem to show, and the rest is looked at all the same."""
+    try:
+        yield
+    except TinykdumpError as error:
+        problems.append(str(error))
 
 
 def _key(host: Host, config: Config) -> str:
