@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Building the image of one kernel: plan, check, pack, publish."""
 
 from collections.abc import Callable

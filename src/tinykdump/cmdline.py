@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The crash kernel's command line. Text in, text out; no I/O here."""
 
 import re

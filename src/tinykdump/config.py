@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The configuration: INI text and command line in, one frozen value out. No I/O here.
 
 One table, ITEMS, describes every key; the parser, the command line's overrides and the

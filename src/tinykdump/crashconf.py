@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The one file of values that the crash side reads. Values in, text out; no I/O here.
 
 src/crash/init and lib.sh source it. Everything in it is resolved and checked by now, and

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The modules of an image: what this machine and configuration need of one kernel."""
 
 from collections.abc import Iterable

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What an ELF program needs to run: its loader and its libraries. No I/O here.
 
 Nothing is executed, so that a hostile or foreign file can do nothing at build time: the

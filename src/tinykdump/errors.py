@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The errors that a user sees: one line that says what failed and what to do about it."""
 
 

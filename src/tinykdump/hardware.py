@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What this machine has that the crash kernel will have to drive, read from sysfs."""
 
 import hashlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The one door through which the host is read, and its kernel interfaces are written.
 
 Everything takes absolute paths of the host and finds them below ``root``, so that a test

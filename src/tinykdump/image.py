@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The plan of an image: what stands where. Values in, values out; no I/O here."""
 
 import hashlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The kernel-install plugin: what 60-tinykdump.install calls.
 
 kernel-install(8) calls it with ``add KVER ENTRY-DIR IMAGE [INITRD...]`` and ``remove KVER

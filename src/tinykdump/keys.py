@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """OpenPGP keys: which one dumps are encrypted to, and whether it can be."""
 
 import tempfile

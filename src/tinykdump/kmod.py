@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The module tree of one kernel: files by name, unpacked and read."""
 
 import gzip

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Loading an image as the crash kernel, and taking it away again."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What an image was made from: written beside it, and compared to see whether it is stale."""
 
 import hashlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """How much memory a crash kernel needs. Values in, values out; no I/O here.
 
 What fills the reservation over time: the kernel, then the packed and the unpacked image

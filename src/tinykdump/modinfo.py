@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What a kernel module says of itself. Bytes in, values out; no I/O here.
 
 The .modinfo section is a list of NUL-terminated ``tag=value`` texts, written by the macros

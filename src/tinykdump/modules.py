@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Which modules a dump needs, and in which order. Values in, values out; no I/O here."""
 
 from collections.abc import Callable, Iterable, Mapping

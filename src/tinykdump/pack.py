@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """From a plan to an image file: staged as a tree, packed by GNU cpio, compressed."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Which package owns a file, asked through the rpm bindings."""
 
 from collections.abc import Callable

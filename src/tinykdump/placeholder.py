@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Placeholders for libraries that a program is linked with and does not use for a dump.
 
 gpg is linked with SQLite and readline, makedumpfile with elfutils: megabytes of memory in

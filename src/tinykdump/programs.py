@@ -1,25 +1,22 @@
-"""The programs of the image and the libraries that they need, found on the host."""
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The programs of the image: the tools of a dump and the user's script."""
 
 import stat
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tinykdump import elf, image, placeholder
+from tinykdump import elf, image
 from tinykdump.config import Config
 from tinykdump.crashconf import SCRIPT
 from tinykdump.errors import TinykdumpError
 from tinykdump.host import Host
 from tinykdump.image import Entry
+from tinykdump.libraries import Program, libraries
 from tinykdump.run import run
 
 # What runs after the panic: installed, or beside this package in a checkout.
 CRASH_SIDE = (Path("/usr/share/tinykdump/crash"), Path(__file__).parents[1] / "crash")
 
 PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
-
-# Where ld.so looks when nothing else is configured, for every distribution.
-_DEFAULT_LIBRARIES = ("/lib64", "/usr/lib64", "/lib", "/usr/lib")
 
 # What stands in one of these stands in /bin of the image; a script may name any of them.
 _MERGED = PATH[:-1]
@@ -30,15 +27,6 @@ APPLETS = (
     "mount", "mv", "poweroff", "printf", "readlink", "reboot", "rm", "sed", "sh", "sha256sum",
     "sleep", "sync", "tail", "tee", "timeout", "tr", "umount", "uname", "watchdog",
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Program:
-    """A program of the image."""
-
-    path: Path  # absolute, on the host
-    data: bytes
-    facts: elf.Elf
 
 
 def find(host: Host, name: str, package: str) -> Path:
@@ -64,92 +52,6 @@ def busybox(host: Host) -> Program:
             f"{found.path} is dynamically linked", "install busybox (on Debian: busybox-static)"
         )
     return found
-
-
-def library_path(host: Host) -> tuple[Path, ...]:
-    """The directories of ld.so.conf(5), then the default ones, as far as they are there."""
-    found: list[Path] = []
-
-    def add_file(path: Path) -> None:
-        for line in (host.text(path) or "").splitlines():
-            words = line.split("#", 1)[0].split()
-            if len(words) == 2 and words[0] == "include":
-                pattern = Path(words[1])
-                for included in host.children(pattern.parent):
-                    if included.match(pattern.name):
-                        add_file(included)
-            elif words:
-                found.append(Path(words[0]))
-
-    add_file(Path("/etc/ld.so.conf"))
-    directories = [*found, *map(Path, _DEFAULT_LIBRARIES)]
-    return tuple(path for path in dict.fromkeys(directories) if host.exists(path))
-
-
-def libraries(host: Host, programs: Sequence[Program]) -> tuple[Entry, ...]:
-    """The loaders and libraries that ``programs`` need, as entries of the image.
-
-    Libraries stand in /lib, which LD_LIBRARY_PATH names on the crash side; what a dump does
-    not use is a placeholder. Raises TinykdumpError when one is not found.
-    """
-    default = library_path(host)
-    entries: dict[str, Entry] = {}
-    used = list(programs)
-    unused: dict[str, tuple[Path, bytes]] = {}
-    for user in programs:
-        if loader := user.facts.interpreter:
-            entries[loader] = image.file(loader, host.read(loader), source=loader, mode=0o755)
-    todo = [(name, user) for user in programs for name in user.facts.needed]
-    while todo:
-        name, user = todo.pop()
-        if f"/lib/{name}" in entries or name in unused:
-            continue
-        if any(name == Path(loader).name for loader in entries):
-            continue  # the loader itself, which is there under its own path
-        path = _find_library(host, name, user, default)
-        data = host.read(path)
-        if placeholder.is_unused(name) and placeholder.can_make(user.facts.machine):
-            unused[name] = (path, data)
-            continue
-        entries[f"/lib/{name}"] = image.file(f"/lib/{name}", data, source=str(path), mode=0o755)
-        library = Program(path, data, elf.parse(data, str(path)))
-        used.append(library)
-        todo += [(needed, library) for needed in library.facts.needed]
-    asking = [user for user in used if not unused.keys().isdisjoint(user.facts.needed)]
-    wanted = frozenset[elf.Symbol]().union(
-        *(elf.undefined(user.data, str(user.path)) for user in asking)
-    )
-    for name, (path, data) in unused.items():
-        content = _placeholder(name, data, wanted, asking[0].facts.machine)
-        entries[f"/lib/{name}"] = image.file(f"/lib/{name}", content, source=str(path), mode=0o755)
-    return tuple(entries.values())
-
-
-def _placeholder(name: str, data: bytes, wanted: Iterable[elf.Symbol], machine: str) -> bytes:
-    wanted = tuple(wanted)
-    offered = elf.exported(data, {symbol.name for symbol in wanted}, name)
-    symbols = [
-        replace(symbol, is_data=offered[symbol.name].is_data, size=offered[symbol.name].size)
-        for symbol in wanted
-        if symbol.name in offered
-    ]
-    return placeholder.shared_object(machine, name, symbols)
-
-
-def _find_library(host: Host, name: str, user: Program, default: tuple[Path, ...]) -> Path:
-    origin = str(user.path.parent)
-    own = [Path(path.replace("$ORIGIN", origin).replace("${ORIGIN}", origin))
-           for path in user.facts.runpath]  # fmt: skip
-    for directory in (*own, *default):
-        path = directory / name
-        if not host.exists(path):
-            continue
-        facts = elf.parse(host.read(path), str(path))
-        if (facts.machine, facts.bits) == (user.facts.machine, user.facts.bits):
-            return path
-    raise TinykdumpError(
-        f"library {name} of {user.path} is not installed", f"reinstall the package of {user.path}"
-    )
 
 
 def script(host: Host, path: str) -> tuple[Entry, tuple[Program, ...]]:

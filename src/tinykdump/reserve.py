@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The memory that the running kernel holds for a crash kernel, read and made to fit."""
 
 import errno

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """From a directory on a stick back to a vmcore: check, decrypt, reassemble."""
 
 import hashlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What the command line, the plugin and the boot service all do: build, load, remove."""
 
 import shutil

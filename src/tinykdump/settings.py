@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Reading the configuration files of a host into one Config."""
 
 from collections.abc import Mapping

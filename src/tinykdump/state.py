@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Where things stand on the host: kernels, their images, and the lock."""
 
 import fcntl

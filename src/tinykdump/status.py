@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What there is to know at one look. Reads only."""
 
 import json

@@ -13,7 +13,7 @@ from elftools.elf.elffile import ELFFile
 
 from tests import fakehost
 from tests.fakehost import FakeHost
-from tinykdump import elf, placeholder, programs
+from tinykdump import elf, libraries, placeholder, programs
 from tinykdump.elf import Symbol
 from tinykdump.placeholder import shared_object
 
@@ -98,7 +98,7 @@ def test_real_programs_start_with_placeholders(
     """As the image has them: libraries in one folder, the unused ones as placeholders."""
     host = fake_with_programs.host
     used = [programs.program(host, name, "") for name in ("gpg", "makedumpfile")]
-    entries = programs.libraries(host, used)
+    entries = libraries.libraries(host, used)
     for entry in entries:
         (tmp_path / Path(entry.path).name).write_bytes(entry.content)
     small = {Path(e.path).name for e in entries if len(e.content) < len(host.read(e.source))}

@@ -15,7 +15,8 @@ PURE = {
 }  # fmt: skip
 # These touch the system, each for the reason that its first line gives.
 EFFECTS = {
-    "build", "cli", "drivers", "hardware", "host", "kernel_install", "keys", "kmod", "load",
+    "build", "cli", "drivers", "hardware", "host", "kernel_install", "keys", "kmod", "libraries",
+    "load",
     "pack", "packages", "programs", "reserve", "restore", "run", "service", "settings", "state",
     "status",
 }  # fmt: skip
