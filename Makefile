@@ -16,7 +16,7 @@ demo: deps ## a kernel panics in QEMU, its dump is saved, encrypted, and restore
 	@$(PYTHON) -m tests.demo
 
 check: deps ## every test
-	@$(PYTHON) -m pytest
+	@$(PYTHON) -m pytest --numprocesses=2 --dist=loadfile
 
 lint: deps ## the tests that read the code only
 	@$(PYTHON) -m pytest tests/test_lint.py

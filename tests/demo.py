@@ -56,6 +56,8 @@ class Report:
     def step(self, name: str) -> Iterator[None]:
         """Show that something is under way, then how long it took."""
         started = time.monotonic()
+        if not SCREEN.is_terminal:
+            SCREEN.print(f"{name} ...")
         with SCREEN.status(f"{name} ..."):
             yield
         self.steps[name] = round(time.monotonic() - started, 1)
