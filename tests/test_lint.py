@@ -54,8 +54,3 @@ def test_shellcheck() -> None:
     expected = {"init", "lib.sh", "check", "60-tinykdump.install"}
     assert expected <= {path.name for path in scripts}
     check("shellcheck", "--external-sources", *scripts)
-
-
-def test_every_shell_script_has_the_licence() -> None:
-    lacking = [p for p in [*shell_scripts()] if "SPDX-License-Identifier" not in p.read_text()]
-    assert lacking == []
