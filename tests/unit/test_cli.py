@@ -8,7 +8,7 @@ import pytest
 
 from tests.fakehost import KVER, NAMES, STATE, FakeHost
 from tests.keyring import Keyring
-from tinykdump import cli
+from tinykdump import cli, hardware
 from tinykdump.manifest import parse
 
 
@@ -96,6 +96,21 @@ def test_status_when_armed(machine: FakeHost, capfd: pytest.CaptureFixture[str])
     capfd.readouterr()
     assert cli.main(["status"]) == 0
     assert f"armed with {KVER}\n" in capfd.readouterr().out
+
+
+def test_status_shows_the_newest_dump(machine: FakeHost, capfd: pytest.CaptureFixture[str]) -> None:
+    machine.write("/dev/sdb1")
+    machine.link("/dev/disk/by-label/TINYKDUMP", "../../sdb1")
+    machine.write("/proc/self/mountinfo", "30 27 8:17 / /mnt rw shared:2 - vfat /dev/sdb1 rw\n")
+    dumps = f"/mnt/tinykdump/{hardware.machine_name(machine.host)}"
+    for time in ("20260101T000000Z", "20260102T000000Z.partial"):
+        machine.path(f"{dumps}/{time}").mkdir(parents=True)
+    machine.path("/mnt/tinykdump/another/20270101T000000Z").mkdir(parents=True)
+    cli.main(["status", "--json"])
+    found = json.loads(capfd.readouterr().out)
+    assert (found["stick"], found["last_dump"]) == (
+        "/dev/sdb1", f"{dumps}/20260102T000000Z.partial",
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
