@@ -198,7 +198,7 @@ write_parts() {
 		fi
 		echo "${sum%% *}  $file" >>"$DUMP/SHA256SUMS"
 		part=$((part + 1))
-		[ -n "$PART_BLOCKS" ] || return
+		[ -n "$PART_BLOCKS" ] || return 0
 	done
 }
 

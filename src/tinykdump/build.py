@@ -115,8 +115,12 @@ def build(host: Host, config: Config, planned: Draft) -> Manifest:
         packed=len(packed),
         unpacked=image.unpacked_size(planned.entries),
     )
-    pack.publish(host.path(state.image_path(planned.kver)), packed)
-    pack.publish(host.path(state.folder(planned.kver) / "manifest.json"), made.to_json().encode())
+    pack.publish(
+        {
+            host.path(state.image_path(planned.kver)): packed,
+            host.path(state.folder(planned.kver) / "manifest.json"): made.to_json().encode(),
+        }
+    )
     return made
 
 

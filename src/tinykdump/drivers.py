@@ -24,16 +24,15 @@ def needed(host: Host, config: Config, tree: ModuleTree) -> tuple[Module, ...]:
     damaged or of another kernel.
     """
     if host.is_target():
-        aliases = hardware.usb_controllers(host)
-        found = modules.controllers(aliases, tree.usb_host_drivers())
+        found = modules.controllers(hardware.usb_controllers(host), tree.usb_host_drivers())
         watchdogs = hardware.running_watchdogs(host)
-        if not found:
-            raise TinykdumpError(
-                f"kernel {tree.kver} has no driver for a USB host controller of this machine",
-                "check lspci, and add a driver with modules = in /etc/default/tinykdump",
-            )
     else:
         found, watchdogs = tuple(n for n in modules.ALL_CONTROLLERS if _has(tree, n)), ()
+    if not found:
+        raise TinykdumpError(
+            f"kernel {tree.kver} has no driver for a USB host controller of this machine",
+            "check lspci, and add a driver with modules = in /etc/default/tinykdump",
+        )
     wanted = modules.wishes(
         host_controllers=found,
         filesystems=config.filesystems,

@@ -56,24 +56,29 @@ def load(host: Host, image: Manifest, *, takeover: bool) -> reserve.Reservation:
             "a crash kernel that is not ours is loaded",
             "disable kdump.service, or set takeover = yes in /etc/default/tinykdump",
         )
-    need = need_of(host, image).total
-    reserve.require(now, need)
+    size = reserve.goal(now, need_of(host, image))
     try:
-        if now.size != need:
+        if now.size != size:
             if now.loaded:
                 _kexec("--unload")
-            reserve.resize(host, need)
+            reserve.resize(host, size)
         _load(host, image)
-    except TinykdumpError:
-        _put_back(host, before)
+    except TinykdumpError as error:
+        _put_back(host, before, error)
         raise
     return reserve.read(host)
 
 
-def _put_back(host: Host, before: Loaded | None) -> None:
-    image = state.read_manifest(host, before.kver) if before else None
-    if image is not None and not reserve.read(host).loaded:
-        _load(host, image)
+def _put_back(host: Host, before: Loaded | None, reason: TinykdumpError) -> None:
+    """Load again what was loaded before; raises TinykdumpError when that fails as well."""
+    try:
+        image = state.read_manifest(host, before.kver) if before else None
+        if image is not None and not reserve.read(host).loaded:
+            _load(host, image)
+    except TinykdumpError as error:
+        raise TinykdumpError(
+            f"{reason.message}; what was loaded before is gone, too: {error.message}", reason.hint
+        ) from reason
 
 
 def _load(host: Host, image: Manifest) -> None:
@@ -86,7 +91,7 @@ def _load(host: Host, image: Manifest) -> None:
     if not reserve.read(host).loaded:
         raise TinykdumpError("kexec loaded no crash kernel", "see dmesg")
     text = json.dumps(asdict(Loaded(image.kver, image.plan, image.cmdline)))
-    pack.publish(host.path(LOADED), text.encode())
+    pack.publish({host.path(LOADED): text.encode()})
 
 
 def _kexec(*words: str) -> None:

@@ -36,12 +36,21 @@ class Need:
     """What a crash kernel needs, and why."""
 
     rows: tuple[Row, ...]
+    margin: Row
+
+    @property
+    def minimum(self) -> int:
+        """Bytes without the margin: enough, where there is no way to get more."""
+        return _whole_blocks(sum(row.bytes for row in self.rows))
 
     @property
     def total(self) -> int:
-        """Bytes to reserve, rounded up to whole blocks."""
-        total = sum(row.bytes for row in self.rows)
-        return -(-total // ALIGNMENT) * ALIGNMENT
+        """Bytes to reserve."""
+        return _whole_blocks(sum(row.bytes for row in (*self.rows, self.margin)))
+
+
+def _whole_blocks(size: int) -> int:
+    return -(-size // ALIGNMENT) * ALIGNMENT
 
 
 def init_size(header: bytes, name: str) -> int:
@@ -72,4 +81,4 @@ def need(*, kernel: int, packed: int, unpacked: int, margin: int) -> Need:
         Row("packed image while unpacking, or dump buffers", max(packed, CAPTURE)),
     )
     extra = sum(row.bytes for row in rows) * margin // 100
-    return Need((*rows, Row(f"margin of {margin} %", extra)))
+    return Need(rows, Row(f"margin of {margin} %", extra))

@@ -5,7 +5,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -75,16 +75,23 @@ def pack(entries: Sequence[Entry], top: Path, compression: str) -> bytes:
     return run(COMPRESSORS[compression], stdin=archive).stdout
 
 
-def publish(path: Path, content: bytes) -> None:
-    """Put a file in place in one step, readable by root alone: all of it or nothing."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+def publish(files: Mapping[Path, bytes]) -> None:
+    """Put files in place, readable by root alone: all of them, or none.
+
+    Everything that takes room is written before the first name changes. Raises OSError.
+    """
+    written: dict[str, Path] = {}
     try:
-        with os.fdopen(descriptor, "wb") as new:
-            new.write(content)
-            new.flush()
-            os.fsync(new.fileno())
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+        for path, content in files.items():
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+            written[name] = path
+            with os.fdopen(descriptor, "wb") as new:
+                new.write(content)
+                new.flush()
+                os.fsync(new.fileno())
+        for name, path in written.items():
+            Path(name).replace(path)
+    finally:
+        for name in written:
+            Path(name).unlink(missing_ok=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tinykdump.errors import TinykdumpError
 from tinykdump.host import Host
-from tinykdump.memory import MIB
+from tinykdump.memory import MIB, Need
 
 # Documentation/ABI/testing/sysfs-kernel-kexec-kdump; the second one is its name before 6.19.
 _SIZE = (Path("/sys/kernel/kexec/crash_size"), Path("/sys/kernel/kexec_crash_size"))
@@ -23,10 +23,6 @@ class Reservation:
     size: int  # bytes; 0: none
     maximum: int  # bytes that it can grow to; 0: it can only shrink
     loaded: bool  # whether a crash kernel is in it
-
-    def can_hold(self, need: int) -> bool:
-        """Whether it has ``need`` bytes or can be made to have them."""
-        return need <= max(self.size, self.maximum)
 
 
 def read(host: Host) -> Reservation:
@@ -45,14 +41,21 @@ def _number(host: Host, names: tuple[Path, ...]) -> int | None:
     return int(text) if text and text.isdigit() else None
 
 
-def require(now: Reservation, need: int) -> None:
-    """Raise TinykdumpError when the reservation can not be made to hold ``need`` bytes."""
-    if now.can_hold(need):
-        return
+def goal(now: Reservation, need: Need) -> int:
+    """The size in bytes that the reservation is to have.
+
+    That is the need with its margin where the reservation has it or can grow to it, and else
+    what there is, as long as it holds the need. Raises TinykdumpError when it does not.
+    """
+    if need.total <= max(now.size, now.maximum):
+        return need.total
+    if need.minimum <= now.size:
+        return now.size
     have = f"{now.size // MIB} MiB are reserved" if now.size else "no memory is reserved"
+    wanted = -(-need.total // MIB)
     raise TinykdumpError(
-        f"{have} for a crash kernel, {-(-need // MIB)} MiB are needed",
-        f"add crashkernel={-(-need // MIB)}M to the kernel command line and reboot, "
+        f"{have} for a crash kernel, {wanted} MiB are needed",
+        f"add crashkernel={wanted}M to the kernel command line and reboot, "
         "or run a kernel with CONFIG_KEXEC_CMA",
     )
 

@@ -65,10 +65,10 @@ def collect(host: Host, config: Config) -> Status:
         if image is None:
             problems.append(f"no image for {running} (run tinykdump -l)")
         else:
-            need = load.need_of(host, image).total
-    if not held.loaded:
-        with _noted(problems):
-            reserve.require(held, need)
+            found = load.need_of(host, image)
+            need = found.total
+            if not held.loaded:
+                reserve.goal(held, found)
     device = hardware.stick(host, config.target.tag, config.target.value)
     return Status(
         running=running,

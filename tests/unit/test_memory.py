@@ -42,8 +42,9 @@ def test_whole_blocks_and_never_less_than_the_rows(
     kernel: int, packed: int, unpacked: int, margin: int
 ) -> None:
     found = need(kernel=kernel, packed=packed, unpacked=unpacked, margin=margin)
-    rows = [row.bytes for row in found.rows]
-    assert found.total % ALIGNMENT == 0
-    assert 0 <= found.total - sum(rows) < ALIGNMENT
-    assert rows[-1] == sum(rows[:-1]) * margin // 100
-    assert kernel + unpacked + packed <= found.total
+    rows = sum(row.bytes for row in found.rows)
+    assert found.margin.bytes == rows * margin // 100
+    for size, exact in ((found.minimum, rows), (found.total, rows + found.margin.bytes)):
+        assert size % ALIGNMENT == 0
+        assert 0 <= size - exact < ALIGNMENT
+    assert kernel + unpacked + packed <= found.minimum

@@ -83,7 +83,7 @@ def test_what_is_staged_and_missing_is_an_error(tmp_path: Path) -> None:
 def test_publish_is_for_root_alone(tmp_path: Path) -> None:
     path = tmp_path / "new" / "image"
     for content in (b"first", b"second"):
-        pack.publish(path, content)
+        pack.publish({path: content})
         assert path.read_bytes() == content
         assert path.stat().st_mode & 0o777 == 0o600
     assert path.parent.stat().st_mode & 0o777 == 0o700
@@ -92,21 +92,21 @@ def test_publish_is_for_root_alone(tmp_path: Path) -> None:
 
 def test_publish_is_all_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "image"
-    pack.publish(path, b"old")
+    pack.publish({path: b"old"})
 
     def full(_descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(OSError, match="No space left"):
-        pack.publish(path, b"new")
+        pack.publish({path: b"new"})
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_reader_keeps_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "image"
-    pack.publish(path, b"old")
+    pack.publish({path: b"old"})
     with path.open("rb") as reader:
-        pack.publish(path, b"new")
+        pack.publish({path: b"new"})
         assert reader.read() == b"old"

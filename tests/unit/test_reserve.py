@@ -6,7 +6,7 @@ import pytest
 from tests.fakehost import FakeHost
 from tinykdump import reserve
 from tinykdump.errors import TinykdumpError
-from tinykdump.memory import MIB
+from tinykdump.memory import MIB, Need, Row
 from tinykdump.reserve import Reservation
 
 OLD = {"/sys/kernel/kexec_crash_size": "0\n", "/sys/kernel/kexec_crash_loaded": "0\n"}
@@ -41,21 +41,33 @@ def test_a_kernel_without_it(fake: FakeHost, text: str | None) -> None:
         reserve.read(fake.host)
 
 
+def need(minimum: int, margin: int = 0) -> Need:
+    return Need((Row("all", minimum * MIB),), Row("margin", margin * MIB))
+
+
 @pytest.mark.parametrize(
-    ("now", "need", "says"),
+    ("now", "wanted", "size"),
     [
-        (Reservation(64 * MIB, 0, False), 64 * MIB, ""),
-        (Reservation(0, 64 * MIB, False), 64 * MIB, ""),
-        (Reservation(0, 0, False), 1, "no memory is reserved for a crash kernel, 1 MiB are needed"),
-        (Reservation(8 * MIB, 16 * MIB, True), 17 * MIB, "8 MiB are reserved .* 17 MiB"),
+        (Reservation(64 * MIB, 0, False), need(64), 64),
+        (Reservation(192 * MIB, 0, True), need(64, 6), 70),  # shrinks what is too large
+        (Reservation(0, 64 * MIB, False), need(60, 4), 64),  # grows
+        (Reservation(64 * MIB, 66 * MIB, False), need(64, 6), 64),  # goes without the margin
     ],
 )
-def test_require(now: Reservation, need: int, says: str) -> None:
-    if not says:
-        reserve.require(now, need)
-        return
+def test_goal(now: Reservation, wanted: Need, size: int) -> None:
+    assert reserve.goal(now, wanted) == size * MIB
+
+
+@pytest.mark.parametrize(
+    ("now", "wanted", "says"),
+    [
+        (Reservation(0, 0, False), need(2), "no memory is reserved for a crash kernel, 2 MiB"),
+        (Reservation(8 * MIB, 16 * MIB, True), need(18, 2), "8 MiB are reserved .* 20 MiB"),
+    ],
+)
+def test_no_way_to_the_goal(now: Reservation, wanted: Need, says: str) -> None:
     with pytest.raises(TinykdumpError, match=rf"^{says}.*\(add crashkernel=\d+M "):
-        reserve.require(now, need)
+        reserve.goal(now, wanted)
 
 
 @pytest.mark.parametrize("path", ["/sys/kernel/kexec_crash_size", "/sys/kernel/kexec/crash_size"])
