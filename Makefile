@@ -4,7 +4,7 @@ PYTHON = .venv/bin/python
 # Where the distribution's Python looks for packages.
 SITE = $(PREFIX)/lib/python3/dist-packages
 
-.PHONY: help deps demo check lint install
+.PHONY: help deps demo check bench lint install
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -17,6 +17,9 @@ demo: deps ## a kernel panics in QEMU, its dump is saved, encrypted, and restore
 
 check: deps ## every test
 	@$(PYTHON) -m pytest --numprocesses=2 --dist=loadfile
+
+bench: deps ## what is measured and not asserted
+	@$(PYTHON) -m tests.bench
 
 lint: deps ## the tests that read the code only
 	@$(PYTHON) -m pytest tests/test_lint.py

@@ -1,5 +1,7 @@
 """What tests of every kind share."""
 
+import platform
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +11,23 @@ import pytest
 from tests import fakehost, keyring
 from tests.fakehost import FakeHost
 from tests.keyring import Keyring
+
+# What no test on a machine like this one can show: what, why, and whether that holds here.
+NOT_HERE = (
+    ("Fedora: dnf in tools/deps, and the service under SELinux",
+     "this machine's packages come from apt", shutil.which("dnf") is None),
+    ("guests of other architectures", "crash kernels are built for the machine's own",
+     platform.machine() == "x86_64"),
+    ("real USB controllers and sticks", "they are QEMU's device models here", True),
+)  # fmt: skip
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name what was not run, so that nobody takes the last line for more than it says."""
+    terminalreporter.section("can not run here")
+    for what, why, holds in NOT_HERE:
+        if holds:
+            terminalreporter.write_line(f"{what}: {why}")
 
 
 @pytest.fixture(scope="session")

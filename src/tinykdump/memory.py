@@ -13,7 +13,7 @@ from tinykdump.errors import TinykdumpError
 
 MIB = 1 << 20
 
-# What is left of the smallest reservation that captures (tests/bench/floor.py: 84 MiB on
+# What is left of the smallest reservation that captures (make bench: 84 MiB on
 # Debian 6.12 with 1 GiB) when the other rows are taken away, split by what fails first when
 # there is less.
 KERNEL_AT_RUN_TIME = 12 * MIB

@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The smallest reservation at which a capture succeeds: `python -m tests.bench.floor`.
+"""The smallest reservation at which a capture succeeds: `make bench`.
 
 One machine is armed and put to sleep; each try wakes it, makes the reservation as small as is
 tried, loads the image into it and crashes. What tinykdump itself would reserve is shown beside.
 """
 
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,13 +82,3 @@ def try_size(machine: Machine, directory: Path, kver: str, size_mib: int) -> boo
         path = vm.machine.stick("stick").image
     image = stick.Image(path, "vfat")
     return any(dump.complete for dump in service.dumps(image, workdir / "copy"))
-
-
-def main() -> None:
-    with tempfile.TemporaryDirectory() as directory:
-        found = search(Path(directory))
-    print(f"smallest: {found.smallest} MiB; tinykdump reserves {found.computed} MiB")
-
-
-if __name__ == "__main__":
-    main()

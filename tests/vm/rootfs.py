@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.vm import cache, initrd
+from tests.vm import accel, cache, initrd
 from tests.vm.machine import Disk, Machine
 
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
@@ -81,9 +81,11 @@ class Root:
         """A machine that boots this root; `changes` are fields of Machine."""
         # Under TCG a processor may not run for longer than the kernel's watchdogs like.
         usual = ("console=ttyS0", "nowatchdog", "panic=5")
+        first = initrd.build(self.modules, self.busybox)
         fields: dict[str, Any] = {
             "kernel": self.kernel,
-            "initrd": initrd.build(self.modules, self.busybox),
+            "initrd": first,
+            "accel": accel.best(self.kernel, first),
             "append": (*usual, *init, *append),
             "disks": (Disk("root", self.image),),
         }

@@ -193,7 +193,22 @@ def test_somebody_elses_crash_kernel_is_left_alone(vm: VM, root: Root) -> None:
     assert vm.run(["tinykdump", "status"]).status == 0
 
 
-def test_removing_the_kernel_removes_its_image(vm: VM, root: Root) -> None:
+def test_removing_a_kernel_removes_its_image(vm: VM, root: Root) -> None:
+    """That of an old kernel, which is loaded, makes place for the running one's."""
+    old = f"{root.kver}-old"
+    vm.shell(
+        f"cd /var/lib/tinykdump; cp -r {root.kver} {old};"
+        f'sed -i \'s/"kver": .*/"kver": "{old}",/\' {old}/manifest.json'
+    )
+    load = f"host = Host(); load.load(host, state.read_manifest(host, '{old}'), takeover=False)"
+    imports = "from tinykdump import load, state; from tinykdump.host import Host;"
+    vm.run(["python3", "-c", f"{imports} {load}"])
+    assert f"armed with {old}" in vm.run(["tinykdump", "status"]).text
+
+    service.kernel_install(vm, "remove", old)
+    assert vm.run(["ls", "/var/lib/tinykdump"]).text == f"{root.kver}\n"
+    assert f"armed with {root.kver}\n" in vm.run(["tinykdump", "status"]).text
+
     service.kernel_install(vm, "remove", root.kver)
     assert vm.run(["ls", "/var/lib/tinykdump"]).text == ""
 
