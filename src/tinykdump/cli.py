@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tinykdump import __version__, keys, load, restore, service, state, status
+from tinykdump import __version__, keys, load, memory, restore, service, state, status
 from tinykdump.config import FILE
 from tinykdump.errors import TinykdumpError
 from tinykdump.host import Host
@@ -37,6 +37,7 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", metavar="COMMAND")
     shown = commands.add_parser("status", help="show whether this machine is armed")
     shown.add_argument("--json", action="store_true", help="for programs")
+    commands.add_parser("estimate", help="show what memory the crash kernel needs, and for what")
     commands.add_parser("unload", help="unload our crash kernel")
     restored = commands.add_parser("restore", help="turn a dump on a stick back into a vmcore")
     restored.add_argument("directory", type=Path, help="tinykdump/MACHINE/TIME on the stick")
@@ -100,6 +101,16 @@ def show_status(host: Host, options: argparse.Namespace) -> int:
     return 0 if found.armed else 1
 
 
+def estimate(host: Host, options: argparse.Namespace) -> int:
+    """The breakdown of the need."""
+    kver = options.kernel or state.running_kernel(host)
+    image = state.read_manifest(host, kver)
+    if image is None:
+        raise TinykdumpError(f"there is no image of {kver}", "build it with tinykdump -b")
+    print(memory.table(load.need_of(host, image)))
+    return 0
+
+
 def unload(host: Host, _options: argparse.Namespace) -> int:
     """Disarm."""
     with state.lock(host):
@@ -117,7 +128,7 @@ def restore_dump(host: Host, options: argparse.Namespace) -> int:
     return 0
 
 
-COMMANDS = {"status": show_status, "unload": unload, "restore": restore_dump}
+COMMANDS = {"status": show_status, "estimate": estimate, "unload": unload, "restore": restore_dump}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -53,6 +53,21 @@ def _whole_blocks(size: int) -> int:
     return -(-size // ALIGNMENT) * ALIGNMENT
 
 
+def table(need: Need, width: int = 32) -> str:
+    """The breakdown for people: a line and a bar for each row, then the sum.
+
+    ``width`` is that of the longest bar, in characters.
+    """
+    rows = (*need.rows, need.margin)
+    longest = max(row.bytes for row in rows) or 1
+    shown = [(row, "#" * (row.bytes * width // longest)) for row in rows]
+    shown.append((Row("to reserve", need.total), ""))
+    names = max(len(row.name) for row, _ in shown)
+    return "\n".join(
+        f"{row.name:<{names}}  {row.bytes / MIB:6.1f} MiB  {bar}".rstrip() for row, bar in shown
+    )
+
+
 def init_size(header: bytes, name: str) -> int:
     """Bytes that a bzImage wants to run in, from at least its first 0x264 bytes.
 

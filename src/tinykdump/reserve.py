@@ -2,6 +2,9 @@
 """The memory that the running kernel holds for a crash kernel, read and made to fit."""
 
 import errno
+import os
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +17,10 @@ _SIZE = (Path("/sys/kernel/kexec/crash_size"), Path("/sys/kernel/kexec_crash_siz
 _LOADED = (Path("/sys/kernel/kexec/crash_loaded"), Path("/sys/kernel/kexec_crash_loaded"))
 # Only a kernel that can grow its reservation has this file.
 _SIZE_MAX = Path("/sys/kernel/kexec/crash_size_max")
+
+# Seconds between the tries to grow, and what another try can help with.
+_PAUSES = (0.1, 0.2, 0.4, 0.8)
+_PASSING = (errno.ENOMEM, errno.EBUSY, errno.EINTR)
 
 
 @dataclass(frozen=True)
@@ -63,21 +70,42 @@ def goal(now: Reservation, need: Need) -> int:
 def resize(host: Host, size: int) -> int:
     """Make the reservation ``size`` bytes large while nothing is loaded; the new size.
 
-    Raises TinykdumpError when the kernel refuses; the reservation is then as it was.
+    Growing moves other people's pages away and can fail for a moment: it is tried again with
+    growing pauses, at last with no page waiting to be written. Raises TinykdumpError when the
+    kernel refuses; the reservation is then as it was.
     """
     name = next(name for name in _SIZE if host.exists(name))
-    try:
-        host.write(name, str(size))
-    except OSError as error:
-        reasons = {
-            errno.ENOENT: "a crash kernel is loaded",
-            errno.EBUSY: "another program is changing it",
-            errno.EINVAL: "the kernel can only make it smaller",
-            errno.ENOMEM: "not enough memory could be made free",
-        }
-        raise TinykdumpError(
-            f"the reservation was not changed to {size // MIB} MiB: "
-            f"{reasons.get(error.errno or 0, error.strerror)}",
-            "try again after closing programs, or add crashkernel= to the kernel command line",
-        ) from None
-    return read(host).size
+    failure = OSError()
+    for _ in _tries():
+        try:
+            host.write(name, str(size))
+            return read(host).size
+        except OSError as error:
+            failure = error
+            if error.errno not in _PASSING:
+                break
+    raise _refusal(size, failure)
+
+
+def _tries() -> Iterator[None]:
+    """One item for each try, which waits for what may help before all but the first."""
+    yield
+    for pause in _PAUSES:
+        time.sleep(pause)
+        yield
+    os.sync()
+    yield
+
+
+def _refusal(size: int, error: OSError) -> TinykdumpError:
+    reasons = {
+        errno.ENOENT: "a crash kernel is loaded",
+        errno.EBUSY: "another program is changing it",
+        errno.EINVAL: "the kernel can only make it smaller",
+        errno.ENOMEM: "not enough memory could be made free",
+    }
+    return TinykdumpError(
+        f"the reservation was not changed to {size // MIB} MiB: "
+        f"{reasons.get(error.errno or 0, error.strerror)}",
+        "try again after closing programs, or add crashkernel= to the kernel command line",
+    )

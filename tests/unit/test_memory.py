@@ -4,7 +4,17 @@ from hypothesis import strategies as st
 
 from tests.fakehost import bzimage
 from tinykdump.errors import TinykdumpError
-from tinykdump.memory import ALIGNMENT, CAPTURE, KERNEL_AT_RUN_TIME, MIB, init_size, need
+from tinykdump.memory import (
+    ALIGNMENT,
+    CAPTURE,
+    KERNEL_AT_RUN_TIME,
+    MIB,
+    Need,
+    Row,
+    init_size,
+    need,
+    table,
+)
 
 
 def test_init_size() -> None:
@@ -48,3 +58,13 @@ def test_whole_blocks_and_never_less_than_the_rows(
         assert size % ALIGNMENT == 0
         assert 0 <= size - exact < ALIGNMENT
     assert kernel + unpacked + packed <= found.minimum
+
+
+def test_the_breakdown_for_people() -> None:
+    text = table(Need((Row("kernel", 8 * MIB), Row("image", 2 * MIB)), Row("margin", 0)), width=8)
+    assert text.splitlines() == [
+        "kernel         8.0 MiB  ########",
+        "image          2.0 MiB  ##",
+        "margin         0.0 MiB",
+        "to reserve    10.0 MiB",
+    ]

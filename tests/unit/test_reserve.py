@@ -93,5 +93,25 @@ def test_a_kernel_that_refuses(
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr("os.write", refuse)
+    monkeypatch.setattr("time.sleep", lambda _seconds: None)
     with pytest.raises(TinykdumpError, match=rf"was not changed to 64 MiB: {says}"):
         reserve.resize(fake.host, 64 * MIB)
+
+
+@pytest.mark.parametrize("failures", [1, 5])
+def test_growing_is_tried_again(
+    fake: FakeHost, monkeypatch: pytest.MonkeyPatch, failures: int
+) -> None:
+    write, pauses, left = os.write, list[float](), [failures]
+
+    def refuse_at_first(descriptor: int, data: bytes) -> int:
+        left[0] -= 1
+        if left[0] >= 0:
+            raise OSError(errno.ENOMEM, "no")
+        return write(descriptor, data)
+
+    monkeypatch.setattr("os.write", refuse_at_first)
+    monkeypatch.setattr("time.sleep", pauses.append)
+    fake.write("/sys/kernel/kexec_crash_size", "")
+    assert reserve.resize(fake.host, 64 * MIB) == 64 * MIB
+    assert pauses == [0.1, 0.2, 0.4, 0.8][:failures]
