@@ -272,7 +272,7 @@ class VM:
     def _pull_events(self, wait: float = 0.0) -> list[dict[str, Any]]:
         # On a connection that QEMU has closed, the events that came before can still be had.
         with suppress(asyncio.TimeoutError, QMPError, OSError):
-            event = self._qmp.pull_event(wait=0.0 if self.events else wait)
+            event = self._qmp.pull_event(wait=wait)
             while event:
                 self._note(dict(event))
                 event = self._qmp.pull_event()
