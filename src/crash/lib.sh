@@ -22,6 +22,11 @@ say() {
 	echo "<5>tinykdump: $*" >"$KMSG"
 }
 
+# Programs stand in /bin, and their libraries in /lib, which not every ld.so looks into.
+set_paths() {
+	export PATH=/bin LD_LIBRARY_PATH=/lib
+}
+
 stage() {
 	read -r uptime _ </proc/uptime
 	say "[$uptime s] $*"
@@ -252,6 +257,7 @@ remove_old_dumps() {
 # in its own words with status 1; a program that can not run fails in other ways.
 # shellcheck disable=SC2086 # DUMP_FLAGS is a list of flags
 self_check() {
+	set_paths
 	mkdir -p "$TMP"
 	echo probe | encrypt >"$TMP/probe" || exit
 	[ -s "$TMP/probe" ] || { echo "gpg encrypted nothing" >&2; exit 1; }
