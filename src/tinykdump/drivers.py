@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The modules of an image: what this machine and configuration need of one kernel."""
 
+import gzip
 from collections.abc import Iterable
 
 from tinykdump import hardware, image, modules
@@ -11,9 +12,9 @@ from tinykdump.image import Entry
 from tinykdump.kmod import ModuleTree, unpack
 from tinykdump.modules import Module
 
-# Compressions that busybox's insmod reads by itself. What is compressed otherwise goes into
-# the image unpacked.
-_READ_BY_INSMOD = (".ko", ".xz", ".gz")
+# Compressions that busybox's insmod reads by itself. Every other module is compressed for the
+# image with gzip: its bytes count twice while the crash kernel unpacks the image.
+_READ_BY_INSMOD = (".xz", ".gz")
 
 
 def needed(host: Host, config: Config, tree: ModuleTree) -> tuple[Module, ...]:
@@ -59,10 +60,11 @@ def entries(host: Host, chosen: Iterable[Module]) -> tuple[Entry, ...]:
 
 def _module_entry(host: Host, module: Module) -> Entry:
     """A module as it is in the host's tree: a signature stays valid, and xz stays small."""
-    data, path = host.read(module.path), module.path
-    if path.suffix not in _READ_BY_INSMOD:
-        data, path = unpack(data, path), path.with_suffix("")
-    return image.file(f"/lib/modules/{path.name}", data, source=str(module.path))
+    data, name = host.read(module.path), module.path.name
+    if module.path.suffix not in _READ_BY_INSMOD:
+        data = gzip.compress(unpack(data, module.path), mtime=0)
+        name = f"{name.removesuffix('.zst')}.gz"
+    return image.file(f"/lib/modules/{name}", data, source=str(module.path))
 
 
 def _firmware(host: Host, chosen: Iterable[Module]) -> tuple[Entry, ...]:

@@ -35,8 +35,8 @@ def test_build(machine: FakeHost, keys: Keyring, capfd: pytest.CaptureFixture[st
     assert made.key == keys.fingerprint("good@example.org")
     assert made.packed == machine.path(f"{STATE}/initramfs.img").stat().st_size
     assert {"/usr/bin/busybox", "/usr/bin/gpg"} <= {item.source for item in made.inputs}
-    assert {"init", "etc/tinykdump.conf", "etc/tinykdump.key", "lib/modules/fat.ko",
-            "lib/modules/xhci-hcd.ko", "lib/modules/xhci-pci.ko.xz",
+    assert {"init", "etc/tinykdump.conf", "etc/tinykdump.key", "lib/modules/fat.ko.gz",
+            "lib/modules/xhci-hcd.ko.gz", "lib/modules/xhci-pci.ko.xz",
             "dev"} <= set(listed(machine))  # fmt: skip
 
     assert cli.main(["-b"]) == 0

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Guests with a kernel of our own: the one of kernel/, with the series, on the usual root."""
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.vm import accel, cache, initrd, rootfs
+from tests.vm.machine import Disk, Machine
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel that was built, as kernel/build.py leaves it."""
+
+    directory: Path
+
+    @property
+    def kver(self) -> str:
+        return (self.directory / "release").read_text().strip()
+
+    @property
+    def modules(self) -> Path:
+        return self.directory / "lib/modules" / self.kver
+
+    def machine(self, root: rootfs.Root, *append: str, **changes: Any) -> Machine:
+        """A machine that boots this kernel on that root; ``changes`` are fields of Machine."""
+        first = initrd.build(self.modules, root.busybox)
+        kernel = self.directory / "vmlinuz"
+        usual = root.machine("vm.modules=/dev/vdb", *append)
+        fields: dict[str, Any] = {
+            "kernel": kernel,
+            "initrd": first,
+            "accel": accel.best(kernel, first),
+            "append": usual.append,
+            "disks": (*usual.disks, Disk("modules", self.image())),
+        }
+        return Machine(**fields | changes)
+
+    def image(self) -> Path:
+        """A disk with lib/modules, and in it the kernel image and its configuration.
+
+        Without debugging information, as distributions install modules.
+        """
+
+        def build(directory: Path) -> None:
+            with tempfile.TemporaryDirectory(dir=directory) as name:
+                tree = Path(name)
+                shutil.copytree(self.modules, tree / self.kver, symlinks=True)
+                for file in ("vmlinuz", "config"):
+                    shutil.copy(self.directory / file, tree / self.kver)
+                modules = [str(path) for path in tree.rglob("*.ko")]
+                subprocess.run(["strip", "--strip-debug", *modules], check=True)
+                rootfs.make_image(tree, directory / "modules.img", size_mib=256)
+
+        return cache.entry("modules", cache.key(self.directory.name, 1), build) / "modules.img"
+
+
+def patched() -> Kernel:
+    """The kernel with both series, built now if it is not in the cache (minutes)."""
+    done = subprocess.run(
+        [sys.executable, "-m", "kernel", "build"],
+        check=True, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    return Kernel(Path(done.stdout.splitlines()[-1]))
