@@ -79,8 +79,9 @@ class Root:
 
     def machine(self, *append: str, init: tuple[str, ...] = SMALL, **changes: Any) -> Machine:
         """A machine that boots this root; `changes` are fields of Machine."""
-        # Under TCG a processor may not run for longer than the kernel's watchdogs like.
-        usual = ("console=ttyS0", "nowatchdog", "panic=5")
+        # Under TCG a processor may not run for longer than the kernel's watchdogs like, and on a
+        # busy host too little for its timers: "IO-APIC + timer doesn't work!" is a panic.
+        usual = ("console=ttyS0", "nowatchdog", "no_timer_check", "panic=5")
         first = initrd.build(self.modules, self.busybox)
         fields: dict[str, Any] = {
             "kernel": self.kernel,
