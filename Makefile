@@ -12,8 +12,8 @@ help: ## list these targets
 deps: ## install what demo and check need
 	@tools/deps
 
-demo: deps ## a kernel panics in QEMU, its dump is saved, encrypted, and restored
-	@$(PYTHON) -m tests.demo
+demo: deps ## a kernel (KERNEL=stock or patched) panics in QEMU, its dump is saved and restored
+	@KERNEL=$(KERNEL) $(PYTHON) -m tests.demo
 
 check: deps ## every test
 	@$(PYTHON) -m pytest --numprocesses=2 --dist=loadfile

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The main job, end to end, on a real kernel: `make demo`.
+"""The main job, end to end, on a real kernel: `make demo`, `make demo KERNEL=patched`.
 
 A Debian system boots in QEMU with a USB stick, kernel-install has the crash image built and
 loaded, a process with a random name brings the kernel down, and the dump that is then on the
 stick is restored here. The exit status is 0 only when that process is in the restored dump.
+The stock kernel gets a crashkernel= that is made smaller; the one that kernel/ builds gets none.
 """
 
 import json
+import os
 import shutil
 import sys
 import time
@@ -18,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.bench import cpu
-from tests.vm import rootfs, service, stick, vmcore
+from tests.vm import kernels, rootfs, service, stick, vmcore
 from tests.vm.machine import Machine, Stick
 from tests.vm.vm import VM, running
 
@@ -42,6 +44,9 @@ class Report:
     build_cpu_seconds: float = 0.0  # on this machine, with warm caches
     reserved_at_boot_bytes: int = 0
     reserved_bytes: int = 0
+    available_before_bytes: int = 0
+    available_armed_bytes: int = 0
+    available_unloaded_bytes: int = 0
     panic_to_makedumpfile_seconds: float = 0.0
     panic_to_saved_seconds: float = 0.0
     crash_kernel_stages: dict[str, float] = field(default_factory=dict)
@@ -74,12 +79,10 @@ def main() -> int:
     with report.step("make a FAT stick and a key"):
         image = stick.make(OUTPUT / "stick.img")
         keys = service.key_pair(OUTPUT / "gnupg")
-    report.kernel, report.key = root.kver, keys.fingerprint
-    machine = root.machine(
-        f"crashkernel={RESERVED_MIB}M", memory_mib=MEMORY_MIB, sticks=(Stick("stick", image.path),)
-    )
+    report.key = keys.fingerprint
+    machine = choose(report, root, Stick("stick", image.path))
     try:
-        crash(report, machine, root.kver, keys)
+        crash(report, machine, keys)
     finally:
         console = OUTPUT / "vm/console.log"
         if console.exists():
@@ -92,23 +95,47 @@ def main() -> int:
     return 0 if report.mark_in_log and report.mark_in_memory else 1
 
 
-def crash(report: Report, machine: Machine, kver: str, keys: service.KeyPair) -> None:
+def choose(report: Report, root: rootfs.Root, drive: Stick) -> Machine:
+    """The machine with the kernel that $KERNEL names: stock, or patched."""
+    match os.environ.get("KERNEL") or "stock":
+        case "stock":
+            report.kernel = root.kver
+            return root.machine(
+                f"crashkernel={RESERVED_MIB}M", memory_mib=MEMORY_MIB, sticks=(drive,)
+            )
+        case "patched":
+            with report.step("build the kernel of kernel/ (20 minutes, the first time)"):
+                kernel = kernels.patched()
+            report.kernel = kernel.kver
+            return kernel.machine(root, memory_mib=MEMORY_MIB, sticks=(drive,))
+        case other:
+            raise SystemExit(f"demo: KERNEL={other} is neither stock nor patched")
+
+
+def crash(report: Report, machine: Machine, keys: service.KeyPair) -> None:
     """Everything that happens in the machine."""
+    kver = report.kernel
     with running(machine, OUTPUT / "vm") as vm:
         with report.step(f"boot Linux {kver} with {MEMORY_MIB} MiB"):
             vm.wait_for_agent()
         report.reserved_at_boot_bytes = service.reserved(vm)
         with report.step("install tinykdump in it"):
             service.install(vm, keys=keys)
-        with report.step("kernel-install add: build, shrink the reservation, load"):
+        report.available_before_bytes = service.available(vm)
+        with report.step("kernel-install add: build, fit the reservation, load"):
             added = service.kernel_install(vm, "add", kver)
         SCREEN.print(f"  [dim]{added.stderr.decode().strip()}[/dim]")
         report.build_in_guest_seconds = round(added.seconds, 1)
         report.reserved_bytes = service.reserved(vm)
+        report.available_armed_bytes = service.available(vm)
         manifest = service.manifest(vm, kver)
         report.modules = manifest["modules"]
         report.image_packed_bytes = manifest["packed"]
         report.image_unpacked_bytes = manifest["unpacked"]
+        with report.step("unload, and load again"):
+            vm.run(["tinykdump", "unload"])
+            report.available_unloaded_bytes = service.available(vm)
+            vm.run(["tinykdump", "--load"], timeout=300)
         follow(report, vm)
 
 
@@ -155,6 +182,9 @@ def show(report: Report) -> None:
         f"{report.build_in_guest_seconds} s in the emulated one",
         "memory reserved": f"{report.reserved_bytes // mib} MiB, "
         f"of {report.reserved_at_boot_bytes // mib} MiB at boot",
+        "memory available": f"{report.available_before_bytes // mib} MiB before, "
+        f"{report.available_armed_bytes // mib} MiB armed, "
+        f"{report.available_unloaded_bytes // mib} MiB after unload",
         "panic to dumping": f"{report.panic_to_makedumpfile_seconds} s",
         "panic to saved": f"{report.panic_to_saved_seconds} s",
         "dump on the stick": f"{report.dump_bytes / 1e6:.1f} MB, encrypted",

@@ -101,13 +101,22 @@ def install(vm: VM, *, configuration: str = "", keys: KeyPair | None = None) -> 
 
 def kernel_install(vm: VM, verb: str, kver: str) -> Result:
     """kernel-install as a package's scriptlet calls it."""
-    image = [f"/boot/vmlinuz-{kver}"] if verb == "add" else []
+    places = (f"/boot/vmlinuz-{kver}", f"/lib/modules/{kver}/vmlinuz")
+    there = vm.shell(f"ls {' '.join(places)} 2>/dev/null || true").text.split()
+    image = there[:1] if verb == "add" else []
     return vm.run(["kernel-install", verb, kver, *image], timeout=300)
 
 
 def reserved(vm: VM) -> int:
     """Bytes that the guest holds for a crash kernel."""
     return int(vm.run(["cat", "/sys/kernel/kexec_crash_size"]).text)
+
+
+def available(vm: VM) -> int:
+    """Bytes that the guest's programs can have, with nothing in its caches."""
+    text = vm.shell("sync; echo 3 >/proc/sys/vm/drop_caches; cat /proc/meminfo").text
+    (line,) = (line for line in text.splitlines() if line.startswith("MemAvailable:"))
+    return int(line.split()[1]) << 10
 
 
 def manifest(vm: VM, kver: str) -> dict[str, Any]:
