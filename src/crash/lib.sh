@@ -71,6 +71,11 @@ load_modules() {
 	done </lib/modules.order
 }
 
+# Some backends of pstore, which keeps this kernel's log, write nothing before it is mounted.
+mount_pstore() {
+	[ ! -d /sys/fs/pstore ] || mount -t pstore pstore /sys/fs/pstore
+}
+
 # A hardware watchdog that ran before the crash is still counting.
 feed_watchdog() {
 	for device in /dev/watchdog[0-9]*; do

@@ -16,6 +16,7 @@ from tinykdump import (
     pack,
     packages,
     programs,
+    pstore,
     state,
 )
 from tinykdump.cmdline import crash_cmdline
@@ -110,7 +111,7 @@ def build(host: Host, config: Config, planned: Draft) -> Manifest:
         key=planned.key.fingerprint if planned.key else "",
         target=str(config.target),
         compression=planned.compression,
-        cmdline=crash_cmdline(host.text("/proc/cmdline") or "", config.append),
+        cmdline=_cmdline(host, config, planned.kver),
         margin=config.margin,
         packed=len(packed),
         unpacked=image.unpacked_size(planned.entries),
@@ -122,6 +123,11 @@ def build(host: Host, config: Config, planned: Draft) -> Manifest:
         }
     )
     return made
+
+
+def _cmdline(host: Host, config: Config, kver: str) -> str:
+    kept = pstore.parameters(host, state.kernel_config(host, kver)) if host.is_target() else ()
+    return crash_cmdline(host.text("/proc/cmdline") or "", config.append, kept)
 
 
 def _prove(top: Path) -> None:
@@ -146,6 +152,6 @@ def is_current(host: Host, config: Config, planned: Draft, old: Manifest) -> boo
     return (old.plan, old.kernel, old.cmdline, old.margin) == (
         planned.digest,
         str(planned.kernel),
-        crash_cmdline(host.text("/proc/cmdline") or "", config.append),
+        _cmdline(host, config, planned.kver),
         config.margin,
     )

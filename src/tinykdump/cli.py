@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tinykdump import __version__, keys, load, memory, restore, service, state, status
+from tinykdump import __version__, keys, load, memory, pstore, restore, service, state, status
 from tinykdump.config import FILE
 from tinykdump.errors import TinykdumpError
 from tinykdump.host import Host
@@ -38,6 +38,7 @@ def parser() -> argparse.ArgumentParser:
     shown = commands.add_parser("status", help="show whether this machine is armed")
     shown.add_argument("--json", action="store_true", help="for programs")
     commands.add_parser("estimate", help="show what memory the crash kernel needs, and for what")
+    commands.add_parser("log", help="show what the last crash kernel said, from pstore")
     commands.add_parser("unload", help="unload our crash kernel")
     restored = commands.add_parser("restore", help="turn a dump on a stick back into a vmcore")
     restored.add_argument("directory", type=Path, help="tinykdump/MACHINE/TIME on the stick")
@@ -111,6 +112,22 @@ def estimate(host: Host, options: argparse.Namespace) -> int:
     return 0
 
 
+def show_log(host: Host, _options: argparse.Namespace) -> int:
+    """The crash kernel's console, as pstore kept it."""
+    log = pstore.crash_log(host)
+    if log is None:
+        raise TinykdumpError(
+            "pstore has no log of a crash kernel",
+            "it needs a backend: ramoops, ERST or EFI variables; see /sys/fs/pstore",
+        )
+    print(log.text)
+    if not log.is_whole:
+        print("(from dmesg records: this kernel has no CONFIG_PSTORE_KEXEC_CONSOLE, so the log of "
+              "a crash kernel that hangs is lost)", file=sys.stderr)  # fmt: skip
+    print(f"(last stage: {log.stage or 'none'})", file=sys.stderr)
+    return 0
+
+
 def unload(host: Host, _options: argparse.Namespace) -> int:
     """Disarm."""
     with state.lock(host):
@@ -128,7 +145,13 @@ def restore_dump(host: Host, options: argparse.Namespace) -> int:
     return 0
 
 
-COMMANDS = {"status": show_status, "estimate": estimate, "unload": unload, "restore": restore_dump}
+COMMANDS = {
+    "status": show_status,
+    "estimate": estimate,
+    "log": show_log,
+    "unload": unload,
+    "restore": restore_dump,
+}
 
 if __name__ == "__main__":
     sys.exit(main())

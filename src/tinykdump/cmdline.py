@@ -2,6 +2,7 @@
 """The crash kernel's command line. Text in, text out; no I/O here."""
 
 import re
+from collections.abc import Iterable
 from fnmatch import fnmatchcase
 
 # What is taken over from the running kernel: how to reach its console and how to live with
@@ -43,14 +44,15 @@ ADDED = (
 _WORD = re.compile(r'(?:"[^"]*"|[^\s"])+')  # values may be quoted, as in next_arg()
 
 
-def crash_cmdline(running: str, append: str) -> str:
+def crash_cmdline(running: str, append: str, pstore: Iterable[str] = ()) -> str:
     """What the crash kernel is started with.
 
     ``running`` is the running kernel's command line as in /proc/cmdline, ``append`` what the
-    configuration adds; later words win in the kernel.
+    configuration adds, ``pstore`` what keeps the crash kernel's log; later words win in the
+    kernel.
     """
     kept = [word for word in _WORD.findall(running.split(" -- ", 1)[0]) if _is_kept(word)]
-    return " ".join([*kept, *ADDED, *_WORD.findall(append)])
+    return " ".join([*kept, *ADDED, *pstore, *_WORD.findall(append)])
 
 
 def _is_kept(word: str) -> bool:

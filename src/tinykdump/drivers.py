@@ -4,7 +4,7 @@
 import gzip
 from collections.abc import Iterable
 
-from tinykdump import hardware, image, modules
+from tinykdump import hardware, image, modules, pstore
 from tinykdump.config import Config
 from tinykdump.errors import TinykdumpError
 from tinykdump.host import Host
@@ -26,9 +26,10 @@ def needed(host: Host, config: Config, tree: ModuleTree) -> tuple[Module, ...]:
     """
     if host.is_target():
         found = modules.controllers(hardware.usb_controllers(host), tree.usb_host_drivers())
-        watchdogs = hardware.running_watchdogs(host)
+        watchdogs, log = hardware.running_watchdogs(host), pstore.modules(host)
     else:
-        found, watchdogs = tuple(n for n in modules.ALL_CONTROLLERS if _has(tree, n)), ()
+        found = tuple(name for name in modules.ALL_CONTROLLERS if _has(tree, name))
+        watchdogs, log = (), ()
     if not found:
         raise TinykdumpError(
             f"kernel {tree.kver} has no driver for a USB host controller of this machine",
@@ -38,6 +39,7 @@ def needed(host: Host, config: Config, tree: ModuleTree) -> tuple[Module, ...]:
         host_controllers=found,
         filesystems=config.filesystems,
         watchdogs=watchdogs,
+        log=log,
         extra=config.modules,
     )
     return modules.closure(wanted, tree.lookup)

@@ -78,10 +78,13 @@ def wishes(
     host_controllers: Iterable[str],
     filesystems: Iterable[str],
     watchdogs: Iterable[str] = (),
+    log: Iterable[str] = (),
     extra: Iterable[str] = (),
 ) -> tuple[Wish, ...]:
     """What a dump to a stick needs, in the order in which it is to be loaded."""
     return (
+        # First, so that it keeps what all others have to say.
+        *(Wish(name, "pstore's backend", required=False) for name in log),
         *(Wish(name, "as asked for") for name in extra),
         # A watchdog that runs resets the machine in the middle of the dump if nobody feeds it.
         *(Wish(name, "the running watchdog", required=False) for name in watchdogs),

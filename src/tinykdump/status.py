@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tinykdump import hardware, keys, load, reserve, state
+from tinykdump import hardware, keys, load, pstore, reserve, state
 from tinykdump.config import Config
 from tinykdump.errors import TinykdumpError
 from tinykdump.host import Host
@@ -28,6 +28,7 @@ class Status:
     target: str
     stick: str  # device that is plugged in now, or empty
     last_dump: str  # path of this machine's newest one, on a mounted stick; ".partial": cut off
+    last_crash: str  # the last stage of the last crash kernel that pstore knows of
     problems: tuple[str, ...]  # one line each, with what to do
 
     def to_json(self) -> str:
@@ -44,6 +45,7 @@ class Status:
             ("key", self.key if self.encrypted else "none: dumps are plain text"),
             ("stick", f"{self.target}, {self.stick or 'not plugged in'}"),
             *([("last dump", self.last_dump)] if self.last_dump else []),
+            *([("last crash", self.last_crash)] if self.last_crash else []),
             *(("problem", problem) for problem in self.problems),
         ]
         return "\n".join(f"{name + ':':<14}{value}" for name, value in lines)
@@ -81,8 +83,16 @@ def collect(host: Host, config: Config) -> Status:
         target=str(config.target),
         stick=str(device or ""),
         last_dump=_last_dump(host, device) if device else "",
+        last_crash=_last_crash(host),
         problems=tuple(problems),
     )
+
+
+def _last_crash(host: Host) -> str:
+    log = pstore.crash_log(host)
+    if log is None:
+        return ""
+    return log.stage or "the crash kernel did not get to its first stage (see tinykdump log)"
 
 
 @contextmanager

@@ -10,15 +10,14 @@ import tinykdump
 PACKAGE = Path(tinykdump.__file__).parent
 
 PURE = {
-    "__init__", "cmdline", "config", "crashconf", "elf", "errors", "image", "manifest", "memory",
-    "modinfo", "modules", "placeholder",
+    "__init__", "cmdline", "config", "crashconf", "crashlog", "elf", "errors", "image",
+    "manifest", "memory", "modinfo", "modules", "placeholder",
 }  # fmt: skip
 # These touch the system, each for the reason that its first line gives.
 EFFECTS = {
     "build", "cli", "drivers", "hardware", "host", "kernel_install", "keys", "kmod", "libraries",
-    "load",
-    "pack", "packages", "programs", "reserve", "restore", "run", "service", "settings", "state",
-    "status",
+    "load", "pack", "packages", "programs", "pstore", "reserve", "restore", "run", "service",
+    "settings", "state", "status",
 }  # fmt: skip
 
 # What pure modules may import; of pathlib only the names of paths, which do nothing.
