@@ -1,0 +1,1 @@
+"""The kernel side of tinykdump: the series, a kernel to test them in, and their checks."""

@@ -1,0 +1,185 @@
+"""Build the kernel of the tests, incrementally, and publish it under the hash of its inputs."""
+
+import fcntl
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from kernel import kconfig
+from kernel.run import KernelError, logged, output, say, stopwatch
+from kernel.source import Source, get_source
+from kernel.tree import Commit, Series, apply, checkout, find_series, make_tree, pristine
+
+HERE = Path(__file__).resolve().parent
+# How many finished kernels stay in the cache: some series, stock, and a debug one.
+KEEP = 6
+
+
+@dataclass(frozen=True)
+class Request:
+    cache: Path
+    # 7.2: the directory below series/, and the kernel that it is for
+    release: str
+    # None: all of them; an empty list: the stock kernel
+    series: list[str] | None
+    # Names of fragments in config/, the first one is the base
+    fragments: tuple[str, ...]
+    source: Path | None
+    jobs: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything a build depends on, with the source at hand and the series applied."""
+
+    source: Source
+    tree: Path
+    # Where all series for this release are
+    directory: Path
+    series: tuple[Series, ...]
+    commits: tuple[Commit, ...]
+    # The work directory of make (O=), one for each source and set of fragments
+    objects: Path
+    options: dict[str, str]
+    # Where the finished kernel goes
+    result: Path
+    jobs: int
+
+    @property
+    def commit(self) -> str:
+        return self.commits[-1].id if self.commits else pristine(self.tree)
+
+
+def fragment(name: str) -> str:
+    path = HERE / "config" / f"{name}.config"
+    if not path.exists():
+        raise KernelError(f"there is no configuration fragment {path}")
+    return path.read_text()
+
+
+def _fragments(names: tuple[str, ...], series: list[Series]) -> list[str]:
+    """The base, then what each applied series brings along, then the rest (debug)."""
+    own = [one.name for one in series if (HERE / "config" / f"{one.name}.config").exists()]
+    return [fragment(name) for name in (names[0], *own, *names[1:])]
+
+
+def _result_hash(source: Source, commit: str, options: dict[str, str], compiler: str) -> str:
+    parts = [source.sha256, commit, kconfig.render(options), compiler]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+def make_plan(request: Request) -> Plan:
+    base = request.cache / "kernel"
+    source = get_source(request.release, base / "source", request.source)
+    tree = make_tree(source, base / "tree")
+    directory = HERE / "series" / request.release
+    series = find_series(directory, request.series)
+    commits = apply(tree, series)
+    options = kconfig.merge(_fragments(request.fragments, series))
+    compiler = output(["gcc", "--version"]).splitlines()[0]
+    commit = commits[-1].id if commits else pristine(tree)
+    return Plan(
+        source=source,
+        tree=tree,
+        directory=directory,
+        series=tuple(series),
+        commits=tuple(commits),
+        objects=base / "build" / "-".join([tree.name, *request.fragments]),
+        options=options,
+        result=base / _result_hash(source, commit, options, compiler),
+        jobs=request.jobs,
+    )
+
+
+@contextmanager
+def locked(plan: Plan) -> Iterator[None]:
+    """One tree, one build at a time."""
+    with (plan.tree.parent / f"{plan.tree.name}.lock").open("w") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("waiting for another build in the same tree")
+            fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
+
+
+def make(plan: Plan, *targets: str, log: str = "build.log") -> None:
+    compiler = "ccache gcc" if shutil.which("ccache") else "gcc"
+    env = {
+        # Two builds of the same source are equal, and nothing is linked again for a date.
+        "KBUILD_BUILD_TIMESTAMP": "2026-01-01",
+        "KBUILD_BUILD_USER": "tinykdump",
+        "KBUILD_BUILD_HOST": "localhost",
+        "KBUILD_BUILD_VERSION": "1",
+        "CCACHE_DIR": os.environ.get("CCACHE_DIR", str(plan.objects.parent / "ccache")),
+        # Git's state does not belong into the release: it is the hash that names a build.
+        "LOCALVERSION": "",
+    }
+    argv = ["make", f"-j{plan.jobs}", f"O={plan.objects}", f"CC={compiler}", *targets]
+    logged(argv, plan.objects / log, cwd=plan.tree, env=env)
+
+
+def configure(plan: Plan, options: dict[str, str], *, strict: bool = True) -> None:
+    """Everything off but `options`; the file is left alone when nothing changes in it."""
+    plan.objects.mkdir(parents=True, exist_ok=True)
+    wanted = plan.objects / "wanted.config"
+    wanted.write_text(kconfig.render(options))
+    config = plan.objects / ".config"
+    before = config.read_text() if config.exists() else None
+    stat = config.stat() if config.exists() else None
+    make(plan, f"KCONFIG_ALLCONFIG={wanted}", "allnoconfig", log="config.log")
+    if stat and config.read_text() == before:
+        os.utime(config, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    missing = kconfig.unmet(options, kconfig.parse(config.read_text()))
+    if strict and missing:
+        raise KernelError(
+            "Kconfig refused:\n  " + "\n  ".join(missing), "see the dependencies of these options"
+        )
+
+
+def _publish(plan: Plan, release: str) -> None:
+    """Copy into a directory beside the result, and rename it when it is complete."""
+    new = plan.result.with_suffix(".new")
+    shutil.rmtree(new, ignore_errors=True)
+    make(plan, f"INSTALL_MOD_PATH={new}", "modules_install", log="install.log")
+    for link in ("build", "source"):
+        (new / "lib/modules" / release / link).unlink(missing_ok=True)
+    for source, target in {
+        "arch/x86/boot/bzImage": "vmlinuz",
+        "vmlinux": "vmlinux",
+        "System.map": "System.map",
+        ".config": "config",
+    }.items():
+        shutil.copy2(plan.objects / source, new / target)
+    (new / "release").write_text(f"{release}\n")
+    shutil.rmtree(plan.result, ignore_errors=True)
+    new.rename(plan.result)
+
+
+def _prune(directory: Path) -> None:
+    """Kernels with debug information are large: keep the ones used last."""
+    results = sorted(
+        directory.glob("*/release"), key=lambda path: path.stat().st_mtime, reverse=True
+    )
+    for old in results[KEEP:]:
+        shutil.rmtree(old.parent)
+
+
+def build(plan: Plan) -> Path:
+    """The directory with vmlinuz, vmlinux, config, System.map and lib/modules/KVER."""
+    marker = plan.result / "release"
+    if not marker.exists():
+        names = ", ".join(one.name for one in plan.series) or "no series"
+        say(f"building Linux {plan.source.version} with {names} ({len(plan.commits)} patches)")
+        with locked(plan), stopwatch("kernel"):
+            checkout(plan.tree, plan.commit)
+            configure(plan, plan.options)
+            make(plan, "bzImage", "modules")
+            _publish(plan, output(["cat", plan.objects / "include/config/kernel.release"]).strip())
+        _prune(plan.result.parent)
+    marker.touch()
+    return plan.result

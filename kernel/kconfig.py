@@ -1,0 +1,42 @@
+"""Configuration fragments: read, merged, and compared with what came out. Pure."""
+
+import re
+from collections.abc import Iterable, Mapping
+
+_SET = re.compile(r"(CONFIG_\w+)=(.*)")
+_UNSET = re.compile(r"# (CONFIG_\w+) is not set")
+
+
+def parse(text: str) -> dict[str, str]:
+    """Option -> value of a fragment or a .config; "n" for what is said to be off."""
+    options: dict[str, str] = {}
+    for line in text.splitlines():
+        if match := _SET.fullmatch(line.strip()):
+            options[match[1]] = match[2]
+        elif match := _UNSET.fullmatch(line.strip()):
+            options[match[1]] = "n"
+    return options
+
+
+def merge(fragments: Iterable[str]) -> dict[str, str]:
+    """Later fragments win, as with the kernel's merge_config.sh."""
+    merged: dict[str, str] = {}
+    for fragment in fragments:
+        merged.update(parse(fragment))
+    return merged
+
+
+def render(options: Mapping[str, str]) -> str:
+    return "".join(
+        f"# {name} is not set\n" if value == "n" else f"{name}={value}\n"
+        for name, value in sorted(options.items())
+    )
+
+
+def unmet(wanted: Mapping[str, str], got: Mapping[str, str]) -> list[str]:
+    """One line for each option that Kconfig did not grant, so that a typo is no silent gap."""
+    return [
+        f"{name}: wanted {value}, got {got.get(name, 'n')}"
+        for name, value in sorted(wanted.items())
+        if got.get(name, "n") != value
+    ]

@@ -1,0 +1,98 @@
+"""The one door to other programs, and to the person who waits for them."""
+
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+
+class KernelError(Exception):
+    """Something that the user can mend; `hint` says how."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+def say(text: str) -> None:
+    print(f"kernel: {text}", file=sys.stderr, flush=True)
+
+
+def _environment(extra: Mapping[str, str] | None) -> dict[str, str]:
+    # Both apt's answers and the compiler's messages are read by this program.
+    return {**os.environ, "LC_ALL": "C", **(extra or {})}
+
+
+def _tail(text: str, lines: int = 30) -> str:
+    return "\n".join(text.rstrip().splitlines()[-lines:])
+
+
+def output(
+    argv: Sequence[str | Path],
+    *,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    stdin: str | None = None,
+) -> str:
+    """What a program printed; an error carries what it complained about."""
+    args = [str(arg) for arg in argv]
+    try:
+        done = subprocess.run(
+            args,
+            cwd=cwd,
+            env=_environment(env),
+            input=stdin,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    except FileNotFoundError as error:
+        hint = "python3 -m kernel deps lists what has to be installed"
+        raise KernelError(f"{args[0]} is not installed", hint) from error
+    if done.returncode:
+        command = " ".join(args[:4])
+        raise KernelError(f"{command} ... failed:\n{_tail(done.stdout + done.stderr)}")
+    return done.stdout
+
+
+def logged(
+    argv: Sequence[str | Path],
+    log: Path,
+    *,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+) -> None:
+    """Run something long; all it says goes into `log`, the end of that into the error."""
+    args = [str(arg) for arg in argv]
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("w") as stream:
+        done = subprocess.run(
+            args,
+            cwd=cwd,
+            env=_environment(env),
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            check=False,
+        )
+    if done.returncode:
+        raise KernelError(
+            f"{args[0]} failed ({done.returncode}):\n{_tail(log.read_text(errors='replace'))}",
+            f"the whole output is in {log}",
+        )
+
+
+@contextmanager
+def stopwatch(what: str) -> Iterator[None]:
+    """Say what a step cost: the time one waited, and the time that processors worked."""
+    start = time.monotonic()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    yield
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    wall = time.monotonic() - start
+    say(f"{what}: {cpu / 60:.1f} CPU minutes, {wall / 60:.1f} minutes of wall time")

@@ -1,0 +1,143 @@
+"""A git repository made from the pristine tarball, in which the series are applied.
+
+Checking out another commit rewrites only the files that differ, so that make
+rebuilds only what a changed patch touches.
+"""
+
+import hashlib
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from kernel.run import KernelError, output, say
+from kernel.source import Source
+
+# Equal inputs give equal commit ids, on every machine.
+_IDENTITY = {
+    "GIT_AUTHOR_NAME": "tinykdump",
+    "GIT_AUTHOR_EMAIL": "tinykdump@localhost",
+    "GIT_AUTHOR_DATE": "2026-01-01T00:00:00Z",
+    "GIT_COMMITTER_NAME": "tinykdump",
+    "GIT_COMMITTER_EMAIL": "tinykdump@localhost",
+    "GIT_COMMITTER_DATE": "2026-01-01T00:00:00Z",
+    "GIT_CONFIG_GLOBAL": "/dev/null",
+    "GIT_CONFIG_NOSYSTEM": "1",
+}
+PRISTINE = "pristine"
+
+
+@dataclass(frozen=True)
+class Series:
+    name: str
+    # In the order in which they apply, without the cover letter.
+    patches: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class Commit:
+    series: str
+    patch: Path
+    id: str
+
+
+def find_series(directory: Path, names: list[str] | None) -> list[Series]:
+    """The series below `directory` in the order of their names; `names` picks some of them."""
+    found = {
+        path.name: Series(path.name, tuple(sorted(path.glob("[0-9]*.patch"))[1:]))
+        for path in sorted(directory.glob("*/"))
+        if any(path.glob("0000-*.patch"))
+    }
+    if names is None:
+        return list(found.values())
+    if missing := [name for name in names if name not in found]:
+        raise KernelError(
+            f"no series {missing[0]} in {directory}", f"there are: {', '.join(found) or 'none'}"
+        )
+    return [found[name] for name in names]
+
+
+def touched(patch: str) -> list[str]:
+    """The files that a patch changes, adds, removes or renames."""
+    pairs = re.findall(r"^diff --git a/(\S+) b/(\S+)$", patch, re.MULTILINE)
+    return sorted({path for pair in pairs for path in pair})
+
+
+def git(tree: Path, *args: str | Path, stdin: str | None = None) -> str:
+    return output(["git", "-C", tree, *args], env=_IDENTITY, stdin=stdin).strip()
+
+
+def make_tree(source: Source, directory: Path) -> Path:
+    """The repository of `source`, made on first use."""
+    tree = directory / f"{source.version}-{source.sha256[:12]}"
+    if tree.exists():
+        return tree
+    say(f"unpacking Linux {source.version} and putting it under git, once")
+    unpacked = directory / f"{tree.name}.new"
+    shutil.rmtree(unpacked, ignore_errors=True)
+    unpacked.mkdir(parents=True)
+    output(["tar", "--extract", "--file", source.archive.resolve(), "--directory", unpacked])
+    work = unpacked / f"linux-{source.version}"
+    git(work, "init", "--quiet", "--initial-branch", PRISTINE)
+    # A repository that is made again from the tarball needs no dense packing.
+    for setting in ("core.compression=1", "gc.auto=0", "core.fileMode=true"):
+        name, value = setting.split("=")
+        git(work, "config", name, value)
+    git(work, "add", "--all", "--force", ".")
+    git(work, "commit", "--quiet", "--message", f"Linux {source.version}")
+    work.rename(tree)
+    unpacked.rmdir()
+    return tree
+
+
+def _apply_one(tree: Path, parent: str, series: Series) -> list[Commit]:
+    """Apply a series with git am in a work tree that holds only the files it touches."""
+    texts = [patch.read_text() for patch in series.patches]
+    key = hashlib.sha256("\0".join([parent, *texts]).encode()).hexdigest()[:16]
+    ref = f"refs/series/{series.name}/{key}"
+    if not git(tree, "for-each-ref", ref):
+        files = sorted({path for text in texts for path in touched(text)})
+        work = tree.parent / f"{tree.name}.am"
+        shutil.rmtree(work, ignore_errors=True)
+        git(tree, "worktree", "prune")
+        git(tree, "worktree", "add", "--quiet", "--no-checkout", "--detach", work, parent)
+        git(
+            work,
+            "sparse-checkout",
+            "set",
+            "--no-cone",
+            "--stdin",
+            stdin="".join(f"/{path}\n" for path in files),
+        )
+        git(work, "checkout", "--quiet", "--detach", parent)
+        try:
+            am = ["am", "--quiet", "--committer-date-is-author-date"]
+            git(work, *am, *(str(patch.resolve()) for patch in series.patches))
+            git(work, "update-ref", ref, "HEAD")
+        except KernelError as error:
+            raise KernelError(f"the series {series.name} does not apply: {error}") from error
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+            git(tree, "worktree", "prune")
+    ids = git(tree, "rev-list", "--reverse", f"{parent}..{ref}").split()
+    if len(ids) != len(series.patches):
+        raise KernelError(
+            f"the series {series.name} gave {len(ids)} commits for {len(series.patches)} patches"
+        )
+    return [Commit(series.name, patch, id_) for patch, id_ in zip(series.patches, ids, strict=True)]
+
+
+def apply(tree: Path, series: list[Series]) -> list[Commit]:
+    """The commits of all series on top of each other, oldest first."""
+    commits: list[Commit] = []
+    for one in series:
+        commits += _apply_one(tree, commits[-1].id if commits else pristine(tree), one)
+    return commits
+
+
+def pristine(tree: Path) -> str:
+    return git(tree, "rev-parse", f"refs/heads/{PRISTINE}")
+
+
+def checkout(tree: Path, commit: str) -> None:
+    git(tree, "checkout", "--quiet", "--force", "--detach", commit)
