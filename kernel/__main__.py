@@ -1,4 +1,4 @@
-"""python3 -m kernel build|check|deps: the kernel that the series are tested in."""
+"""python3 -m kernel build|check|boot|deps: the kernel that the series are tested in."""
 
 import argparse
 import os
@@ -7,7 +7,7 @@ import tomllib
 from pathlib import Path
 
 from kernel.build import HERE, Request, build, make_plan
-from kernel.check import check
+from kernel.check import check, check_boots
 from kernel.run import KernelError, say
 
 
@@ -25,6 +25,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, text in {
         "build": "build the test kernel; the last line of the output is its directory",
         "check": "apply, checkpatch and build each commit, run KUnit and the boot tests",
+        "boot": "build, and run only the boot tests, all or those named",
     }.items():
         command = commands.add_parser(name, help=text)
         command.add_argument(
@@ -46,6 +47,8 @@ def _parser() -> argparse.ArgumentParser:
             default=_path(os.environ.get("TINYKDUMP_KERNEL_SOURCE")),
             help="tarball of the pristine source (TINYKDUMP_KERNEL_SOURCE)",
         )
+        if name == "boot":
+            command.add_argument("scenarios", nargs="*", help="see kernel/scenarios.py")
     deps = commands.add_parser("deps", help="print the packages that this needs")
     deps.add_argument("distribution", nargs="?", choices=["debian", "fedora"], default="debian")
     return parser
@@ -72,7 +75,10 @@ def main() -> int:
         plan = make_plan(_request(args))
         if args.command == "check":
             return check(plan)
-        print(build(plan))
+        kernel = build(plan)
+        if args.command == "boot":
+            return int(check_boots(plan, kernel, args.scenarios) > 0)
+        print(kernel)
     except KernelError as error:
         say(f"error: {error}")
         if error.hint:

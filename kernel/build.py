@@ -116,6 +116,8 @@ def make(plan: Plan, *targets: str, log: str = "build.log") -> None:
         "KBUILD_BUILD_HOST": "localhost",
         "KBUILD_BUILD_VERSION": "1",
         "CCACHE_DIR": os.environ.get("CCACHE_DIR", str(plan.objects.parent / "ccache")),
+        # Kbuild writes dependency files anyway: a miss need not run the preprocessor as well.
+        "CCACHE_DEPEND": "1",
         # Git's state does not belong into the release: it is the hash that names a build.
         "LOCALVERSION": "",
     }

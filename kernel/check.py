@@ -8,7 +8,9 @@ from pathlib import Path
 
 from kernel import kconfig
 from kernel.build import HERE, Plan, build, configure, fragment, locked, make
+from kernel.guest import Outcome, boot, make_initramfs
 from kernel.run import KernelError, output, say, stopwatch
+from kernel.scenarios import SCENARIOS
 from kernel.tree import Commit, checkout, find_series, touched
 
 # Longer than any boot with all suites under emulation on a busy machine.
@@ -132,12 +134,46 @@ def _check_kunit(plan: Plan, kernel: Path) -> int:
     return failed
 
 
+def same_memory(outcomes: list[Outcome]) -> list[str]:
+    """An area must not cost what a reservation does: MemTotal is that of a guest without."""
+    totals = {
+        outcome.scenario.name: outcome.figures["MemTotal"]
+        for outcome in outcomes
+        if "MemTotal" in outcome.figures and outcome.scenario.memory == "1G"
+    }
+    return [f"MemTotal differs: {totals}"] if len(set(totals.values())) > 1 else []
+
+
+def check_boots(plan: Plan, kernel: Path, names: list[str]) -> int:
+    """Every scenario of the applied series, each in a guest of its own."""
+    logs = plan.objects / "boots"
+    with locked(plan):
+        checkout(plan.tree, plan.commit)
+        initramfs = make_initramfs(plan.tree, kernel / "vmlinuz", plan.objects / "initramfs")
+    wanted = [scenario for one in plan.series for scenario in SCENARIOS.get(one.name, ())]
+    outcomes = []
+    for scenario in wanted:
+        if names and scenario.name not in names:
+            continue
+        with stopwatch(f"boot {scenario.name}"):
+            outcome = boot(scenario, kernel / "vmlinuz", initramfs, logs / f"{scenario.name}.log")
+        for line in outcome.failures:
+            say(f"  {scenario.name}: {line}")
+        outcomes.append(outcome)
+    differences = same_memory(outcomes)
+    for line in differences:
+        say(f"  {line}")
+    return sum(bool(outcome.failures) for outcome in outcomes) + len(differences)
+
+
 def check(plan: Plan) -> int:
     """0 when everything passed; what failed is said where it fails, and summed up."""
     say(f"Linux {plan.source.version}: {len(plan.commits)} patches apply")
     results = {"commits": _check_commits(plan), "tinykdump.config": _check_user_options(plan)}
     if not any(results.values()):
-        results["KUnit"] = _check_kunit(plan, build(plan))
+        kernel = build(plan)
+        results["KUnit"] = _check_kunit(plan, kernel)
+        results["boots"] = check_boots(plan, kernel, [])
     for name, failed in results.items():
         say(f"{'FAIL' if failed else 'ok':4} {name}")
     return int(any(results.values()))

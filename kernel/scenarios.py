@@ -1,0 +1,62 @@
+"""What is booted for each series, and what has to come out of it."""
+
+from kernel.guest import Scenario
+
+_CRASHED = (
+    r"^CRASH-KERNEL overlaps=0$",
+    # No area in a crash kernel, and no way to take memory there.
+    r"^CRASH-KERNEL crash_size=0$",
+    r"^CRASH-KERNEL crash_size_max=0$",
+    r"^CRASH-KERNEL areas=0$",
+)
+
+KEXEC_CMA = (
+    Scenario(
+        "area-by-default",
+        "resize",
+        append="rounds=20",
+        expect=(
+            r"^FIGURE crash_size 0$",
+            r"^FIGURE iomem_lines 0$",
+            r"^FIGURE crash_size_max 201326592$",
+        ),
+    ),
+    Scenario(
+        "area-by-parameter",
+        "resize",
+        append="crashkernel=160M,dynamic rounds=5",
+        expect=(r"^FIGURE crash_size 0$", r"^FIGURE crash_size_max 167772160$"),
+    ),
+    Scenario(
+        "area-below-4g",
+        "resize",
+        memory="6G",
+        append="rounds=5",
+        expect=(r"^FIGURE crash_size_max 268435456$",),
+    ),
+    Scenario(
+        "no-area",
+        "resize",
+        append="crashkernel=0,dynamic rounds=20",
+        expect=(r"^FIGURE crash_size 0$", r"^FIGURE CmaTotal 0$"),
+    ),
+    Scenario("static", "static", append="crashkernel=128M"),
+    Scenario("static-wins", "static", append="crashkernel=128M crashkernel=192M,dynamic"),
+    Scenario("loaded", "loaded"),
+    Scenario("crash-file-load", "crash", append="call=-s", expect=_CRASHED),
+    Scenario("crash-load", "crash", append="call=-c", expect=_CRASHED),
+    Scenario("crash-no-area", "crash", append="crashkernel=0,dynamic call=-s", expect=_CRASHED),
+    Scenario("race", "race", append="seconds=60"),
+    Scenario(
+        "cma-names",
+        "cma-names",
+        append="memmap=1M$512M crashkernel=64M crashkernel=600M,cma",
+    ),
+    Scenario(
+        "cma-inactive",
+        "cma-inactive",
+        append="kernelcore=600M crashkernel=64M crashkernel=256M,cma",
+    ),
+)
+
+SCENARIOS: dict[str, tuple[Scenario, ...]] = {"kexec-cma": KEXEC_CMA}

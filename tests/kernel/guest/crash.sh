@@ -1,0 +1,7 @@
+# A region that has grown twice holds a crash kernel that boots.
+. /guest/lib.sh
+
+set_mib 64 && set_mib 112 || exit 1
+figure region "$(region)"
+load "$(sed -n 's/.*\<call=\(-[sc]\).*/\1/p' /proc/cmdline)" || exit 1
+echo c > /proc/sysrq-trigger

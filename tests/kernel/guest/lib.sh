@@ -1,0 +1,56 @@
+# What the scripts of the guests share.
+# shellcheck shell=sh
+
+. /selftests/kselftest/ktap_helpers.sh
+
+KEXEC=/sys/kernel/kexec
+MIB=1048576
+
+set_mib()
+{
+	error=$(echo $(($1 * MIB)) | dd of=$KEXEC/crash_size 2>&1)
+}
+
+get_mib()
+{
+	echo $(($(cat $KEXEC/crash_size) / MIB))
+}
+
+size_is()
+{
+	[ "$(cat $KEXEC/crash_size)" = $(($1 * MIB)) ]
+}
+
+refused()
+{
+	! set_mib "$1" && case $error in *"$2"*) true ;; *) false ;; esac
+}
+
+# START-END of the region, in hexadecimal.
+region()
+{
+	sed -n 's/^ *\([0-9a-f]*-[0-9a-f]*\) : Crash kernel$/\1/p' /proc/iomem
+}
+
+# By system call: -s is kexec_file_load(), -c is kexec_load().
+load()
+{
+	kexec "$1" -p /boot/vmlinuz --initrd=/boot/crash.img \
+		--command-line="console=ttyS0 panic=-1 nr_cpus=1 region=$(region)"
+}
+
+unload()
+{
+	kexec "$1" -p -u
+}
+
+# One figure for the host: FIGURE name value.
+figure()
+{
+	echo "FIGURE $1 $2"
+}
+
+meminfo()
+{
+	awk -v key="$1:" '$1 == key { print $2 }' /proc/meminfo
+}

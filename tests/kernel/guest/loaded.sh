@@ -1,0 +1,27 @@
+# With a crash kernel loaded nothing changes, however it was loaded.
+. /guest/lib.sh
+
+all_refused()
+{
+	refused 0 "No such file" && refused 32 "No such file" &&
+	refused 128 "No such file" && refused 4096 "No such file" &&
+	size_is 96
+}
+
+nothing_to_load_into()
+{
+	set_mib 0 && ! load -s 2>/dev/null
+}
+
+ktap_print_header
+ktap_set_plan 10
+ktap_test_result "no_region_no_image" nothing_to_load_into
+for call in -s -c; do
+	set_mib 96
+	ktap_test_result "load$call" load $call
+	ktap_test_result "refused$call" all_refused
+	ktap_test_result "unload$call" unload $call
+	ktap_test_result "grow_after_unload$call" set_mib 128
+done
+ktap_test_result "give_back" set_mib 0
+ktap_finished

@@ -1,0 +1,119 @@
+"""The pure parts of what builds and checks the kernel series."""
+
+from pathlib import Path
+
+import pytest
+
+from kernel import kconfig
+from kernel.check import checkpatch_arguments, targets
+from kernel.guest import Scenario, judge
+from kernel.run import KernelError
+from kernel.source import debian_archive, newest
+from kernel.tree import find_series, touched
+
+
+@pytest.mark.parametrize(
+    ("names", "series", "expected"),
+    [
+        (["7.2.8-1", "7.2.13-1", "7.1.9-1"], "7.2", ["7.2.13", "7.2.8"]),
+        (["linux-7.2.tar.xz", "linux-7.20.1.tar.xz"], "7.2", ["7.2"]),
+        (["7.2~rc1-1~exp1", "17.2.1-1"], "7.2", []),
+        (["linux_7.2.8.orig"], "7.2", ["7.2.8"]),
+    ],
+)
+def test_newest(names: list[str], series: str, expected: list[str]) -> None:
+    assert newest(names, series) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("URIs: http://mirror.example/debian\nSuites: bookworm\n", "http://mirror.example/debian"),
+        (
+            "deb [signed-by=/k] http://mirror.example/debian/ sid main\n",
+            "http://mirror.example/debian",
+        ),
+        ("URIs: http://mirror.example/debian-security\n", None),
+        ("# deb http://mirror.example/debian sid main\n", None),
+    ],
+)
+def test_debian_archive(text: str, expected: str | None) -> None:
+    assert debian_archive(["", text]) == expected
+
+
+def test_fragments_are_merged_and_compared() -> None:
+    wanted = kconfig.merge(["CONFIG_A=y\nCONFIG_B=m\n", '# CONFIG_B is not set\nCONFIG_S="x"\n'])
+    assert wanted == {"CONFIG_A": "y", "CONFIG_B": "n", "CONFIG_S": '"x"'}
+    assert kconfig.parse(kconfig.render(wanted)) == wanted
+    assert kconfig.unmet(wanted, {"CONFIG_S": '"x"'}) == ["CONFIG_A: wanted y, got n"]
+
+
+def test_comments_are_no_options() -> None:
+    assert kconfig.parse("# Help: CONFIG_A=y\n#CONFIG_B=y\n") == {}
+
+
+PATCH = """\
+diff --git a/kernel/crash_core.c b/kernel/crash_core.c
+--- a/kernel/crash_core.c
++++ b/kernel/crash_core.c
+diff --git a/old/name.h b/new/name.h
+"""
+
+
+def test_touched() -> None:
+    assert touched(PATCH) == ["kernel/crash_core.c", "new/name.h", "old/name.h"]
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        (["include/linux/kexec.h", "kernel/kexec.c"], ["vmlinux", "modules"]),
+        (["arch/x86/include/asm/kexec.h"], ["vmlinux", "modules"]),
+        (["kernel/kexec.c", "Documentation/a.c", "tools/testing/b.c"], ["kernel/"]),
+        (["kernel/Kconfig.kexec"], []),
+    ],
+)
+def test_targets(tmp_path: Path, files: list[str], expected: list[str]) -> None:
+    (tmp_path / "kernel").mkdir()
+    (tmp_path / "kernel/Makefile").touch()
+    assert targets(files, tmp_path) == expected
+
+
+def test_checkpatch_arguments() -> None:
+    assert checkpatch_arguments({}) == []
+    assert checkpatch_arguments({"B": "why", "A": "why"}) == ["--ignore", "A,B"]
+
+
+def test_find_series(tmp_path: Path) -> None:
+    for name in ("0000-cover-letter.patch", "0002-b.patch", "0001-a.patch"):
+        (tmp_path / "one").mkdir(exist_ok=True)
+        (tmp_path / "one" / name).touch()
+    (tmp_path / "notes").mkdir()
+    (found,) = find_series(tmp_path, None)
+    assert found.name == "one"
+    assert [patch.name for patch in found.patches] == ["0001-a.patch", "0002-b.patch"]
+    assert find_series(tmp_path, []) == []
+    with pytest.raises(KernelError, match="no series two"):
+        find_series(tmp_path, ["two"])
+
+
+SCENARIO = Scenario("name", "script", expect=(r"^FIGURE size 0$",))
+
+
+@pytest.mark.parametrize(
+    ("console", "failures"),
+    [
+        ("FIGURE size 0\r\nok 1 a\r\nGUEST-EXIT 0\r\n", 0),
+        ("FIGURE size 1\nGUEST-EXIT 0\n", 1),
+        ("FIGURE size 0\nnot ok 1 a\nGUEST-EXIT 1\n", 2),
+        ("FIGURE size 0\n[ 1.0] WARNING: mm/x.c:1 at f+0x1\nGUEST-EXIT 0\n", 1),
+        ("FIGURE size 0\nKernel panic - not syncing\n", 1),
+    ],
+)
+def test_judge(console: str, failures: int) -> None:
+    assert len(judge(SCENARIO, console).failures) == failures
+
+
+def test_judge_reads_figures() -> None:
+    console = "FIGURE MemTotal 1000\nFIGURE region 1-2 3\nGUEST-EXIT 0\n"
+    assert judge(SCENARIO, console).figures == {"MemTotal": "1000", "region": "1-2 3"}
