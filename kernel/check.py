@@ -8,7 +8,7 @@ from pathlib import Path
 
 from kernel import kconfig
 from kernel.build import HERE, Plan, build, configure, fragment, locked, make
-from kernel.guest import Outcome, boot, make_initramfs
+from kernel.guest import APPEND, Outcome, boot, make_initramfs
 from kernel.run import KernelError, output, say, stopwatch
 from kernel.scenarios import SCENARIOS
 from kernel.tree import Commit, checkout, find_series, touched
@@ -108,7 +108,7 @@ def _boot_kunit(kernel: Path, log: Path) -> None:
         "qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "1G",
         "-display", "none", "-no-reboot", "-serial", f"file:{log}",
         "-kernel", str(kernel),
-        "-append", "console=ttyS0 panic=-1 kunit.enable=1 kunit_shutdown=reboot",
+        "-append", f"{APPEND} kunit.enable=1 kunit_shutdown=reboot",
     ]  # fmt: skip
     try:
         subprocess.run(argv, check=True, timeout=KUNIT_SECONDS)
@@ -157,6 +157,8 @@ def check_boots(plan: Plan, kernel: Path, names: list[str]) -> int:
             continue
         with stopwatch(f"boot {scenario.name}"):
             outcome = boot(scenario, kernel / "vmlinuz", initramfs, logs / f"{scenario.name}.log")
+        for name, value in outcome.figures.items():
+            say(f"  {scenario.name}: {name} = {value}")
         for line in outcome.failures:
             say(f"  {scenario.name}: {line}")
         outcomes.append(outcome)

@@ -3,7 +3,8 @@
 from kernel.guest import Scenario
 
 _CRASHED = (
-    r"^CRASH-KERNEL overlaps=0$",
+    # Kernel text, and memory before and behind the region at least
+    r"^CRASH-KERNEL segments=([3-9]|\d\d+) overlaps=0$",
     # No area in a crash kernel, and no way to take memory there.
     r"^CRASH-KERNEL crash_size=0$",
     r"^CRASH-KERNEL crash_size_max=0$",
@@ -32,7 +33,8 @@ KEXEC_CMA = (
         "resize",
         memory="6G",
         append="rounds=5",
-        expect=(r"^FIGURE crash_size_max 268435456$",),
+        # Eight digits: DMA with 32 bits reaches it
+        expect=(r"^FIGURE crash_size_max 268435456$", r"^FIGURE region [0-9a-f]{8}-[0-9a-f]{8}$"),
     ),
     Scenario(
         "no-area",
@@ -46,6 +48,10 @@ KEXEC_CMA = (
     Scenario("crash-file-load", "crash", append="call=-s", expect=_CRASHED),
     Scenario("crash-load", "crash", append="call=-c", expect=_CRASHED),
     Scenario("crash-no-area", "crash", append="crashkernel=0,dynamic call=-s", expect=_CRASHED),
+    Scenario("pressure", "pressure", memory="512M", append="rounds=50"),
+    Scenario(
+        "pressure-no-area", "pressure", memory="512M", append="crashkernel=0,dynamic rounds=50"
+    ),
     Scenario("race", "race", append="seconds=60"),
     Scenario(
         "cma-names",
@@ -55,7 +61,7 @@ KEXEC_CMA = (
     Scenario(
         "cma-inactive",
         "cma-inactive",
-        append="kernelcore=600M crashkernel=64M crashkernel=256M,cma",
+        append="kernelcore=800M crashkernel=64M crashkernel=256M,cma",
     ),
 )
 

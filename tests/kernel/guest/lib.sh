@@ -36,7 +36,7 @@ region()
 load()
 {
 	kexec "$1" -p /boot/vmlinuz --initrd=/boot/crash.img \
-		--command-line="console=ttyS0 panic=-1 nr_cpus=1 region=$(region)"
+		--command-line="console=ttyS0 panic=-1 no_timer_check loglevel=5 nr_cpus=1 region=$(region)"
 }
 
 unload()
