@@ -48,6 +48,7 @@ KEXEC_CMA = (
     Scenario("crash-file-load", "crash", append="call=-s", expect=_CRASHED),
     Scenario("crash-load", "crash", append="call=-c", expect=_CRASHED),
     Scenario("crash-no-area", "crash", append="crashkernel=0,dynamic call=-s", expect=_CRASHED),
+    Scenario("limits", "limits"),
     Scenario("pressure", "pressure", memory="512M", append="rounds=50"),
     Scenario(
         "pressure-no-area", "pressure", memory="512M", append="crashkernel=0,dynamic rounds=50"

@@ -1,0 +1,82 @@
+# What happens when growing does not work out: the old region stays.
+. /guest/lib.sh
+
+AREA=/sys/kernel/debug/cma/crash_dynamic
+
+same_region_and()
+{
+	before=$(region)
+	"$@" && [ "$(region)" = "$before" ]
+}
+
+# Somebody else takes 100 of the 192 MiB, behind the region: 64 is left there.
+eat()
+{
+	echo $((100 * 256)) > $AREA/alloc
+}
+
+spit_out()
+{
+	echo $((100 * 256)) > $AREA/free
+}
+
+kept_without_room()
+{
+	same_region_and refused 128 "Cannot allocate memory"
+}
+
+# More than the area has beside the region, so that goes first, and comes back.
+had_back_after_replacing()
+{
+	refused 144 "Cannot allocate memory" && size_is 64 && [ -n "$(region)" ]
+}
+
+# With memory full, growing takes long enough to get in its way.
+fill()
+{
+	share=$(($(meminfo MemAvailable) / 1024 * 60 / 100))
+	dd if=/dev/zero of=/tmp/ballast bs=1M count=$share 2>/dev/null
+	cp /tmp/ballast /tmp/again 2>/dev/null
+}
+
+second_writer_is_refused()
+{
+	for _ in $(seq 50); do
+		echo $((96 * MIB)) > $KEXEC/crash_size &
+		refused 32 "busy" && { wait; return 0; }
+		wait
+		set_mib 0
+	done 2>/dev/null
+	return 1
+}
+
+# Killed at any time: a region of one of the two sizes, and no memory lost.
+killed()
+{
+	for tenth in 0 1 2 3 0 1 2 3 0 1 2 3; do
+		echo $((160 * MIB)) > $KEXEC/crash_size &
+		sleep 0.0$tenth
+		kill -9 $!
+		wait
+		size_is 0 || size_is 160 || return
+		set_mib 0 || return
+	done 2>/dev/null
+	cd /sys/kernel/mm/cma/crash_dynamic || return
+	[ "$(cat available_pages)" = "$(cat total_pages)" ]
+}
+
+ktap_print_header
+ktap_set_plan 9
+ktap_test_result "grow" set_mib 64
+ktap_test_result "area_is_taken" eat
+ktap_test_result "kept_without_room" kept_without_room
+ktap_test_result "had_back_after_replacing" had_back_after_replacing
+ktap_test_result "area_is_free" spit_out
+ktap_test_result "grow_then" set_mib 128
+set_mib 0
+fill
+ktap_test_result "second_writer_is_refused" second_writer_is_refused
+set_mib 0
+ktap_test_result "killed" killed
+ktap_test_result "no_warning" test "$(dmesg | grep -c 'WARNING:\|BUG:\|Oops')" = 0
+ktap_finished
