@@ -108,7 +108,8 @@ def _boot_kunit(kernel: Path, log: Path) -> None:
         "qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "1G",
         "-display", "none", "-no-reboot", "-serial", f"file:{log}",
         "-kernel", str(kernel),
-        "-append", f"{APPEND} kunit.enable=1 kunit_shutdown=reboot",
+        # The results are informational messages.
+        "-append", f"{APPEND} ignore_loglevel kunit.enable=1 kunit.autorun=1 kunit_shutdown=reboot",
     ]  # fmt: skip
     try:
         subprocess.run(argv, check=True, timeout=KUNIT_SECONDS)
