@@ -1,0 +1,1 @@
+"""The kernel series pstore-kexec-console, in QEMU: what is kept of a crash kernel's log."""

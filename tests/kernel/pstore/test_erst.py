@@ -1,0 +1,193 @@
+"""ERST, which holds whole records: what is written is counted in the file behind the device."""
+
+import uuid
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.kernel.pstore import erst
+from tests.kernel.pstore.conftest import no_complaints
+from tests.kernel.pstore.machine import Hardware, Machine, console_records
+
+# What the backend asks for (kexec_records in drivers/acpi/apei/erst.c).
+LIMIT = 4
+CRASHES = 20
+
+
+def _guest(hardware: Hardware, directory: Path, *devices: str, command_line: str = "") -> Machine:
+    store = directory / "erst.img"
+    if not store.exists():
+        erst.make(store)
+    device = (
+        "-object", f"memory-backend-file,id=erst,mem-path={store},size=64K,share=on",
+        "-device", "acpi-erst,memdev=erst",
+    )  # fmt: skip
+    return Machine(
+        replace(
+            hardware,
+            command_line=f"crashkernel=256M {command_line}",
+            devices=(*device, *devices),
+        ),
+        directory,
+    )
+
+
+def _crash(machine: Machine, more: str = "") -> None:
+    machine.boot("normal")
+    machine.load_crash_kernel(f"nr_cpus=1 panic=1 {more}")
+    machine.crash()
+
+
+@pytest.mark.parametrize("compress", ["deflate", "none"])
+def test_reboot_of_the_crash_kernel(
+    patched: Hardware, tmp_path: Path, token: str, compress: str
+) -> None:
+    with _guest(patched, tmp_path) as machine:
+        _crash(machine, f"pstore.compress={compress}")
+        machine.run(f"echo '<14>crash-{token}' >/dev/kmsg")
+        machine.post("reboot -f")
+        machine.boot("normal")
+        records = console_records(machine.records())
+        no_complaints(machine)
+    stored = erst.consoles(tmp_path / "erst.img")
+    section = erst.KEXEC_CONSOLE_Z if compress == "deflate" else erst.KEXEC_CONSOLE
+    assert {record.section for record in stored} == {section}
+    assert len(records) == len(stored) <= LIMIT
+    text = "".join(records)
+    assert records[0].startswith("kexec-console Part1\n")
+    assert "Linux version" in records[0]
+    assert f"crash-{token}" in text
+    assert "Restarting system" in text
+
+
+def test_panic_of_the_crash_kernel(patched: Hardware, tmp_path: Path, token: str) -> None:
+    with _guest(patched, tmp_path) as machine:
+        _crash(machine)
+        machine.run(f"echo '<14>crash-{token}' >/dev/kmsg")
+        machine.post("echo c >/proc/sysrq-trigger")
+        machine.boot("normal")
+        records = console_records(machine.records())
+    assert f"crash-{token}" in "".join(records)
+    assert "Kernel panic - not syncing" in records[-1]
+    assert len(erst.consoles(tmp_path / "erst.img")) <= LIMIT
+
+
+def test_emergency_restart_of_the_crash_kernel(
+    patched: Hardware, tmp_path: Path, token: str
+) -> None:
+    with _guest(patched, tmp_path) as machine:
+        _crash(machine)
+        machine.post(f"echo '<14>crash-{token}' >/dev/kmsg; echo b >/proc/sysrq-trigger")
+        machine.boot("normal")
+        records = console_records(machine.records())
+    assert f"crash-{token}" in records[-1]
+
+
+def test_hang_loses_what_waits_for_its_record(
+    patched: Hardware, tmp_path: Path, token: str
+) -> None:
+    watchdog = ("-device", "i6300esb", "-action", "watchdog=reset")
+    with _guest(patched, tmp_path, *watchdog) as machine:
+        _crash(machine)
+        machine.run(f"echo '<14>early-{token}' >/dev/kmsg")
+        # An incomplete record waits 4 s at first, then 8 s: both are over.
+        machine.run("sleep 14")
+        machine.run("exec 9>/dev/watchdog0; echo x >&9")
+        machine.post(
+            f"echo '<14>last-{token}' >/dev/kmsg; "
+            "echo HARDLOCKUP >/sys/kernel/debug/provoke-crash/DIRECT"
+        )
+        machine.boot("normal")
+        text = "".join(console_records(machine.records()))
+    assert f"early-{token}" in text
+    assert f"last-{token}" not in text
+
+
+def test_many_crashes_stay_within_the_limit(patched: Hardware, tmp_path: Path, token: str) -> None:
+    """Nobody collects or removes a record. A log that is long each second time."""
+    store = tmp_path / "erst.img"
+    counts = []
+    with _guest(patched, tmp_path, command_line="quiet") as machine:
+        for crash in range(CRASHES):
+            _crash(machine, "quiet")
+            machine.run(f"echo '<14>crash-{crash}-{token}' >/dev/kmsg")
+            if crash % 2:
+                machine.run(
+                    "i=0; while [ $i -lt 1500 ]; do i=$((i + 1)); "
+                    'echo "<14>line $i $RANDOM$RANDOM$RANDOM$RANDOM$RANDOM$RANDOM"; '
+                    "done >/dev/kmsg"
+                )
+            machine.post("reboot -f")
+            counts.append(len(erst.consoles(store)))
+        machine.boot("normal")
+        records = console_records(machine.records())
+        no_complaints(machine)
+    counts = [*counts[1:], len(erst.consoles(store))]
+    assert max(counts) <= LIMIT
+    text = "".join(records)
+    assert f"crash-{CRASHES - 1}-{token}" in text
+    assert "line 1500 " in records[-1]
+
+
+def test_full_store(patched: Hardware, tmp_path: Path, token: str) -> None:
+    """Dumps of others fill it: no hang, no warning, the crash kernel goes on."""
+    store = tmp_path / "erst.img"
+    with _guest(patched, tmp_path) as machine:
+        machine.boot("normal")
+        # Each oops takes at least one of the 7 records.
+        for _ in range(8):
+            machine.run("(echo BUG >/sys/kernel/debug/provoke-crash/DIRECT); true")
+        assert len(erst.records(store)) == 7
+        machine.load_crash_kernel("nr_cpus=1 panic=1")
+        machine.crash()
+        machine.run(f"echo '<14>crash-{token}' >/dev/kmsg")
+        machine.run("sleep 10")
+        log = machine.run("dmesg")
+        assert "giving up on the console of this crash kernel" in log
+        assert "WARNING:" not in log
+        machine.post("reboot -f")
+        machine.boot("normal")
+        records = machine.records()
+    assert len(records) == 7
+    assert not erst.consoles(store)
+
+
+def test_normal_boot_writes_nothing(patched: Hardware, tmp_path: Path) -> None:
+    with _guest(patched, tmp_path) as machine:
+        machine.boot("normal")
+        machine.run("sleep 10")
+        machine.post("reboot -f")
+        machine.boot("normal")
+        assert not machine.records()
+        no_complaints(machine)
+    assert not erst.records(tmp_path / "erst.img")
+
+
+def _unknown_record(machine: Machine, store: Path) -> str:
+    """Have an oops recorded, change the type of the record, and see what the next boot says."""
+    machine.boot("normal")
+    machine.run("(echo BUG >/sys/kernel/debug/provoke-crash/DIRECT); true")
+    for record in erst.records(store):
+        erst.change_section(store, record, uuid.uuid4())
+    machine.post("reboot -f")
+    machine.boot("normal")
+    machine.run("dmesg -c >/dev/null")
+    names = " ".join(machine.records())
+    assert "unknown-erst-" in names
+    machine.run("rm /pstore/unknown-erst-*")
+    assert not erst.records(store)
+    return machine.run("dmesg")
+
+
+def test_record_of_a_newer_kernel(patched: Hardware, tmp_path: Path) -> None:
+    with _guest(patched, tmp_path) as machine:
+        assert "WARNING:" not in _unknown_record(machine, tmp_path / "erst.img")
+
+
+def test_stock_kernel_warns_of_a_record_of_a_newer_kernel(stock: Hardware, tmp_path: Path) -> None:
+    """What "pstore: do not warn about record types of a newer kernel" is about."""
+    with _guest(stock, tmp_path) as machine:
+        log = _unknown_record(machine, tmp_path / "erst.img")
+    assert "WARNING:" in log
+    assert "pstore_type_to_name" in log
