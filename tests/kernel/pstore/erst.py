@@ -39,12 +39,13 @@ def records(path: Path) -> list[Record]:
     magic, record_size, storage, _, _, count = HEADER.unpack_from(data)
     if magic != MAGIC:
         raise ValueError(f"{path} was not formatted by QEMU")
-    slots = (len(data) - storage) // record_size
+    # Slots are counted from the start of the file, the header's included.
+    slots = len(data) // record_size
     found = []
     for slot, id_ in enumerate(struct.unpack_from(f"<{slots}Q", data, HEADER.size)):
-        if id_ in (0, 2**64 - 1):
+        if id_ in (0, 2**64 - 1) or slot * record_size < storage:
             continue
-        offset = storage + slot * record_size
+        offset = slot * record_size
         section = uuid.UUID(bytes_le=data[offset + SECTION_TYPE_OFFSET :][:16])
         (length,) = struct.unpack_from("<I", data, offset + 20)
         found.append(Record(id_, offset, section, length - DATA_OFFSET))

@@ -59,7 +59,7 @@ class Machine:
             "-chardev", f"socket,id=control,path={control}", "-serial", "chardev:control",
             "-kernel", str(hardware.kernel / "vmlinuz"),
             "-initrd", str(hardware.initramfs),
-            "-append", f"console=ttyS0 {hardware.command_line}",
+            "-append", f"console=ttyS0 kunit.enable=0 {hardware.command_line}",
             *hardware.devices,
         ]  # fmt: skip
 
@@ -133,7 +133,9 @@ class Machine:
 
     def load_crash_kernel(self, command_line: str) -> None:
         files = "/crash/kernel --initrd=/crash/initrd"
-        self.run(f"kexec -p -s {files} --command-line='console=ttyS0 {command_line}'")
+        self.run(
+            f"kexec -p -s {files} --command-line='console=ttyS0 kunit.enable=0 {command_line}'"
+        )
 
     def crash(self) -> None:
         self.post("echo c >/proc/sysrq-trigger")
