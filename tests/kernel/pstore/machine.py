@@ -132,7 +132,7 @@ class Machine:
         return text
 
     def load_crash_kernel(self, command_line: str) -> None:
-        files = "/crash/kernel --initrd=/crash/initrd"
+        options = f"console=ttyS0 kunit.enable=0 {command_line}"
         self.run(
             f"kexec -p -s {files} --command-line='console=ttyS0 kunit.enable=0 {command_line}'"
         )
