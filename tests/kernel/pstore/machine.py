@@ -133,9 +133,7 @@ class Machine:
 
     def load_crash_kernel(self, command_line: str) -> None:
         options = f"console=ttyS0 kunit.enable=0 {command_line}"
-        self.run(
-            f"kexec -p -s {files} --command-line='console=ttyS0 kunit.enable=0 {command_line}'"
-        )
+        self.run(f"kexec -p -s /crash/kernel --initrd=/crash/initrd --command-line='{options}'")
 
     def crash(self) -> None:
         self.post("echo c >/proc/sysrq-trigger")
