@@ -87,7 +87,7 @@ def test_crashes_stay_within_the_limit(patched: Hardware, tmp_path: Path, token:
     counts = []
     with _guest(patched, tmp_path, "quiet") as machine:
         for crash in range(CRASHES):
-            _crash(machine, "quiet")
+            _crash(machine, "quiet printk.devkmsg=on")
             machine.run(f"echo '<14>crash-{crash}-{token}' >/dev/kmsg")
             machine.run(
                 "i=0; while [ $i -lt 1500 ]; do i=$((i + 1)); "

@@ -112,7 +112,7 @@ def test_many_crashes_stay_within_the_limit(patched: Hardware, tmp_path: Path, t
     counts = []
     with _guest(patched, tmp_path, command_line="quiet") as machine:
         for crash in range(CRASHES):
-            _crash(machine, "quiet")
+            _crash(machine, "quiet printk.devkmsg=on")
             machine.run(f"echo '<14>crash-{crash}-{token}' >/dev/kmsg")
             if crash % 2:
                 machine.run(
