@@ -143,7 +143,7 @@ class Machine:
 
     def records(self) -> dict[str, str]:
         """What pstore has, by name."""
-        self.run("grep -q " /pstore " /proc/mounts || mount -t pstore pstore /pstore")
+        self.run("grep -q ' /pstore ' /proc/mounts || mount -t pstore pstore /pstore")
         names = self.run("ls /pstore").split()
         return {name: self.run(f"cat /pstore/{name}") for name in names}
 

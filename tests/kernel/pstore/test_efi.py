@@ -17,7 +17,7 @@ CRASH_GUID = "cfc8fc79-be2e-4ddc-97f0-9f98bfe298a0"
 LOAD = (
     "[ -e /modules/efi-pstore.ko ] && ! [ -e /sys/module/efi_pstore ] "
     "&& insmod /modules/efi-pstore.ko; "
-    "mkdir -p /efivars; grep -q " /efivars " /proc/mounts || mount -t efivarfs efivarfs /efivars"
+    "mkdir -p /efivars; grep -q ' /efivars ' /proc/mounts || mount -t efivarfs efivarfs /efivars"
 )
 
 
