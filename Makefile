@@ -4,7 +4,7 @@ PYTHON = .venv/bin/python
 # Where the distribution's Python looks for packages.
 SITE = $(PREFIX)/lib/python3/dist-packages
 
-.PHONY: help deps demo check bench lint install
+.PHONY: help deps demo check bench lint kernel kernel-check install
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -15,14 +15,23 @@ deps: ## install what demo and check need
 demo: deps ## a kernel (KERNEL=stock or patched) panics in QEMU, its dump is saved and restored
 	@KERNEL=$(KERNEL) $(PYTHON) -m tests.demo
 
-check: deps ## every test
-	@$(PYTHON) -m pytest --numprocesses=2 --dist=loadfile
+check: deps ## every test but those of kernel-check
+	@$(PYTHON) -m pytest --numprocesses=2 --dist=loadfile --ignore=tests/kernel/pstore
 
 bench: deps ## what is measured and not asserted
 	@$(PYTHON) -m tests.bench
 
 lint: deps ## the tests that read the code only
 	@$(PYTHON) -m pytest tests/test_lint.py
+
+kernel: deps ## build the kernel with both series; prints its directory
+	@tools/deps kernel
+	@$(PYTHON) -m kernel build
+
+kernel-check: deps ## each commit of the series: applies, checkpatch, builds; KUnit; boots
+	@tools/deps kernel
+	@$(PYTHON) -m kernel check
+	@$(PYTHON) -m pytest tests/kernel
 
 install: ## install into DESTDIR
 	install -d $(DESTDIR)$(SITE)/tinykdump $(DESTDIR)/etc/default/tinykdump.d

@@ -12,19 +12,20 @@ from tests import fakehost, keyring
 from tests.fakehost import FakeHost
 from tests.keyring import Keyring
 
-# What no test on a machine like this one can show: what, why, and whether that holds here.
+# What is not shown by the tests that ran: what, why, and whether that holds here.
 NOT_HERE = (
     ("Fedora: dnf in tools/deps, and the service under SELinux",
      "this machine's packages come from apt", shutil.which("dnf") is None),
     ("guests of other architectures", "crash kernels are built for the machine's own",
      platform.machine() == "x86_64"),
+    ("the kernel series", "they are built and booted by make kernel-check", True),
     ("real USB controllers and sticks", "they are QEMU's device models here", True),
 )  # fmt: skip
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Name what was not run, so that nobody takes the last line for more than it says."""
-    terminalreporter.section("can not run here")
+    terminalreporter.section("not run here")
     for what, why, holds in NOT_HERE:
         if holds:
             terminalreporter.write_line(f"{what}: {why}")

@@ -1,11 +1,13 @@
-"""Kernels come from TINYKDUMP_TEST_KERNEL (with the series) and TINYKDUMP_TEST_KERNEL_STOCK.
+"""Kernels are built by kernel/, with the series and without, unless the environment names them.
 
-Each is a directory as "python3 -m kernel build" makes it: vmlinuz, and lib/modules.
+TINYKDUMP_TEST_KERNEL and TINYKDUMP_TEST_KERNEL_STOCK are directories as "python3 -m kernel build"
+makes them: vmlinuz, and lib/modules.
 """
 
 import os
 import secrets
-import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,13 +15,17 @@ import pytest
 from tests.kernel.pstore import image
 from tests.kernel.pstore.machine import Hardware, Machine
 
+REPOSITORY = Path(__file__).parents[3]
 
-def _kernel(variable: str) -> Path:
+
+def _kernel(variable: str, *options: str) -> Path:
     value = os.environ.get(variable)
     if not value:
-        pytest.skip(f"{variable} names no kernel")
-    if not shutil.which("qemu-system-x86_64"):
-        pytest.skip("qemu-system-x86_64 is not installed")
+        command = [sys.executable, "-m", "kernel", "build", *options]
+        done = subprocess.run(
+            command, check=True, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True
+        )
+        value = done.stdout.splitlines()[-1]
     return Path(value)
 
 
@@ -36,7 +42,9 @@ def patched(tmp_path_factory: pytest.TempPathFactory) -> Hardware:
 
 @pytest.fixture(scope="session")
 def stock(tmp_path_factory: pytest.TempPathFactory) -> Hardware:
-    return _hardware(_kernel("TINYKDUMP_TEST_KERNEL_STOCK"), tmp_path_factory.mktemp("stock"))
+    return _hardware(
+        _kernel("TINYKDUMP_TEST_KERNEL_STOCK", "--stock"), tmp_path_factory.mktemp("stock")
+    )
 
 
 @pytest.fixture
