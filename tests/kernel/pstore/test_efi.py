@@ -24,7 +24,7 @@ LOAD = (
 def _guest(hardware: Hardware, directory: Path, command_line: str = "") -> Machine:
     variables = directory / "variables.fd"
     if not (FIRMWARE / "OVMF_VARS_4M.fd").exists():
-        pytest.skip("ovmf is not installed")
+        pytest.fail("ovmf is not installed (run: make deps)", pytrace=False)
     if not variables.exists():
         shutil.copy(FIRMWARE / "OVMF_VARS_4M.fd", variables)
     firmware = (
