@@ -16,7 +16,7 @@ demo: deps ## a kernel (KERNEL=stock or patched) panics in QEMU, its dump is sav
 	@KERNEL=$(KERNEL) $(PYTHON) -m tests.demo
 
 check: deps ## every test but those of kernel-check
-	@$(PYTHON) -m pytest --numprocesses=2 --dist=loadfile --ignore=tests/kernel/pstore
+	@$(PYTHON) -m pytest --numprocesses=2 --dist=loadfile --ignore=tests/kernel/pstore --ignore=tests/kernel/service
 
 bench: deps ## what is measured and not asserted
 	@$(PYTHON) -m tests.bench
