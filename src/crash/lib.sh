@@ -197,10 +197,9 @@ encrypt() {
 # to the stick: what the stick gives back later is compared with what was meant.
 write_parts() {
 	part=0
-	while :; do
+	while [ ! -e "$TMP/failed" ]; do
 		file=$(printf '%s.%03d' "$1" "$part")
-		sum=$(dd bs=65536 iflag=fullblock ${PART_BLOCKS:+"count=$PART_BLOCKS"} 2>/dev/null |
-			{ tee "$DUMP/$file" || echo "writing $file" >>"$TMP/failed"; } | sha256sum)
+		sum=$(write_part "$DUMP/$file")
 		if [ ! -s "$DUMP/$file" ]; then
 			rm -f "$DUMP/$file"
 			[ "$part" -gt 0 ] || echo "$1 is empty" >>"$TMP/failed"
@@ -210,6 +209,22 @@ write_parts() {
 		part=$((part + 1))
 		[ -n "$PART_BLOCKS" ] || return 0
 	done
+}
+
+# Write to the file $1 and print the sum. The last dd alone touches the stick, and it ends at
+# the first error: tee would go on, and a full FAT is searched through for each write.
+write_part() {
+	{
+		{
+			dd bs=65536 iflag=fullblock ${PART_BLOCKS:+"count=$PART_BLOCKS"} 2>/dev/null |
+				tee /proc/self/fd/3 | sha256sum >&4
+		} 3>&1 | dd bs=65536 iflag=fullblock of="$1" 2>"$TMP/dd" || give_up "${1##*/}"
+	} 4>&1
+}
+
+give_up() {
+	echo "writing $1: $(sed -n 1p "$TMP/dd")" >>"$TMP/failed"
+	killall -q makedumpfile
 }
 
 show_progress() {
