@@ -23,7 +23,7 @@ def shell_scripts() -> list[Path]:
     return [
         path
         for path in tracked()
-        if (start := path.open("rb").read(200)).startswith(SHELLS)
+        if (start := path.open("rb").read(200)).startswith((*SHELLS, b"# shellcheck shell="))
         or b"\n# shellcheck shell=" in start
     ]
 

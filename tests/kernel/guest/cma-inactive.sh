@@ -1,4 +1,6 @@
+# shellcheck shell=sh
 # crashkernel=,cma in an area that crosses the border of ZONE_MOVABLE.
+# shellcheck source=tests/kernel/guest/lib.sh
 . /guest/lib.sh
 
 no_range()

@@ -1,8 +1,10 @@
+# shellcheck shell=sh
 # crashkernel=,cma in more than one range: all areas are in sysfs.
+# shellcheck source=tests/kernel/guest/lib.sh
 . /guest/lib.sh
 
 ktap_print_header
 ktap_set_plan 2
 ktap_test_result "two_ranges" test "$(wc -l < $KEXEC/crash_cma_ranges)" -ge 2
-ktap_test_result "two_directories" test "$(ls /sys/kernel/mm/cma 2>/dev/null | grep -c crashkernel)" -ge 2
+ktap_test_result "two_directories" test "$(find /sys/kernel/mm/cma -maxdepth 1 -name "*crashkernel*" | wc -l)" -ge 2
 ktap_finished

@@ -1,4 +1,6 @@
+# shellcheck shell=sh
 # A region that has grown twice holds a crash kernel that boots.
+# shellcheck source=tests/kernel/guest/lib.sh
 . /guest/lib.sh
 
 set_mib 64 && set_mib 112 || exit 1

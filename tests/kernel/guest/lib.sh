@@ -1,6 +1,7 @@
 # What the scripts of the guests share.
 # shellcheck shell=sh
 
+# shellcheck source=/dev/null # of the kernel
 . /selftests/kselftest/ktap_helpers.sh
 
 KEXEC=/sys/kernel/kexec

@@ -1,4 +1,6 @@
+# shellcheck shell=sh
 # What happens when growing does not work out: the old region stays.
+# shellcheck source=tests/kernel/guest/lib.sh
 . /guest/lib.sh
 
 AREA=/sys/kernel/debug/cma/crash_dynamic
@@ -34,7 +36,7 @@ had_back_after_replacing()
 # With memory full, growing takes long enough to get in its way.
 fill()
 {
-	share=$(($(meminfo MemAvailable) / 1024 * 60 / 100))
+	share=$(($(meminfo MemAvailable) * 60 / 100 / 1024))
 	dd if=/dev/zero of=/tmp/ballast bs=1M count=$share 2>/dev/null
 	cp /tmp/ballast /tmp/again 2>/dev/null
 }

@@ -1,4 +1,6 @@
+# shellcheck shell=sh
 # With a crash kernel loaded nothing changes, however it was loaded.
+# shellcheck source=tests/kernel/guest/lib.sh
 . /guest/lib.sh
 
 all_refused()

@@ -1,9 +1,11 @@
+# shellcheck shell=sh
 # Growing while memory is full of pages that have to be moved out of the way:
 # files in tmpfs, which cannot be dropped, and processes that come and go.
+# shellcheck source=tests/kernel/guest/lib.sh
 . /guest/lib.sh
 
 rounds=$(sed -n 's/.*\<rounds=\([0-9]*\).*/\1/p' /proc/cmdline)
-share=$(($(meminfo MemAvailable) / 1024 * 45 / 100))
+share=$(($(meminfo MemAvailable) * 45 / 100 / 1024))
 dd if=/dev/zero of=/tmp/ballast bs=1M count=$share 2>/dev/null
 
 churn()

@@ -1,5 +1,7 @@
+# shellcheck shell=sh
 # Writers, readers and loaders at once: whatever each of them gets, the region
 # is whole afterwards and all of it can be given back.
+# shellcheck source=tests/kernel/guest/lib.sh
 . /guest/lib.sh
 
 end=$(($(date +%s) + $(sed -n 's/.*\<seconds=\([0-9]*\).*/\1/p' /proc/cmdline)))
@@ -35,6 +37,7 @@ wait
 
 region_is_whole()
 {
+	# shellcheck disable=SC2046 # two numbers
 	set -- $(region | tr - ' ')
 	[ -z "$1" ] && { size_is 0; return; }
 	[ $((0x$2 + 1 - 0x$1)) = "$(cat $KEXEC/crash_size)" ]

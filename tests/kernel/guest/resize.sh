@@ -1,4 +1,6 @@
+# shellcheck shell=sh
 # No parameter, or one for the area: nothing is taken, and everything can be.
+# shellcheck source=tests/kernel/guest/lib.sh
 . /guest/lib.sh
 
 figure MemTotal "$(meminfo MemTotal)"

@@ -1,4 +1,6 @@
+# shellcheck shell=sh
 # A reservation made at boot is what it was without the series.
+# shellcheck source=tests/kernel/guest/lib.sh
 . /guest/lib.sh
 
 ktap_print_header
