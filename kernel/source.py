@@ -59,7 +59,11 @@ def _describe(archive: Path) -> Source:
 
 def _download(url: str, target: Path) -> None:
     partial = target.with_suffix(".partial")
-    with urllib.request.urlopen(url, timeout=PROBE_SECONDS) as reply, partial.open("wb") as stream:  # noqa: S310
+    # Addresses begin with KERNEL_ORG, so urllib's other schemes can not be reached.
+    with (
+        urllib.request.urlopen(url, timeout=PROBE_SECONDS) as reply,  # noqa: S310
+        partial.open("wb") as stream,
+    ):
         shutil.copyfileobj(reply, stream)
     partial.rename(target)
 
@@ -67,6 +71,7 @@ def _download(url: str, target: Path) -> None:
 def _from_kernel_org(series: str, directory: Path) -> Path | None:
     base = f"{KERNEL_ORG}/v{series.split('.', maxsplit=1)[0]}.x"
     try:
+        # See _download() for why this is no way to a local file.
         with urllib.request.urlopen(f"{base}/sha256sums.asc", timeout=PROBE_SECONDS) as reply:  # noqa: S310
             sums = dict(
                 reversed(line.split())
