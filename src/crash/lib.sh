@@ -12,6 +12,7 @@ SYS=${SYS:-/sys}
 DEV=${DEV:-/dev}
 STICK=${STICK:-/mnt}         # where the stick is mounted
 TMP=${TMP:-/run/tinykdump}   # in memory
+CHUNK=${CHUNK:-128}          # blocks of 64 KiB that are written at a time
 DUMP=                        # the directory on the stick, once it is there
 OUTCOME=failed
 
@@ -123,13 +124,13 @@ wait_for_stick() {
 	stage "found the stick: $DEVICE"
 }
 
-# Sets PART_BLOCKS, the size in blocks of 64 KiB at which a file is continued in the next:
-# FAT ends at 4 GiB less one byte, the others at more than a machine's memory.
+# Sets PART_CHUNKS, the size at which a file is continued in the next: FAT ends at 4 GiB less
+# one byte, the others at more than a machine's memory.
 mount_stick() {
 	for type in $FILESYSTEMS; do
-		options=nosuid,nodev,noexec,noatime PART_BLOCKS=
+		options=nosuid,nodev,noexec,noatime PART_CHUNKS=
 		if [ "$type" = vfat ]; then
-			options=$options,codepage=437,iocharset=ascii PART_BLOCKS=65535
+			options=$options,codepage=437,iocharset=ascii PART_CHUNKS=511
 		fi
 		mount -t "$type" -o "$options" "$DEVICE" "$STICK" 2>"$TMP/mount" && return
 		say "not mounted as $type: $(cat "$TMP/mount")"
@@ -193,13 +194,12 @@ encrypt() {
 		--recipient-file /etc/tinykdump.key --encrypt
 }
 
-# Standard input to $1.000, $1.001, ... of at most PART_BLOCKS blocks, each summed on its way
-# to the stick: what the stick gives back later is compared with what was meant.
+# Standard input to $1.000, $1.001, ... of at most PART_CHUNKS chunks each, with their sums.
 write_parts() {
 	part=0
 	while [ ! -e "$TMP/failed" ]; do
 		file=$(printf '%s.%03d' "$1" "$part")
-		sum=$(write_part "$DUMP/$file")
+		sum=$(write_part "$DUMP/$file" | sha256sum)
 		if [ ! -s "$DUMP/$file" ]; then
 			rm -f "$DUMP/$file"
 			[ "$part" -gt 0 ] || echo "$1 is empty" >>"$TMP/failed"
@@ -207,24 +207,27 @@ write_parts() {
 		fi
 		echo "${sum%% *}  $file" >>"$DUMP/SHA256SUMS"
 		part=$((part + 1))
-		[ -n "$PART_BLOCKS" ] || return 0
 	done
 }
 
-# Write to the file $1 and print the sum. The last dd alone touches the stick, and it ends at
-# the first error: tee would go on, and a full FAT is searched through for each write.
+# Standard input to the file $1 until it ends or the part is full, and from there, while it is
+# still in memory, to standard output to be summed. The first error of the stick is the end:
+# nobody reads the input then, and whatever produces it ends by SIGPIPE. (tee would go on, and
+# a full FAT is searched through for each write.)
 write_part() {
-	{
-		{
-			dd bs=65536 iflag=fullblock ${PART_BLOCKS:+"count=$PART_BLOCKS"} 2>/dev/null |
-				tee /proc/self/fd/3 | sha256sum >&4
-		} 3>&1 | dd bs=65536 iflag=fullblock of="$1" 2>"$TMP/dd" || give_up "${1##*/}"
-	} 4>&1
-}
-
-give_up() {
-	echo "writing $1: $(sed -n 1p "$TMP/dd")" >>"$TMP/failed"
-	killall -q makedumpfile
+	chunk=0
+	while [ "$chunk" != "$PART_CHUNKS" ]; do
+		start=$((chunk * CHUNK))
+		if ! dd bs=65536 count="$CHUNK" iflag=fullblock of="$1" seek="$start" conv=notrunc \
+			2>"$TMP/dd"; then
+			echo "writing ${1##*/}: $(sed -n 1p "$TMP/dd")" >>"$TMP/failed"
+			return
+		fi
+		dd bs=65536 if="$1" skip="$start" 2>"$TMP/sum"
+		chunk=$((chunk + 1))
+		# "128+0 records in": there may be more.
+		[ "$(sed -n 1p "$TMP/dd")" = "$CHUNK+0 records in" ] || return
+	done
 }
 
 show_progress() {

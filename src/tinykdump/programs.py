@@ -23,10 +23,9 @@ _MERGED = PATH[:-1]
 
 # The commands of src/crash; those of busybox that stand for a program of their own.
 APPLETS = (
-    "cat", "cut", "date", "dd", "dmesg", "du", "env", "findfs", "halt", "insmod", "killall",
-    "mkdir",
+    "cat", "cut", "date", "dd", "dmesg", "du", "env", "findfs", "halt", "insmod", "mkdir",
     "mount", "mv", "poweroff", "printf", "readlink", "reboot", "rm", "sed", "sh", "sha256sum",
-    "sleep", "sync", "tail", "tee", "timeout", "tr", "umount", "uname", "watchdog",
+    "sleep", "sync", "tail", "timeout", "tr", "umount", "uname", "watchdog",
 )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from tests.keyring import Keyring
 
 LIB = Path(__file__).parents[2] / "src/crash/lib.sh"
 MACHINE = "0123456789ab"
-BLOCK = 65536  # bytes, the unit of PART_BLOCKS
+BLOCK = 65536  # bytes, the unit of CHUNK
 
 # What /etc/tinykdump.conf says, and then what must not happen to the machine that tests: the
 # shell takes functions before applets and programs. Of sleep only show_progress is left out,
@@ -30,7 +30,7 @@ halt() {{ say "ACTION halt $*"; }}
 umount() {{ say "UMOUNT $*"; }}
 sync() {{ :; }}
 sleep() {{ [ "$1" != 10 ] && busybox sleep "$1"; }}
-DUMP={top}/stick/dump.partial PART_BLOCKS=
+DUMP={top}/stick/dump.partial PART_CHUNKS=
 """
 
 
@@ -102,18 +102,21 @@ def read_only_stick(crash: Crash) -> Iterator[Crash]:
 
 
 @pytest.mark.parametrize(
-    ("size", "blocks", "parts"),
+    ("size", "chunk", "chunks", "parts"),
     [
-        (1, "2", [1]),
-        (2 * BLOCK, "2", [2 * BLOCK]),
-        (2 * BLOCK + 1, "2", [2 * BLOCK, 1]),
-        (5 * BLOCK, "2", [2 * BLOCK, 2 * BLOCK, BLOCK]),
-        (5 * BLOCK + 7, "", [5 * BLOCK + 7]),
+        (1, 1, "2", [1]),
+        (2 * BLOCK, 1, "2", [2 * BLOCK]),
+        (2 * BLOCK + 1, 1, "2", [2 * BLOCK, 1]),
+        (5 * BLOCK, 1, "2", [2 * BLOCK, 2 * BLOCK, BLOCK]),
+        (5 * BLOCK + 7, 1, "", [5 * BLOCK + 7]),
+        (5 * BLOCK + 7, 2, "1", [2 * BLOCK, 2 * BLOCK, BLOCK + 7]),
+        (4 * BLOCK, 2, "", [4 * BLOCK]),
     ],
 )
-def test_parts(crash: Crash, size: int, blocks: str, parts: list[int]) -> None:
+def test_parts(crash: Crash, size: int, chunk: int, chunks: str, parts: list[int]) -> None:
     data = bytes(number % 251 for number in range(size))
-    assert crash.run(f"PART_BLOCKS={blocks}; write_parts x || :", data) == (0, "")
+    script = f"CHUNK={chunk} PART_CHUNKS={chunks}; write_parts x || :"
+    assert crash.run(script, data) == (0, "")
     files = sorted(crash.dump.glob("x.*"))
     assert [path.name for path in files] == [f"x.{number:03d}" for number in range(len(parts))]
     assert [path.stat().st_size for path in files] == parts
