@@ -22,6 +22,7 @@ from tests.vm.vm import VM
 
 REPOSITORY = Path(__file__).parents[2]
 CONFIGURATION = "/etc/default/tinykdump"
+DROP_IN = "/etc/default/tinykdump.d/test.conf"
 KEY = "/etc/tinykdump-test.key"
 
 # What the crash side says at the start and at the end of each stage (src/crash/lib.sh).
@@ -86,7 +87,7 @@ def _make_key(home: Path) -> None:
 
 
 def install(vm: VM, *, configuration: str = "", keys: KeyPair | None = None) -> None:
-    """Install this checkout in the guest, and configure it to encrypt to ``keys``."""
+    """Install this checkout in the guest, to encrypt to ``keys``, with that drop-in."""
     vm.put(archive(), "/run/tinykdump-test.tar")
     vm.run(["tar", "--no-overwrite-dir", "-xf", "/run/tinykdump-test.tar", "-C", "/"])
     # The kernel's package has run depmod, which takes more than a minute in an emulated guest.
@@ -94,9 +95,9 @@ def install(vm: VM, *, configuration: str = "", keys: KeyPair | None = None) -> 
              "ln -sf /dev/null /etc/kernel/install.d/50-depmod.install")  # fmt: skip
     if keys:
         vm.put(keys.public, KEY)
-        configuration = f"[dump]\nkey = {KEY}\n{configuration}"
+        vm.put(f"[dump]\nkey = {KEY}\n".encode(), CONFIGURATION)
     if configuration:
-        vm.put(configuration.encode(), CONFIGURATION)
+        vm.put(configuration.encode(), DROP_IN)
 
 
 def kernel_install(vm: VM, verb: str, kver: str) -> Result:

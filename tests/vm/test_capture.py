@@ -16,7 +16,6 @@ from tests.vm.vm import VM
 
 MEMORY_MIB = 1024
 CRASH_SECONDS = 400.0
-DROP_IN = "/etc/default/tinykdump.d/test.conf"
 
 # What the stick's controller, protocol and file system take, and nothing else.
 NEEDED_MODULES = [
@@ -71,7 +70,7 @@ def vm(machine: Machine, armed: Path, tmp_path: Path) -> Iterator[VM]:
 
 def reconfigure(vm: VM, text: str) -> None:
     """Arm the machine again with that drop-in."""
-    vm.put(text.encode(), DROP_IN)
+    vm.put(text.encode(), service.DROP_IN)
     vm.run(["tinykdump", "--load"], timeout=300)
 
 
@@ -188,7 +187,7 @@ def test_somebody_elses_crash_kernel_is_left_alone(vm: VM, root: Root) -> None:
     assert status.status == 1
     assert "another crash kernel is loaded" in status.text
 
-    vm.put(b"[crashkernel]\ntakeover = yes\n", DROP_IN)
+    vm.put(b"[crashkernel]\ntakeover = yes\n", service.DROP_IN)
     vm.run(["tinykdump", "-l"])
     assert vm.run(["tinykdump", "status"]).status == 0
 

@@ -90,6 +90,7 @@ def test_without_a_stick_the_log_is_there_after_the_reboot(
         if backend == "ramoops":
             vm.run(["modprobe", "ramoops"])
         armed(vm, kernel, f"[dump]\nwait = 5\ntarget = LABEL={token}\n")
+        vm.run(["sync"])  # what was installed is to be there after the reboot
         service.crash(vm, service.mark())
         vm.wait_for_reboot(CRASH_SECONDS)
         vm.wait_for_agent(300)
