@@ -12,13 +12,15 @@ help: ## list these targets
 deps: ## install what demo and check need
 	@tools/deps
 
-demo: deps ## a kernel (KERNEL=stock or patched) panics in QEMU, its dump is saved and restored
+demo: deps ## a kernel panics in QEMU, its dump is saved and restored (KERNEL=stock: one without the series)
+	@[ "$(KERNEL)" = stock ] || tools/deps kernel
 	@KERNEL=$(KERNEL) $(PYTHON) -m tests.demo
 
 check: deps ## every test but those of kernel-check
 	@$(PYTHON) -m pytest --numprocesses=2 --dist=loadfile --ignore=tests/kernel/pstore --ignore=tests/kernel/service
 
 bench: deps ## what is measured and not asserted
+	@tools/deps kernel
 	@$(PYTHON) -m tests.bench
 
 lint: deps ## the tests that read the code only

@@ -7,10 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests import fakehost, keyring
 from tests.fakehost import FakeHost
 from tests.keyring import Keyring
+
+# A busy machine makes a test slow, not wrong.
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")
 
 # What is not shown by the tests that ran: what, why, and whether that holds here.
 NOT_HERE = (

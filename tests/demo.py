@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The main job, end to end, on a real kernel: `make demo`, `make demo KERNEL=patched`.
+"""The main job, end to end, on a real kernel: `make demo`, `make demo KERNEL=stock`.
 
 A Debian system boots in QEMU with a USB stick, kernel-install has the crash image built and
 loaded, a process with a random name brings the kernel down, and the dump that is then on the
 stick is restored here. The exit status is 0 only when that process is in the restored dump.
-The stock kernel gets a crashkernel= that is made smaller; the one that kernel/ builds gets none.
+The kernel that kernel/ builds gets no crashkernel=; a stock one gets one that is made smaller.
 """
 
 import json
@@ -97,7 +97,7 @@ def main() -> int:
 
 def choose(report: Report, root: rootfs.Root, drive: Stick) -> Machine:
     """The machine with the kernel that $KERNEL names: stock, or patched."""
-    match os.environ.get("KERNEL") or "stock":
+    match os.environ.get("KERNEL") or "patched":
         case "stock":
             report.kernel = root.kver
             return root.machine(

@@ -30,10 +30,11 @@ def module(tags: Iterable[tuple[str, str]]) -> bytes:
     names = b"\0.modinfo\0.shstrtab\0"
     body = text + names
 
-    def section(name: int, kind: int, offset: int, size: int) -> bytes:
-        return struct.pack("<IIQQQQIIQQ", name, kind, 0, 0, offset, size, 0, 0, 1, 0)
+    def section(name: int, kind: int, flags: int, offset: int, size: int) -> bytes:
+        return struct.pack("<IIQQQQIIQQ", name, kind, flags, 0, offset, size, 0, 0, 1, 0)
 
-    table = bytes(64) + section(1, 1, 64, len(text)) + section(10, 3, 64 + len(text), len(names))
+    contents = section(1, 1, 2, 64, len(text))  # SHF_ALLOC, as all that is kept in memory
+    table = bytes(64) + contents + section(10, 3, 0, 64 + len(text), len(names))
     return _header(1, sections_at=64 + len(body), sections=3) + body + table
 
 
@@ -45,7 +46,7 @@ def compress(data: bytes, suffix: str) -> bytes:
         case ".ko.xz":
             return lzma.compress(data, check=lzma.CHECK_CRC32)
         case ".ko.gz":
-            return gzip.compress(data)
+            return gzip.compress(data, mtime=0)
         case ".ko.zst":
             return subprocess.run(["zstd", "-qc"], input=data, capture_output=True,
                                   check=True).stdout  # fmt: skip

@@ -115,6 +115,7 @@ def build(host: Host, config: Config, planned: Draft) -> Manifest:
         margin=config.margin,
         packed=len(packed),
         unpacked=image.unpacked_size(planned.entries),
+        drivers=sum(module.info.size for module in planned.modules),
     )
     pack.publish(
         {

@@ -38,10 +38,14 @@ def ours(host: Host) -> Loaded | None:
 
 def need_of(host: Host, image: Manifest) -> Need:
     """The memory that a built image needs. Raises TinykdumpError for a damaged kernel."""
-    init_size = memory.init_size(host.read(image.kernel), image.kernel)
-    return memory.need(
-        kernel=init_size, packed=image.packed, unpacked=image.unpacked, margin=image.margin
+    parts = memory.Parts(
+        kernel=memory.init_size(host.read(image.kernel), image.kernel),
+        packed=image.packed,
+        unpacked=image.unpacked,
+        drivers=image.drivers,
+        memory=memory.total(host.text("/proc/meminfo") or ""),
     )
+    return memory.need(parts, image.margin)
 
 
 def load(host: Host, image: Manifest, *, takeover: bool) -> reserve.Reservation:

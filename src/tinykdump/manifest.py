@@ -35,6 +35,7 @@ class Manifest:
     margin: int  # percent
     packed: int  # bytes
     unpacked: int  # bytes, in whole pages
+    drivers: int  # bytes that its modules take once they are loaded
 
     def to_json(self) -> str:
         """The text of manifest.json."""

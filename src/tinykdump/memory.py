@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """How much memory a crash kernel needs. Values in, values out; no I/O here.
 
-What fills the reservation over time: the kernel, then the packed and the unpacked image
-side by side while the kernel unpacks, then the unpacked image with makedumpfile, gpg and
-the page cache of the stick. The two peaks do not coincide, so the larger one counts.
+What fills the reservation over time: the kernel and its map of the memory that it has, then the
+packed and the unpacked image side by side while the kernel unpacks, then the unpacked image with
+drivers, makedumpfile, gpg and the page cache of the stick. The two peaks do not coincide, so the
+larger one counts.
 """
 
+import re
 import struct
 from dataclasses import dataclass
 
@@ -13,11 +15,21 @@ from tinykdump.errors import TinykdumpError
 
 MIB = 1 << 20
 
-# What is left of the smallest reservation that captures (make bench: 84 MiB on
-# Debian 6.12 with 1 GiB) when the other rows are taken away, split by what fails first when
-# there is less.
-KERNEL_AT_RUN_TIME = 12 * MIB
-CAPTURE = 8 * MIB
+# What make bench leaves for these when all that can be computed is taken away from the smallest
+# reservation that captures: per-CPU areas, page tables, slabs and buffers of drivers; and
+# makedumpfile, gpg and the pages that wait to be written to the stick.
+KERNEL_DATA = 6 * MIB
+CAPTURE = 4 * MIB
+
+# x86-64 has a map of 2 MiB for each section of 128 MiB that has any usable memory
+# (SECTION_SIZE_BITS, and 64 bytes of struct page for each page of 4 KiB).
+_SECTION = 128 * MIB
+_MAP_OF_SECTION = 2 * MIB
+
+# makedumpfile has two bits for each page of 4 KiB of the crashed kernel, and takes several
+# rounds where that is more than it can have (makedumpfile(8), --cyclic-buffer).
+_BYTES_PER_BITMAP_BYTE = 4 * 4096
+_BITMAP_LIMIT = 8 * MIB
 
 # A reservation is made of whole blocks of this size.
 ALIGNMENT = 2 * MIB
@@ -84,16 +96,42 @@ def init_size(header: bytes, name: str) -> int:
     return int(size)
 
 
-def need(*, kernel: int, packed: int, unpacked: int, margin: int) -> Need:
-    """The need of a kernel with that init_size and an image of those sizes (all in bytes).
+def total(meminfo: str) -> int:
+    """Bytes of memory that /proc/meminfo (proc_meminfo(5)) tells of; 0 when it does not."""
+    found = re.search(r"^MemTotal: *([0-9]+) kB$", meminfo, re.MULTILINE)
+    return int(found[1]) << 10 if found else 0
 
-    ``margin`` is percent of the sum.
-    """
-    rows = (
-        Row("kernel image", kernel),
-        Row("kernel at run time", KERNEL_AT_RUN_TIME),
-        Row("unpacked image", unpacked),
-        Row("packed image while unpacking, or dump buffers", max(packed, CAPTURE)),
-    )
+
+@dataclass(frozen=True)
+class Parts:
+    """What the need follows from, all in bytes."""
+
+    kernel: int  # init_size of the kernel image
+    packed: int  # the image
+    unpacked: int
+    drivers: int  # its modules, once they are loaded
+    memory: int  # of the machine that crashes
+
+
+def need(parts: Parts, margin: int) -> Need:
+    """The need of a crash kernel; ``margin`` is percent of the sum."""
+    bitmaps = min(parts.memory // _BYTES_PER_BITMAP_BYTE, _BITMAP_LIMIT)
+    fixed = (
+        Row("kernel image", parts.kernel),
+        Row("data of the kernel", KERNEL_DATA),
+        Row("unpacked image", parts.unpacked),
+        Row("drivers and dumping, or packed image",
+            max(parts.packed, parts.drivers + CAPTURE + bitmaps)),
+    )  # fmt: skip
+    rows = (*fixed, Row("memory map", _memory_map(sum(row.bytes for row in fixed))))
     extra = sum(row.bytes for row in rows) * margin // 100
     return Need(rows, Row(f"margin of {margin} %", extra))
+
+
+def _memory_map(size: int) -> int:
+    """Bytes for the map of a region of that size, wherever it begins, and of the first section.
+
+    The first 640 KiB of memory are handed to each crash kernel as well.
+    """
+    sections = 2 + size // _SECTION
+    return (1 + sections) * _MAP_OF_SECTION

@@ -5,9 +5,10 @@ The .modinfo section is a list of NUL-terminated ``tag=value`` texts, written by
 of include/linux/moduleinfo.h and include/linux/module.h in the kernel.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 
+from elftools.elf.constants import SH_FLAGS
 from elftools.elf.elffile import ELFFile
 
 from tinykdump.elf import BROKEN
@@ -26,6 +27,7 @@ class ModInfo:
     softdep_post: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
     firmware: tuple[str, ...] = ()
+    size: int = 0  # bytes that its sections take in the kernel
 
     @property
     def kernel(self) -> str:
@@ -51,11 +53,13 @@ def parse_module(data: bytes, name: str) -> ModInfo:
         table_end = elf["e_shoff"] + elf["e_shnum"] * elf["e_shentsize"]
         section = elf.get_section_by_name(".modinfo") if table_end <= len(data) else None
         text = section.data() if section else b""
+        headers = [each.header for each in elf.iter_sections()] if text else []
     except BROKEN:
         raise broken from None
     if not text:
         raise broken
-    return parse_modinfo(text)
+    kept = [header for header in headers if header["sh_flags"] & SH_FLAGS.SHF_ALLOC]
+    return replace(parse_modinfo(text), size=sum(header["sh_size"] for header in kept))
 
 
 def parse_modinfo(text: bytes) -> ModInfo:

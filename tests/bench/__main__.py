@@ -1,22 +1,53 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Everything that is measured and not asserted: `make bench`."""
+"""Everything that is measured and not asserted: `make bench`.
 
+Figures are printed as soon as they are known, and kept in build/bench.
+"""
+
+import argparse
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-from tests.bench import cpu, floor
+from tests.bench import cpu, sizing
 from tests.vm import rootfs
+
+OUTPUT = Path(__file__).parents[2] / "build/bench"
+
+
+def measure_build() -> None:
+    """What a build takes."""
+    print(f"tinykdump -b, warm: {cpu.build_seconds(rootfs.build()):.2f} s of CPU", flush=True)
+
+
+def measure_sizing(kernel: sizing.Kernel) -> None:
+    """Whether the computed need is true; about an hour."""
+    rows: list[sizing.Found] = []
+    with tempfile.TemporaryDirectory() as directory:
+        for row in sizing.measure(kernel, Path(directory)):
+            rows.append(row)
+            (OUTPUT / f"sizing-{kernel}.json").write_text(sizing.report(rows) + "\n")
+    print(sizing.table(rows), flush=True)
+
+
+BENCHES: dict[str, Callable[[], None]] = {
+    "build": measure_build,
+    "sizing-stock": partial(measure_sizing, "stock"),
+    "sizing-patched": partial(measure_sizing, "patched"),
+}
 
 
 def main() -> None:
-    """Print each figure as soon as it is known."""
-    print(f"tinykdump -b, warm: {cpu.build_seconds(rootfs.build()):.2f} s of CPU", flush=True)
-    with tempfile.TemporaryDirectory() as directory:
-        found = floor.search(Path(directory))
-    print(
-        f"smallest reservation that captures: {found.smallest} MiB; tinykdump reserves "
-        f"{found.computed} MiB, {found.computed / found.smallest:.2f} times that"
-    )
+    """Run those that are named, or all."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHES)}")
+    names = parser.parse_args().names or list(BENCHES)
+    if unknown := [name for name in names if name not in BENCHES]:
+        parser.error(f"unknown: {', '.join(unknown)}")
+    OUTPUT.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        BENCHES[name]()
 
 
 if __name__ == "__main__":

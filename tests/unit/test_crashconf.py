@@ -27,7 +27,7 @@ def source(conf: str, *names: str) -> list[str]:
     return done.stdout.decode().split("\0")[:-1]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(TEXT, TEXT, TEXT)
 def test_any_value_survives(machine: str, root: str, label: str) -> None:
     conf = render(replace(DEFAULTS, target=Target("LABEL", label)),

@@ -20,7 +20,7 @@ CONTENT = b"\x7fELF and so on"
     ("name", "content", "placed"),
     [
         ("x.ko.xz", lzma.compress(CONTENT), "x.ko.xz"),
-        ("x.ko.gz", gzip.compress(CONTENT), "x.ko.gz"),
+        ("x.ko.gz", gzip.compress(CONTENT, mtime=0), "x.ko.gz"),
         ("x.ko", CONTENT, "x.ko.gz"),
         ("x.ko.zst", None, "x.ko.gz"),
     ],

@@ -11,7 +11,7 @@ MANIFEST = Manifest(
     kver="6.1.0-fake", kernel="/boot/vmlinuz", plan="0" * 64, modules=("a", "b"),
     inputs=(Input("/bin/busybox", "1" * 64, "busybox-1:1.35-1.x86_64"), Input("/é", "2" * 64)),
     key="F" * 40, target="LABEL=TINYKDUMP", compression="ZSTD", cmdline='a="b c"', margin=10,
-    packed=1, unpacked=4096,
+    packed=1, unpacked=4096, drivers=8192,
 )  # fmt: skip
 
 

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,13 +9,15 @@ from tinykdump.errors import TinykdumpError
 from tinykdump.memory import (
     ALIGNMENT,
     CAPTURE,
-    KERNEL_AT_RUN_TIME,
+    KERNEL_DATA,
     MIB,
     Need,
+    Parts,
     Row,
     init_size,
     need,
     table,
+    total,
 )
 
 
@@ -37,27 +41,47 @@ def test_what_is_no_kernel(header: bytes, says: str) -> None:
         init_size(header, "k")
 
 
+PARTS = Parts(kernel=40 * MIB, packed=1, unpacked=10 * MIB, drivers=0, memory=0)
+
+
 def test_the_larger_peak_counts_once() -> None:
-    small = need(kernel=40 * MIB, packed=1, unpacked=10 * MIB, margin=0)
-    assert small.total == 40 * MIB + KERNEL_AT_RUN_TIME + 10 * MIB + CAPTURE
-    large = need(kernel=40 * MIB, packed=CAPTURE + 4 * MIB, unpacked=10 * MIB, margin=0)
-    assert large.total == small.total + 4 * MIB
+    small = need(PARTS, margin=0)
+    assert small.total == 40 * MIB + KERNEL_DATA + 10 * MIB + CAPTURE + 6 * MIB
+    assert need(replace(PARTS, packed=CAPTURE), 0) == small
+    assert need(replace(PARTS, packed=CAPTURE + 4 * MIB), 0).total == small.total + 4 * MIB
+    assert need(replace(PARTS, drivers=4 * MIB), 0).total == small.total + 4 * MIB
+
+
+def test_more_memory_takes_larger_bitmaps_up_to_a_limit() -> None:
+    totals = [need(replace(PARTS, memory=gib << 30), 0).total for gib in (0, 32, 128, 1 << 20)]
+    assert [more - totals[0] for more in totals] == [0, 2 * MIB, 8 * MIB, 8 * MIB]
+
+
+def test_a_region_can_lie_across_one_more_section_than_it_fills() -> None:
+    large = need(replace(PARTS, kernel=168 * MIB), 0)
+    assert large.total == need(PARTS, 0).total + 128 * MIB + 2 * MIB
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("MemTotal:       1016044 kB\nMemFree: 3 kB\n", 1016044 << 10), ("", 0), ("MemTotal: x", 0)],
+)
+def test_total(text: str, expected: int) -> None:
+    assert total(text) == expected
 
 
 sizes = st.integers(0, 1 << 34)
 
 
-@given(kernel=sizes, packed=sizes, unpacked=sizes, margin=st.integers(0, 400))
-def test_whole_blocks_and_never_less_than_the_rows(
-    kernel: int, packed: int, unpacked: int, margin: int
-) -> None:
-    found = need(kernel=kernel, packed=packed, unpacked=unpacked, margin=margin)
+@given(parts=st.builds(Parts, sizes, sizes, sizes, sizes, sizes), margin=st.integers(0, 400))
+def test_whole_blocks_and_never_less_than_the_rows(parts: Parts, margin: int) -> None:
+    found = need(parts, margin)
     rows = sum(row.bytes for row in found.rows)
     assert found.margin.bytes == rows * margin // 100
     for size, exact in ((found.minimum, rows), (found.total, rows + found.margin.bytes)):
         assert size % ALIGNMENT == 0
         assert 0 <= size - exact < ALIGNMENT
-    assert kernel + unpacked + packed <= found.minimum
+    assert parts.kernel + parts.unpacked + max(parts.packed, parts.drivers) < found.minimum
 
 
 def test_the_breakdown_for_people() -> None:

@@ -24,7 +24,7 @@ def test_a_module() -> None:
     assert found == ModInfo(
         vermagic="6.1.0 SMP preempt mod_unload ", depends=("usb_common", "usbcore"),
         softdep_pre=("a_b", "c"), softdep_post=("d", "e"), aliases=("pci:v*", "usb:v*"),
-        firmware=("x/y.bin",),
+        firmware=("x/y.bin",), size=len(elfwriter.modinfo(TAGS)),
     )  # fmt: skip
     assert found.kernel == "6.1.0"
 

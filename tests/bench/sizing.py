@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Is the computed need true? The smallest reservation at which a capture succeeds, beside it.
+
+For each kernel one system is prepared with an image for each kind of stick and dump. With each
+size of memory it is booted and put to sleep; a try wakes it, reserves what is to be tried, loads
+one of the images and crashes.
+"""
+
+import json
+import shlex
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from tests.vm import kernels, rootfs, service, snapshot, stick
+from tests.vm.errors import MachineLost
+from tests.vm.machine import Disk, Machine, Stick
+from tests.vm.vm import VM, running
+from tinykdump import manifest, memory
+from tinykdump.manifest import Manifest
+from tinykdump.memory import MIB, Need
+
+Kernel = Literal["stock", "patched"]
+KERNELS: tuple[Kernel, ...] = ("stock", "patched")
+FILESYSTEMS: tuple[stick.FileSystem, ...] = ("vfat", "ext4")
+COMPRESSIONS = ("lzo", "zstd")
+MEMORY_GIB = (1, 4, 16)
+
+STEP_MIB = 4
+STICK_MIB = 3072
+BUILD_SECONDS = 300.0
+# Until the crash kernel looks for the stick: one that is too small to come up says nothing.
+UP_SECONDS = 200.0
+CRASH_SECONDS = 1200.0
+
+# Images that are kept in the guest: DIRECTORY SIZE (bytes).
+_LOAD = """
+import json, subprocess, sys
+from pathlib import Path
+directory, size = sys.argv[1:]
+Path("/sys/kernel/kexec_crash_size").write_text(size)
+manifest = json.loads(Path(directory, "manifest.json").read_text())
+subprocess.run(["kexec", "--load-panic", "--kexec-syscall-auto", manifest["kernel"],
+                f"--initrd={directory}/initramfs.img", f"--append={manifest['cmdline']}"],
+               check=True)
+"""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What decides which image it is."""
+
+    filesystem: stick.FileSystem
+    compression: str
+
+    @property
+    def folder(self) -> str:
+        """Where the guest keeps this image."""
+        return f"/var/lib/sizing/{self.filesystem}-{self.compression}"
+
+
+KINDS = tuple(Kind(filesystem, compression)
+              for filesystem in FILESYSTEMS for compression in COMPRESSIONS)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Found:
+    """One row of the table; sizes in MiB."""
+
+    kernel: Kernel
+    filesystem: str
+    compression: str
+    memory_gib: int
+    smallest: int  # that captured; STEP_MIB less did not
+    need: int  # computed, without the margin
+    reserved: int  # what tinykdump reserves: with it
+
+    @property
+    def ratio(self) -> float:
+        """How much more is reserved than has to be."""
+        return self.reserved / self.smallest
+
+
+def measure(kernel: Kernel, workdir: Path) -> Iterator[Found]:
+    """Every row of one kernel. Raises RuntimeError when no size captures."""
+    machine = _machine(kernel)
+    with running(machine, workdir / "prepare") as vm:
+        images = _prepare(vm)
+    disks = tuple(Disk(d.id, d.overlay(workdir / "prepare"), "qcow2") for d in machine.disks)
+    guess = 0
+    for gib in MEMORY_GIB:
+        asleep = workdir / f"asleep-{gib}"
+        sized = replace(machine, disks=disks, memory_mib=gib << 10, reboots=False)
+        with running(sized, workdir / f"boot-{gib}") as vm:
+            snapshot.save(vm, asleep)
+        for kind, (image, header) in images.items():
+            need = _need(image, header, gib)
+            tries = Tries(sized, asleep, kind, workdir)
+            guess = tries.smallest(guess or need.minimum // MIB)
+            yield Found(kernel, kind.filesystem, kind.compression, gib, guess,
+                        need.minimum // MIB, need.total // MIB)  # fmt: skip
+
+
+def _machine(kernel: Kernel) -> Machine:
+    root = rootfs.build()
+    if kernel == "stock":
+        return root.machine("crashkernel=256M")
+    return kernels.patched().machine(root)
+
+
+def _prepare(vm: VM) -> Mapping[Kind, tuple[Manifest, bytes]]:
+    """Install, build an image of each kind, and shut the disk; manifests and kernel headers."""
+    service.install(vm, keys=service.cached_key_pair())
+    vm.put(_LOAD.encode(), "/root/load")
+    kver = vm.run(["uname", "-r"]).text.strip()
+    images = {}
+    for kind in KINDS:
+        text = f"[dump]\nfilesystems = {kind.filesystem}\ncompression = {kind.compression}\n"
+        vm.put(text.encode(), service.DROP_IN)
+        vm.run(["tinykdump", "-b"], timeout=BUILD_SECONDS)
+        vm.run(["mkdir", "-p", "/var/lib/sizing"])
+        vm.run(["cp", "-r", f"/var/lib/tinykdump/{kver}", kind.folder])
+        made = manifest.parse(vm.get(f"{kind.folder}/manifest.json").decode(), kind.folder)
+        header = vm.shell(f"head -c 4096 {shlex.quote(made.kernel)}").stdout
+        images[kind] = (made, header)
+    vm.run(["sync"])
+    return images
+
+
+def _need(image: Manifest, header: bytes, memory_gib: int) -> Need:
+    parts = memory.Parts(
+        kernel=memory.init_size(header, image.kernel),
+        packed=image.packed,
+        unpacked=image.unpacked,
+        drivers=image.drivers,
+        memory=memory_gib << 30,
+    )
+    return memory.need(parts, image.margin)
+
+
+@dataclass(frozen=True)
+class Tries:
+    """Crashes of one machine with one image, at different sizes."""
+
+    machine: Machine
+    asleep: Path
+    kind: Kind
+    workdir: Path
+
+    def smallest(self, guess_mib: int) -> int:
+        """The smallest size in MiB that captures, looked for from ``guess_mib``."""
+        size = guess_mib // STEP_MIB * STEP_MIB
+        if self.captures(size):
+            while self.captures(size - STEP_MIB):
+                size -= STEP_MIB
+            return size
+        while size < 4 * guess_mib:
+            size += STEP_MIB
+            if self.captures(size):
+                return size
+        raise RuntimeError(f"{self.kind}: nothing is captured even in {size} MiB")
+
+    def captures(self, size_mib: int) -> bool:
+        """Whether a crash kernel in that much leaves a complete dump on the stick."""
+        place = self.workdir / "try"
+        place.mkdir()
+        try:
+            done = self._crash(size_mib, place)
+        finally:
+            shutil.rmtree(place)
+        kind = f"{self.kind.filesystem}, {self.kind.compression}, {self.machine.memory_mib} MiB"
+        print(f"  {kind}: {size_mib} MiB {'captured' if done else 'failed'}", flush=True)
+        return done
+
+    def _crash(self, size_mib: int, place: Path) -> bool:
+        kind = self.kind.filesystem
+        image = stick.make(place / "stick.img", filesystem=kind, size_mib=STICK_MIB)
+        with snapshot.resumed(self.machine, self.asleep, place / "vm") as vm:
+            vm.plug(Stick("stick", image.path))
+            vm.run(["python3", "/root/load", self.kind.folder, str(size_mib * MIB)])
+            service.crash(vm, service.mark())
+            try:
+                vm.wait_for_console("tinykdump: .*waiting for the stick", UP_SECONDS)
+                vm.wait_for_reboot(CRASH_SECONDS)
+            except MachineLost:
+                return False
+        return any(dump.complete for dump in service.dumps(image, place / "copy"))
+
+
+def table(rows: Sequence[Found]) -> str:
+    """The rows for people."""
+    lines = ["kernel   stick  dump  memory  smallest  need  reserved  reserved/smallest"]
+    lines += [
+        f"{row.kernel:7}  {row.filesystem:5}  {row.compression:4}  {row.memory_gib:2} GiB  "
+        f"{row.smallest:4} MiB  {row.need:4}  {row.reserved:8}  {row.ratio:.2f}"
+        for row in rows
+    ]
+    return "\n".join(lines)
+
+
+def report(rows: Sequence[Found]) -> str:
+    """The same as JSON."""
+    return json.dumps([asdict(row) | {"ratio": round(row.ratio, 3)} for row in rows], indent=2)

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Dumps of a machine whose region has grown, read by drgn with the kernel's types."""
+
+import json
+import re
+from pathlib import Path
+
+import drgn
+import pytest
+from drgn.helpers.linux.pid import for_each_task
+
+from tests.vm import kernels, rootfs, service, stick
+from tests.vm.kernels import Kernel
+from tests.vm.machine import EHCI, XHCI, Machine, Stick
+from tests.vm.vm import VM, running
+
+CRASH_SECONDS = 600.0
+MIB = 1 << 20
+
+
+@pytest.fixture(scope="module")
+def kernel() -> Kernel:
+    return kernels.patched()
+
+
+def machine_with(kernel: Kernel, image: stick.Image, controller: str, memory_mib: int) -> Machine:
+    return kernel.machine(
+        rootfs.build(),
+        memory_mib=memory_mib,
+        controllers=({"xhci": XHCI, "ehci": EHCI}[controller],),
+        sticks=(Stick("stick", image.path, bus=controller),),
+    )
+
+
+def arm(vm: VM, kver: str) -> service.KeyPair:
+    """Arm with a region that has grown twice."""
+    keys = service.cached_key_pair()
+    vm.shell(f"echo {16 * MIB} >/sys/kernel/kexec/crash_size")
+    service.install(vm, keys=keys)
+    service.kernel_install(vm, "add", kver)
+    assert service.reserved(vm) > 32 * MIB
+    return keys
+
+
+def load_by(vm: VM, kver: str, call: str) -> None:
+    """Load what the service has loaded once more, by that system call: -s or -c."""
+    manifest = service.manifest(vm, kver)
+    image = f"/var/lib/tinykdump/{kver}/initramfs.img"
+    vm.run(["kexec", "-p", "-u"])
+    vm.run(["kexec", "-p", call, manifest["kernel"], f"--initrd={image}",
+            f"--append={manifest['cmdline']}"])  # fmt: skip
+    assert json.loads(vm.run(["tinykdump", "status", "--json"]).text)["armed"]
+
+
+def region(vm: VM) -> tuple[int, int]:
+    """First and last byte of the region, as /proc/iomem has it."""
+    text = vm.run(["cat", "/proc/iomem"]).text
+    ((start, end),) = re.findall(r"^ *([0-9a-f]+)-([0-9a-f]+) : Crash kernel$", text, re.MULTILINE)
+    return int(start, 16), int(end, 16)
+
+
+def in_dump(program: drgn.Program, address: int) -> bool:
+    """Whether the page at that physical address was saved."""
+    try:
+        program.read(address, 1, physical=True)
+    except drgn.FaultError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
+    ("controller", "memory_mib", "call"),
+    [("xhci", 1024, "-c"), ("xhci", 1024, "-s"), ("ehci", 6144, "-s")],
+)
+def test_drgn_reads_the_dump_and_the_region_is_not_in_it(
+    kernel: Kernel, tmp_path: Path, controller: str, memory_mib: int, call: str
+) -> None:
+    """On EHCI and above 4 GiB also: 32 bits of DMA reach all that the crash kernel has."""
+    image = stick.make(tmp_path / "stick.img", size_mib=1024)
+    machine = machine_with(kernel, image, controller, memory_mib)
+    mark = service.mark()
+    with running(machine, tmp_path / "vm") as vm:
+        keys = arm(vm, kernel.kver)
+        load_by(vm, kernel.kver, call)
+        start, end = region(vm)
+        service.crash(vm, mark)
+        vm.wait_for_reboot(CRASH_SECONDS)
+    (dump,) = service.dumps(image, tmp_path / "copy")
+    assert dump.complete
+    service.restore(dump, tmp_path / "restored", keys.home)
+
+    program = drgn.Program()
+    program.set_core_dump(tmp_path / "restored/vmcore")
+    program.load_debug_info([kernel.directory / "vmlinux"])
+    resource = program["crashk_res"]
+    assert (resource.start.value_(), resource.end.value_()) == (start, end)
+    assert end < 1 << 32
+    assert mark.encode() in {task.comm.string_() for task in for_each_task(program)}
+    assert not any(in_dump(program, address) for address in range(start, end, 4096))
