@@ -2,9 +2,10 @@
 """The programs of the image: the tools of a dump and the user's script."""
 
 import stat
+from dataclasses import replace
 from pathlib import Path
 
-from tinykdump import elf, image
+from tinykdump import elf, image, makedumpfile
 from tinykdump.config import Config
 from tinykdump.crashconf import SCRIPT
 from tinykdump.errors import TinykdumpError
@@ -82,13 +83,14 @@ def script(host: Host, path: str) -> tuple[Entry, tuple[Program, ...]]:
     return entry, (Program(Path(words[0]), data, elf.parse(data, words[0])),)
 
 
-def userland(host: Host, config: Config, *, encrypt: bool) -> tuple[Entry, ...]:
-    """Every program of the image with its libraries, and the crash side's own scripts.
+def userland(host: Host, config: Config, kver: str, *, encrypt: bool) -> tuple[Entry, ...]:
+    """Every program of that kernel's image with its libraries, and the crash side's own scripts.
 
     Raises TinykdumpError when one is missing or can not run in the image.
     """
     shell = busybox(host)
-    tools = [program(host, "makedumpfile", "makedumpfile")]
+    filtering = program(host, "makedumpfile", "makedumpfile")
+    tools = [replace(filtering, data=makedumpfile.for_kernel(filtering.data, kver))]
     if encrypt:
         tools.append(program(host, "gpg", "gnupg2 (on Debian: gpg)"))
     own, interpreters = script(host, config.script) if config.script else (None, ())

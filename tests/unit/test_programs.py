@@ -12,7 +12,8 @@ LOADER = "/lib64/ld-linux-x86-64.so.2"
 
 
 def userland(fake: FakeHost, *, encrypt: bool = True, **options: str) -> dict[str, Entry]:
-    entries = programs.userland(fake.host, config.resolve([], options), encrypt=encrypt)
+    chosen = config.resolve([], options)
+    entries = programs.userland(fake.host, chosen, "6.12.0", encrypt=encrypt)
     return {entry.path: entry for entry in entries}
 
 
