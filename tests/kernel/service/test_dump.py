@@ -3,6 +3,7 @@
 
 import json
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 import drgn
@@ -11,7 +12,7 @@ from drgn.helpers.linux.pid import for_each_task
 
 from tests.vm import kernels, rootfs, service, stick
 from tests.vm.kernels import Kernel
-from tests.vm.machine import EHCI, XHCI, Machine, Stick
+from tests.vm.machine import EHCI, XHCI, Controller, Machine, Stick
 from tests.vm.vm import VM, running
 
 CRASH_SECONDS = 600.0
@@ -23,13 +24,30 @@ def kernel() -> Kernel:
     return kernels.patched()
 
 
-def machine_with(kernel: Kernel, image: stick.Image, controller: str, memory_mib: int) -> Machine:
-    return kernel.machine(
-        rootfs.build(),
-        memory_mib=memory_mib,
-        controllers=({"xhci": XHCI, "ehci": EHCI}[controller],),
-        sticks=(Stick("stick", image.path, bus=controller),),
-    )
+@dataclass(frozen=True)
+class Case:
+    """A machine, and the system call that loads its crash kernel: -s file, -c not."""
+
+    controller: Controller = XHCI
+    memory_mib: int = 1024
+    call: str = "-s"
+    append: tuple[str, ...] = ()
+
+    def machine(self, kernel: Kernel, image: stick.Image) -> Machine:
+        return kernel.machine(
+            rootfs.build(),
+            *self.append,
+            memory_mib=self.memory_mib,
+            controllers=(self.controller,),
+            sticks=(Stick("stick", image.path, bus=self.controller.id),),
+        )
+
+
+CASES = {
+    "kexec_load": Case(call="-c"),
+    "without an area": Case(append=("crashkernel=0,dynamic",)),
+    "32 bits of DMA": Case(controller=EHCI, memory_mib=6144),
+}
 
 
 def arm(vm: VM, kver: str) -> service.KeyPair:
@@ -68,29 +86,16 @@ def in_dump(program: drgn.Program, address: int) -> bool:
     return True
 
 
-@pytest.mark.parametrize(
-    ("controller", "memory_mib", "call", "append"),
-    [
-        ("xhci", 1024, "-c", ()),
-        ("xhci", 1024, "-s", ("crashkernel=0,dynamic",)),  # without an area
-        ("ehci", 6144, "-s", ()),
-    ],
-)
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_drgn_reads_the_dump_and_the_region_is_not_in_it(
-    kernel: Kernel,
-    tmp_path: Path,
-    controller: str,
-    memory_mib: int,
-    call: str,
-    append: tuple[str, ...],
+    kernel: Kernel, tmp_path: Path, case: Case
 ) -> None:
-    """On EHCI and above 4 GiB also: 32 bits of DMA reach all that the crash kernel has."""
     image = stick.make(tmp_path / "stick.img", size_mib=1024)
-    machine = machine_with(kernel, image, controller, memory_mib).with_append(*append)
+    machine = case.machine(kernel, image)
     mark = service.mark()
     with running(machine, tmp_path / "vm") as vm:
         keys = arm(vm, kernel.kver)
-        load_by(vm, kernel.kver, call)
+        load_by(vm, kernel.kver, case.call)
         start, end = region(vm)
         service.crash(vm, mark)
         vm.wait_for_reboot(CRASH_SECONDS)
