@@ -18,8 +18,8 @@ MIB = 1 << 20
 # What make bench leaves for these when all that can be computed is taken away from the smallest
 # reservation that captures: per-CPU areas, page tables, slabs and buffers of drivers; and
 # makedumpfile, gpg and the pages that wait to be written to the stick.
-KERNEL_DATA = 6 * MIB
-CAPTURE = 4 * MIB
+KERNEL_DATA = 5 * MIB
+CAPTURE = 8 * MIB
 
 # x86-64 has a map of 2 MiB for each section of 128 MiB that has any usable memory
 # (SECTION_SIZE_BITS, and 64 bytes of struct page for each page of 4 KiB).
