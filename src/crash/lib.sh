@@ -66,8 +66,8 @@ mount_kernel_interfaces() {
 
 # In load order. A module that is in the kernel needs its file no more, and memory is short.
 load_modules() {
-	while read -r module; do
-		insmod "$module" || say "could not load $module"
+	while read -r module parameters; do
+		insmod "$module" ${parameters:+"$parameters"} || say "could not load $module"
 		rm -f "$module"
 	done </lib/modules.order
 }

@@ -42,6 +42,7 @@ class Draft:
     key: keys.Key | None
     kernel: Path
     compression: str
+    cmdline: str
 
     @property
     def digest(self) -> str:
@@ -66,10 +67,11 @@ def draft(host: Host, config: Config, kver: str, kernel: str = "") -> Draft:
         key = keys.configured(config.key, host)
     elif config.encrypt:
         key = keys.machine_key(host, create=True)
+    cmdline = _cmdline(host, config, kver)
     conf = crashconf.render(config, machine=machine, version=__version__)
     entries = image.plan(
         (
-            *drivers.entries(host, chosen),
+            *drivers.entries(host, chosen, cmdline),
             *programs.userland(host, config, kver, encrypt=key is not None),
             *(image.directory(path) for path in _EMPTY_DIRECTORIES),
             image.file("/etc/tinykdump.conf", conf.encode()),
@@ -77,7 +79,7 @@ def draft(host: Host, config: Config, kver: str, kernel: str = "") -> Draft:
         )
     )
     compression = pack.compressor(state.kernel_config(host, kver))
-    return Draft(kver, entries, chosen, key, kernel_image, compression)
+    return Draft(kver, entries, chosen, key, kernel_image, compression, cmdline)
 
 
 def _refuse_root(host: Host, config: Config) -> None:
@@ -111,7 +113,7 @@ def build(host: Host, config: Config, planned: Draft) -> Manifest:
         key=planned.key.fingerprint if planned.key else "",
         target=str(config.target),
         compression=planned.compression,
-        cmdline=_cmdline(host, config, planned.kver),
+        cmdline=planned.cmdline,
         margin=config.margin,
         packed=len(packed),
         unpacked=image.unpacked_size(planned.entries),
@@ -148,11 +150,11 @@ def _inputs(entries: tuple[Entry, ...], owner: Callable[[str], str]) -> tuple[ma
     )
 
 
-def is_current(host: Host, config: Config, planned: Draft, old: Manifest) -> bool:
+def is_current(config: Config, planned: Draft, old: Manifest) -> bool:
     """Whether ``old`` describes just the image that ``planned`` would become."""
     return (old.plan, old.kernel, old.cmdline, old.margin) == (
         planned.digest,
         str(planned.kernel),
-        _cmdline(host, config, planned.kver),
+        planned.cmdline,
         config.margin,
     )

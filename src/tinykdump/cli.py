@@ -124,7 +124,7 @@ def show_log(host: Host, _options: argparse.Namespace) -> int:
     if not log.is_whole:
         print("(from dmesg records: this kernel has no CONFIG_PSTORE_KEXEC_CONSOLE, so the log of "
               "a crash kernel that hangs is lost)", file=sys.stderr)  # fmt: skip
-    print(f"(last stage: {log.stage or 'none'})", file=sys.stderr)
+    print(f"(last stage: {log.stage or 'none'}; {log.verdict})", file=sys.stderr)
     return 0
 
 

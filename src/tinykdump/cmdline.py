@@ -55,6 +55,24 @@ def crash_cmdline(running: str, append: str, pstore: Iterable[str] = ()) -> str:
     return " ".join([*kept, *ADDED, *pstore, *_WORD.findall(append)])
 
 
+def module_parameters(cmdline: str, module: str) -> str:
+    """The parameters that a kernel's command line has for a module, as insmod takes them.
+
+    A kernel hands them to what is built in only; for a module it is modprobe that does it, and
+    the crash kernel has none.
+    """
+    prefix = f"{module}."
+    found = []
+    for word in _WORD.findall(cmdline):
+        quote = word[: word.startswith('"')]  # a quote may be around the name, too
+        if _name(word).startswith(prefix):
+            found.append(quote + word[len(quote) + len(prefix) :])
+    return " ".join(found)
+
+
 def _is_kept(word: str) -> bool:
-    name = word.strip('"').split("=", 1)[0].replace("-", "_")
-    return any(fnmatchcase(name, pattern.replace("-", "_")) for pattern in KEPT)
+    return any(fnmatchcase(_name(word), pattern.replace("-", "_")) for pattern in KEPT)
+
+
+def _name(word: str) -> str:
+    return word.strip('"').split("=", 1)[0].replace("-", "_")

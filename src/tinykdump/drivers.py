@@ -5,6 +5,7 @@ import gzip
 from collections.abc import Iterable
 
 from tinykdump import hardware, image, modules, pstore
+from tinykdump.cmdline import module_parameters
 from tinykdump.config import Config
 from tinykdump.errors import TinykdumpError
 from tinykdump.host import Host
@@ -49,12 +50,18 @@ def _has(tree: ModuleTree, name: str) -> bool:
     return name in tree.files or name in tree.builtin
 
 
-def entries(host: Host, chosen: Iterable[Module]) -> tuple[Entry, ...]:
-    """The modules as entries of the image, the list of them in load order, and firmware."""
-    files = [_module_entry(host, module) for module in chosen]
-    order = "".join(f"{entry.path}\n" for entry in files)
+def entries(host: Host, chosen: Iterable[Module], cmdline: str) -> tuple[Entry, ...]:
+    """The modules as entries of the image, the list of them in load order, and firmware.
+
+    A line of the list is a path, and what ``cmdline``, the crash kernel's, has for that module.
+    """
+    files = {module.name: _module_entry(host, module) for module in chosen}
+    order = "".join(
+        f"{entry.path} {module_parameters(cmdline, name)}".rstrip() + "\n"
+        for name, entry in files.items()
+    )
     return (
-        *files,
+        *files.values(),
         image.file("/lib/modules.order", order.encode()),
         *_firmware(host, chosen),
     )

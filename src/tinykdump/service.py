@@ -21,7 +21,7 @@ def build_image(
     """
     planned = build.draft(host, config, kver, kernel)
     old = None if force else _old(host, kver)
-    if old is not None and build.is_current(host, config, planned, old):
+    if old is not None and build.is_current(config, planned, old):
         return old, False
     return build.build(host, config, planned), True
 

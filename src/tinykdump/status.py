@@ -28,7 +28,8 @@ class Status:
     target: str
     stick: str  # device that is plugged in now, or empty
     last_dump: str  # path of this machine's newest one, on a mounted stick; ".partial": cut off
-    last_crash: str  # the last stage of the last crash kernel that pstore knows of
+    crash_log: str  # where a crash kernel leaves what it says; empty: nowhere
+    last_crash: str  # what became of the last dump, as far as pstore knows
     problems: tuple[str, ...]  # one line each, with what to do
 
     def to_json(self) -> str:
@@ -44,6 +45,7 @@ class Status:
             ("reserved", f"{self.reserved // MIB} MiB (needed: {self.needed // MIB} MiB)"),
             ("key", self.key if self.encrypted else "none: dumps are plain text"),
             ("stick", f"{self.target}, {self.stick or 'not plugged in'}"),
+            ("crash log", self.crash_log or "lost: pstore has no backend (see tinykdump log)"),
             *([("last dump", self.last_dump)] if self.last_dump else []),
             *([("last crash", self.last_crash)] if self.last_crash else []),
             *(("problem", problem) for problem in self.problems),
@@ -72,6 +74,8 @@ def collect(host: Host, config: Config) -> Status:
             if not held.loaded:
                 reserve.goal(held, found)
     device = hardware.stick(host, config.target.tag, config.target.value)
+    kernel_config = state.kernel_config(host, mine.kver if mine else running)
+    last = pstore.crash_log(host)
     return Status(
         running=running,
         armed=mine is not None,
@@ -83,16 +87,10 @@ def collect(host: Host, config: Config) -> Status:
         target=str(config.target),
         stick=str(device or ""),
         last_dump=_last_dump(host, device) if device else "",
-        last_crash=_last_crash(host),
+        crash_log=pstore.description(host, kernel_config),
+        last_crash=last.verdict if last else "",
         problems=tuple(problems),
     )
-
-
-def _last_crash(host: Host) -> str:
-    log = pstore.crash_log(host)
-    if log is None:
-        return ""
-    return log.stage or "the crash kernel did not get to its first stage (see tinykdump log)"
 
 
 @contextmanager

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinykdump.cmdline import ADDED, KEPT, crash_cmdline
+from tinykdump.cmdline import ADDED, KEPT, crash_cmdline, module_parameters
 
 
 def kept(running: str) -> str:
@@ -41,3 +41,19 @@ def test_only_names_of_the_list(names: list[str]) -> None:
     words = [f"{name.replace('*', 'x')}=1" for name in names]
     dropped = {"root=1", "init=1", "usbcore.nousb=1", "mem=1", "acpixyz=1"}
     assert kept(" ".join(words)).split() == [word for word in words if word not in dropped]
+
+
+@pytest.mark.parametrize(
+    ("cmdline", "expected"),
+    [
+        ("", ""),
+        ("usb_storage usb_storage=1 xusb_storage.x=1 usb_storages.x=1", ""),
+        ("a usb-storage.quirks=1:2:u b usb_storage.delay_use=5", "quirks=1:2:u delay_use=5"),
+        ('usb_storage.quirks="a  b" usb_storage.flag', 'quirks="a  b" flag'),
+        ('"usb_storage.quirks=a b" usb_storage.x="usb_storage.y=1"',
+         '"quirks=a b" x="usb_storage.y=1"'),
+        ("usb_storage.x=usb_storage.y=1", "x=usb_storage.y=1"),
+    ],
+)  # fmt: skip
+def test_parameters_of_a_module(cmdline: str, expected: str) -> None:
+    assert module_parameters(cmdline, "usb_storage") == expected

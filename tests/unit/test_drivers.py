@@ -35,9 +35,9 @@ def test_every_module_is_one_that_busybox_unpacks(
         ).stdout
     fake.write(str(path), content)
     module = Module("x", path, ModInfo("1"))
-    entry, order = drivers.entries(fake.host, [module])
+    entry, order = drivers.entries(fake.host, [module], "y.a=1 x.b=2 x.c")
     assert entry.path == f"/lib/modules/{placed}"
-    assert order.content.decode() == f"{entry.path}\n"
+    assert order.content.decode() == f"{entry.path} b=2 c\n"
     unpacked = subprocess.run(
         ["busybox", "xzcat" if placed.endswith("xz") else "zcat"],
         input=entry.content, capture_output=True, check=True,

@@ -8,7 +8,7 @@ from tests.kernel.pstore.machine import Hardware, Machine
 
 
 def test_suite(patched: Hardware, tmp_path: Path) -> None:
-    hardware = replace(patched, command_line="kunit.enable=1")
+    hardware = replace(patched, command_line="kunit.enable=1 kunit.autorun=1")
     with Machine(hardware, tmp_path) as machine:
         machine.boot("normal")
         log = machine.run("dmesg")
