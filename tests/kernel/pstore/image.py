@@ -9,9 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 # Loaded, in this order, at each boot of a kernel that does not have them built in.
-MODULES = ("i6300esb", "lkdtm", "efivarfs")
+MODULES = ("watchdog", "i6300esb", "lkdtm", "efivarfs")
 # Loaded by a test when it is time, and not before.
-BACKENDS = ("reed_solomon", "ramoops", "efi-pstore", "pstore_zone", "pstore_blk", "virtio_blk")
+BACKENDS = (
+    "reed_solomon", "ramoops", "efi-pstore", "pstore_zone", "pstore_blk",
+    "virtio", "virtio_ring", "virtio_pci_modern_dev", "virtio_pci", "virtio_blk",
+)  # fmt: skip
 
 # One order is a line of base64; the answer is a line with the exit status and
 # the output, in base64 too, so that no terminal setting can change either.

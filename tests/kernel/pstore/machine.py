@@ -17,6 +17,19 @@ COMMON = "console=ttyS0 no_timer_check kunit.enable=0"
 BOOT_SECONDS = 300
 ORDER_SECONDS = 120
 
+# A hardware watchdog, and how it is started in the guest: nobody feeds it.
+WATCHDOG = ("-device", "i6300esb", "-action", "watchdog=reset")
+# A kernel that loops with interrupts off, and one that goes on after it has killed a process.
+HANG = "echo HARDLOCKUP >/sys/kernel/debug/provoke-crash/DIRECT"
+OOPS = "(echo BUG >/sys/kernel/debug/provoke-crash/DIRECT); true"
+# More than any backend has room for. The worker gets a moment: a dump makes no room.
+FLOOD = (
+    "i=0; while [ $i -lt 1500 ]; do i=$((i + 1)); "
+    'echo "<14>line $i $RANDOM$RANDOM$RANDOM$RANDOM$RANDOM$RANDOM"; '
+    "done >/dev/kmsg; sleep 3"
+)
+WATCHDOG_ON = "[ -c /dev/watchdog0 ] && exec 9>/dev/watchdog0 && echo x >&9"
+
 
 class LostMachineError(Exception):
     """The guest did not answer: nothing is known about what it was to show."""

@@ -6,14 +6,25 @@ from pathlib import Path
 
 import pytest
 
+from tests.kernel.pstore import efivars
 from tests.kernel.pstore.conftest import no_complaints
-from tests.kernel.pstore.machine import Hardware, Machine, console_records
+from tests.kernel.pstore.machine import (
+    FLOOD,
+    HANG,
+    OOPS,
+    WATCHDOG,
+    WATCHDOG_ON,
+    Hardware,
+    Machine,
+    console_records,
+)
 
 FIRMWARE = Path("/usr/share/OVMF")
 # What the backend asks for (kexec_records in drivers/firmware/efi/efi-pstore.c).
 LIMIT = 16
-CRASHES = 5
-CRASH_GUID = "cfc8fc79-be2e-4ddc-97f0-9f98bfe298a0"
+CRASHES = 20
+# Its module parameter of that name, by default.
+RECORD_SIZE = 1024
 LOAD = (
     "[ -e /modules/efi-pstore.ko ] && ! [ -e /sys/module/efi_pstore ] "
     "&& insmod /modules/efi-pstore.ko; "
@@ -21,7 +32,7 @@ LOAD = (
 )
 
 
-def _guest(hardware: Hardware, directory: Path, command_line: str = "") -> Machine:
+def _guest(hardware: Hardware, directory: Path, command_line: str = "", *devices: str) -> Machine:
     variables = directory / "variables.fd"
     if not (FIRMWARE / "OVMF_VARS_4M.fd").exists():
         pytest.fail("ovmf is not installed (run: make deps)", pytrace=False)
@@ -33,14 +44,21 @@ def _guest(hardware: Hardware, directory: Path, command_line: str = "") -> Machi
         "-drive", f"if=pflash,unit=1,format=raw,file={variables}",
     )  # fmt: skip
     return Machine(
-        replace(hardware, command_line=f"crashkernel=256M {command_line}", devices=firmware),
+        replace(
+            hardware,
+            command_line=f"crashkernel=256M {command_line}",
+            devices=(*firmware, *devices),
+        ),
         directory,
     )
 
 
 def _crash(machine: Machine, more: str = "") -> None:
     machine.boot("normal")
-    machine.run(LOAD)
+    _crash_now(machine, more)
+
+
+def _crash_now(machine: Machine, more: str) -> None:
     machine.load_crash_kernel(f"nr_cpus=1 panic=1 {more}")
     machine.crash()
     machine.run(LOAD)
@@ -82,30 +100,78 @@ def test_panic_of_the_crash_kernel(patched: Hardware, tmp_path: Path, token: str
     assert "Kernel panic - not syncing" in "".join(records)
 
 
-def test_crashes_stay_within_the_limit(patched: Hardware, tmp_path: Path, token: str) -> None:
-    """Nobody removes a variable, and each log is longer than what may be stored."""
-    counts = []
-    with _guest(patched, tmp_path, "quiet") as machine:
-        for crash in range(CRASHES):
-            _crash(machine, "quiet printk.devkmsg=on")
-            machine.run(f"echo '<14>crash-{crash}-{token}' >/dev/kmsg")
-            machine.run(
-                "i=0; while [ $i -lt 1500 ]; do i=$((i + 1)); "
-                'echo "<14>line $i $RANDOM$RANDOM$RANDOM$RANDOM$RANDOM$RANDOM"; '
-                "done >/dev/kmsg"
-            )
-            counts.append(len(_variables(machine)))
-            machine.post("reboot -f")
+def test_oops_is_stored_before_a_hang(patched: Hardware, tmp_path: Path, token: str) -> None:
+    """It has a record at once. What comes after it waits for its record, and is lost."""
+    with _guest(patched, tmp_path, "", *WATCHDOG) as machine:
+        _crash(machine)
+        machine.run(WATCHDOG_ON)
+        machine.run(f"echo '<14>before-{token}' >/dev/kmsg; {OOPS}")
+        machine.post(f"echo '<14>last-{token}' >/dev/kmsg; {HANG}")
         machine.boot("normal")
         machine.run(LOAD)
-        counts.append(len(_variables(machine)))
+        text = "".join(console_records(machine.records()))
+    assert f"before-{token}" in text
+    assert "kernel BUG at" in text
+    assert f"last-{token}" not in text
+
+
+def test_crashes_stay_within_the_limit(patched: Hardware, tmp_path: Path, token: str) -> None:
+    """Nobody removes a variable, and each second log is longer than what may be stored.
+
+    Counted in the flash: what is there after each crash, and what of it is new.
+    """
+    flash = tmp_path / "variables.fd"
+    counts, writes, before = [], [], set[str]()
+    with _guest(patched, tmp_path, "quiet") as machine:
+        machine.boot("normal")
+        for crash in range(CRASHES):
+            _crash_now(machine, "quiet printk.devkmsg=on")
+            machine.run(f"echo '<14>crash-{crash}-{token}' >/dev/kmsg")
+            if crash % 2:
+                machine.run(FLOOD)
+            machine.post("reboot -f")
+            machine.boot("normal")
+            now = {variable.name for variable in efivars.consoles(flash)}
+            counts.append(len(now))
+            writes.append(len(now - before))
+            before = now
+        machine.run(LOAD)
+        assert len(_variables(machine)) == counts[-1]
         records = console_records(machine.records())
         no_complaints(machine)
+    print(f"occupied after each crash: {counts}, written by each: {writes}")
     assert max(counts) == LIMIT
+    assert 1 <= min(writes) <= max(writes) <= LIMIT
+    assert max(variable.size for variable in efivars.consoles(flash)) <= RECORD_SIZE
     # What is left of the crash before comes first.
     newest = max(n for n, text in enumerate(records) if text.startswith("kexec-console Part1\n"))
     assert "Linux version" in records[newest]
+    assert f"crash-{CRASHES - 1}-{token}" in "".join(records)
     assert "line 1500 " in records[-1]
+
+
+def test_full_store(patched: Hardware, tmp_path: Path, token: str) -> None:
+    """Of others: no hang, no warning, the crash kernel goes on."""
+    with _guest(patched, tmp_path) as machine:
+        machine.boot("normal")
+        machine.run(LOAD)
+        # Each as large as a record, until the kernel or the firmware takes no more.
+        machine.run(
+            "i=0; { printf '\\007\\000\\000\\000'; head -c 1024 /dev/urandom; } >/tmp/value; "
+            "while cat /tmp/value >/efivars/full-$i-12345678-1234-1234-1234-123456789abc; "
+            "do i=$((i + 1)); done; [ $i -gt 10 ]"
+        )
+        machine.load_crash_kernel("nr_cpus=1 panic=1")
+        machine.crash()
+        machine.run(LOAD)
+        machine.run(f"echo '<14>crash-{token}' >/dev/kmsg")
+        machine.run("sleep 10")
+        log = machine.run("dmesg")
+        assert "giving up on the console of this crash kernel" in log
+        assert "WARNING:" not in log
+        machine.post("reboot -f")
+        machine.boot("normal")
+    assert not efivars.consoles(tmp_path / "variables.fd")
 
 
 def test_normal_boot_writes_nothing(patched: Hardware, tmp_path: Path) -> None:
@@ -118,13 +184,14 @@ def test_normal_boot_writes_nothing(patched: Hardware, tmp_path: Path) -> None:
         machine.run(LOAD)
         assert not _variables(machine)
         no_complaints(machine)
+    assert not efivars.crash_records(tmp_path / "variables.fd")
 
 
 def _unknown_variable(machine: Machine) -> str:
     machine.boot("normal")
     machine.run(LOAD)
     machine.run(
-        rf"printf '\007\000\000\000text' >/efivars/dump-type99-1-1-1700000000-D-{CRASH_GUID}"
+        rf"printf '\007\000\000\000text' >/efivars/dump-type99-1-1-1700000000-D-{efivars.CRASH}"
     )
     assert any(name.startswith("unknown-efi_pstore-") for name in machine.records())
     return machine.run("dmesg")

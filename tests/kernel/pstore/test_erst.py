@@ -8,7 +8,16 @@ import pytest
 
 from tests.kernel.pstore import erst
 from tests.kernel.pstore.conftest import no_complaints
-from tests.kernel.pstore.machine import Hardware, Machine, console_records
+from tests.kernel.pstore.machine import (
+    FLOOD,
+    HANG,
+    OOPS,
+    WATCHDOG,
+    WATCHDOG_ON,
+    Hardware,
+    Machine,
+    console_records,
+)
 
 # What the backend asks for (kexec_records in drivers/acpi/apei/erst.c).
 LIMIT = 4
@@ -35,6 +44,10 @@ def _guest(hardware: Hardware, directory: Path, *devices: str, command_line: str
 
 def _crash(machine: Machine, more: str = "") -> None:
     machine.boot("normal")
+    _crash_now(machine, more)
+
+
+def _crash_now(machine: Machine, more: str) -> None:
     machine.load_crash_kernel(f"nr_cpus=1 panic=1 {more}")
     machine.crash()
 
@@ -89,46 +102,58 @@ def test_emergency_restart_of_the_crash_kernel(
 def test_hang_loses_what_waits_for_its_record(
     patched: Hardware, tmp_path: Path, token: str
 ) -> None:
-    watchdog = ("-device", "i6300esb", "-action", "watchdog=reset")
-    with _guest(patched, tmp_path, *watchdog) as machine:
+    with _guest(patched, tmp_path, *WATCHDOG) as machine:
         _crash(machine)
         machine.run(f"echo '<14>early-{token}' >/dev/kmsg")
         # An incomplete record waits 4 s at first, then 8 s: both are over.
         machine.run("sleep 14")
-        machine.run("exec 9>/dev/watchdog0; echo x >&9")
-        machine.post(
-            f"echo '<14>last-{token}' >/dev/kmsg; "
-            "echo HARDLOCKUP >/sys/kernel/debug/provoke-crash/DIRECT"
-        )
+        machine.run(WATCHDOG_ON)
+        machine.post(f"echo '<14>last-{token}' >/dev/kmsg; {HANG}")
         machine.boot("normal")
         text = "".join(console_records(machine.records()))
     assert f"early-{token}" in text
     assert f"last-{token}" not in text
 
 
+def test_oops_is_stored_before_a_hang(patched: Hardware, tmp_path: Path, token: str) -> None:
+    """It has a record at once. What comes after it waits for its record, and is lost."""
+    with _guest(patched, tmp_path, *WATCHDOG) as machine:
+        _crash(machine)
+        machine.run(WATCHDOG_ON)
+        machine.run(f"echo '<14>before-{token}' >/dev/kmsg; {OOPS}")
+        machine.post(f"echo '<14>last-{token}' >/dev/kmsg; {HANG}")
+        machine.boot("normal")
+        text = "".join(console_records(machine.records()))
+    assert f"before-{token}" in text
+    assert "kernel BUG at" in text
+    assert f"last-{token}" not in text
+
+
 def test_many_crashes_stay_within_the_limit(patched: Hardware, tmp_path: Path, token: str) -> None:
-    """Nobody collects or removes a record. A log that is long each second time."""
+    """Nobody collects or removes a record. A log that is long each second time.
+
+    Counted in the file behind the device: what is there after each crash, and what of it is new.
+    """
     store = tmp_path / "erst.img"
-    counts = []
+    counts, writes, before = [], [], set[int]()
     with _guest(patched, tmp_path, command_line="quiet") as machine:
+        machine.boot("normal")
         for crash in range(CRASHES):
-            _crash(machine, "quiet printk.devkmsg=on")
+            _crash_now(machine, "quiet printk.devkmsg=on")
             machine.run(f"echo '<14>crash-{crash}-{token}' >/dev/kmsg")
             if crash % 2:
-                machine.run(
-                    "i=0; while [ $i -lt 1500 ]; do i=$((i + 1)); "
-                    'echo "<14>line $i $RANDOM$RANDOM$RANDOM$RANDOM$RANDOM$RANDOM"; '
-                    "done >/dev/kmsg"
-                )
-                # A dump erases nothing: it is the worker that makes room.
-                machine.run("sleep 3")
+                machine.run(FLOOD)
             machine.post("reboot -f")
-            counts.append(len(erst.consoles(store)))
-        machine.boot("normal")
+            machine.boot("normal")
+            now = {record.id for record in erst.consoles(store)}
+            counts.append(len(now))
+            writes.append(len(now - before))
+            before = now
         records = console_records(machine.records())
         no_complaints(machine)
-    counts = [*counts[1:], len(erst.consoles(store))]
+    print(f"occupied after each crash: {counts}, written by each: {writes}")
     assert max(counts) <= LIMIT
+    assert 1 <= min(writes) <= max(writes) <= LIMIT
     text = "".join(records)
     assert f"crash-{CRASHES - 1}-{token}" in text
     assert "line 1500 " in records[-1]
@@ -141,7 +166,7 @@ def test_full_store(patched: Hardware, tmp_path: Path, token: str) -> None:
         machine.boot("normal")
         # Each oops takes at least one of the 7 records.
         for _ in range(8):
-            machine.run("(echo BUG >/sys/kernel/debug/provoke-crash/DIRECT); true")
+            machine.run(OOPS)
         assert len(erst.records(store)) == 7
         machine.load_crash_kernel("nr_cpus=1 panic=1")
         machine.crash()
@@ -160,18 +185,20 @@ def test_full_store(patched: Hardware, tmp_path: Path, token: str) -> None:
 def test_normal_boot_writes_nothing(patched: Hardware, tmp_path: Path) -> None:
     with _guest(patched, tmp_path) as machine:
         machine.boot("normal")
+        store = (tmp_path / "erst.img").read_bytes()  # as QEMU has formatted it
         machine.run("sleep 10")
         machine.post("reboot -f")
         machine.boot("normal")
         assert not machine.records()
         no_complaints(machine)
+    assert (tmp_path / "erst.img").read_bytes() == store
     assert not erst.records(tmp_path / "erst.img")
 
 
 def _unknown_record(machine: Machine, store: Path) -> str:
     """Have an oops recorded, change the type of the record, and see what the next boot says."""
     machine.boot("normal")
-    machine.run("(echo BUG >/sys/kernel/debug/provoke-crash/DIRECT); true")
+    machine.run(OOPS)
     for record in erst.records(store):
         erst.change_section(store, record, uuid.uuid4())
     machine.post("reboot -f")

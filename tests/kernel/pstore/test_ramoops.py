@@ -7,7 +7,15 @@ from pathlib import Path
 import pytest
 
 from tests.kernel.pstore.conftest import no_complaints
-from tests.kernel.pstore.machine import Hardware, LostMachineError, Machine
+from tests.kernel.pstore.machine import (
+    HANG,
+    OOPS,
+    WATCHDOG,
+    WATCHDOG_ON,
+    Hardware,
+    LostMachineError,
+    Machine,
+)
 
 LOAD = (
     "[ -e /sys/module/ramoops ] || { insmod /modules/reed_solomon.ko 2>/dev/null; "
@@ -109,7 +117,7 @@ def test_dump_of_the_crashed_kernel_is_not_overwritten(
         machine.boot("normal")
         machine.run(LOAD)
         machine.run(f"echo first-{token} >/dev/kmsg")
-        machine.run("(echo BUG >/sys/kernel/debug/provoke-crash/DIRECT); true")
+        machine.run(OOPS)
         machine.load_crash_kernel(f"{zones} nr_cpus=1 panic=1")
         machine.crash()
         machine.run(LOAD)
@@ -123,20 +131,18 @@ def test_dump_of_the_crashed_kernel_is_not_overwritten(
     assert f"crash-{token}" in records["dmesg-ramoops-1"]
 
 
-def test_hang_with_interrupts_off(patched: Hardware, tmp_path: Path, token: str) -> None:
+def test_oops_and_hang_with_interrupts_off(patched: Hardware, tmp_path: Path, token: str) -> None:
     """The last line is in RAM before the watchdog resets the machine."""
     zones = f"{ZONES} {KEXEC_ZONE}"
-    watchdog = ("-device", "i6300esb", "-action", "watchdog=reset")
-    with _guest(patched, zones, tmp_path, *watchdog) as machine:
+    with _guest(patched, zones, tmp_path, *WATCHDOG) as machine:
         _crash(machine, zones, token)
-        machine.run("exec 9>/dev/watchdog0; echo x >&9")
-        machine.post(
-            f"echo '<14>last-{token}' >/dev/kmsg; "
-            "echo HARDLOCKUP >/sys/kernel/debug/provoke-crash/DIRECT"
-        )
+        machine.run(WATCHDOG_ON)
+        machine.run(OOPS)
+        machine.post(f"echo '<14>last-{token}' >/dev/kmsg; {HANG}")
         machine.boot("normal")
         machine.run(LOAD)
         records = machine.records()
+    assert "kernel BUG at" in records["kexec-console-ramoops-0"]
     assert f"last-{token}" in records["kexec-console-ramoops-0"]
     assert f"first-{token}" in records["console-ramoops-0"]
 

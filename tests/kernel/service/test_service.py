@@ -2,16 +2,20 @@
 """The service on the kernel with both series: no parameter, and a log when no stick was there."""
 
 import secrets
+import uuid
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.kernel.pstore import erst
 from tests.vm import kernels, rootfs, service, stick, vmcore
 from tests.vm.kernels import Kernel
-from tests.vm.machine import Machine, Stick
+from tests.vm.machine import Firmware, Machine, Stick
 from tests.vm.vm import VM, running
 
 CRASH_SECONDS = 400.0
+BOOT_SECONDS = 300.0
 MEMORY_MIB = 1024
 MIB = 1 << 20
 # How far apart two figures of memory may be that should be the same.
@@ -21,6 +25,11 @@ RAMOOPS = (
     "memmap=1M$0x30000000", "ramoops.mem_address=0x30000000", "ramoops.mem_size=0x100000",
     "ramoops.console_size=0x10000", "ramoops.kexec_console_size=0x20000",
 )  # fmt: skip
+
+
+# What QEMU's 64 KiB hold.
+ERST_RECORDS = 7
+OVMF = Path("/usr/share/OVMF")
 
 
 @pytest.fixture(scope="module")
@@ -79,31 +88,145 @@ def test_nothing_is_reserved_until_it_is_used(
     assert mark in vmcore.log(tmp_path / "restored/vmcore")
 
 
-@pytest.mark.parametrize("backend", ["ramoops", "erst"])
+@pytest.mark.parametrize("backend", ["ramoops", "erst", "efi_pstore"])
 def test_without_a_stick_the_log_is_there_after_the_reboot(
     kernel: Kernel, root: rootfs.Root, tmp_path: Path, backend: str
 ) -> None:
-    """A script logs a token; the stick that is waited for never comes."""
-    token = f"token-{secrets.token_hex(8)}"
-    machine = with_backend(kernel, root, backend)
+    """And what the first kernel had put there itself, an oops, is still what it was."""
+    token = new_token()
+    with running(with_backend(kernel, root, backend), tmp_path / "vm") as vm:
+        load_backend(vm, backend)
+        armed(vm, kernel, without_stick(token))
+        assert f"crash log:    {backend}\n" in vm.run(["tinykdump", "status"]).text
+        oops(vm, token)
+        crash_and_boot(vm)
+        load_backend(vm, backend)
+        log = vm.run(["tinykdump", "log"])
+        assert "Linux version" in log.text
+        assert f"waiting for the stick LABEL={token}" in log.text
+        assert "final action: reboot" in log.stderr.decode()
+        assert f"last crash:   failed: no stick LABEL={token} within 5 s\n" in status(vm)
+        own = vm.shell("cat /sys/fs/pstore/dmesg-*").text
+        assert f"oops-{token}" in own
+        assert f"LABEL={token}" not in own
+        if backend == "ramoops":
+            own = vm.shell("cat /sys/fs/pstore/console-ramoops-0").text
+            assert f"oops-{token}" in own
+            assert "sysrq triggered crash" in own
+            assert f"LABEL={token}" not in own
+
+
+def test_systemd_puts_the_records_away_and_the_log_is_found(
+    kernel: Kernel, root: rootfs.Root, tmp_path: Path
+) -> None:
+    """It loads the backend, too, and the service arms the machine at boot."""
+    token = new_token()
+    machine = kernel.machine(root, *rootfs.SYSTEMD, memory_mib=MEMORY_MIB, firmware=ovmf())
     with running(machine, tmp_path / "vm") as vm:
-        if backend == "ramoops":
-            vm.run(["modprobe", "ramoops"])
-        armed(vm, kernel, f"[dump]\nwait = 5\ntarget = LABEL={token}\n")
-        vm.run(["sync"])  # what was installed is to be there after the reboot
-        service.crash(vm, service.mark())
-        vm.wait_for_reboot(CRASH_SECONDS)
-        vm.wait_for_agent(300)
-        if backend == "ramoops":
-            vm.run(["modprobe", "ramoops"])
+        vm.wait_for_agent(BOOT_SECONDS)
+        armed(vm, kernel, without_stick(token))
+        vm.run(["systemctl", "enable", "tinykdump"])
+        assert "crash log:    efi_pstore\n" in vm.run(["tinykdump", "status"]).text
+        crash_and_boot(vm)
+        vm.run(["systemctl", "is-system-running", "--wait"], check=False, timeout=BOOT_SECONDS)
+        assert vm.run(["ls", "/sys/fs/pstore"]).text == ""
+        assert "/kexec-console-efi_pstore-" in vm.shell("ls /var/lib/systemd/pstore/*").text
+        log = vm.run(["tinykdump", "log"])
+        assert "Linux version" in log.text
+        assert f"failed: no stick LABEL={token} within 5 s" in log.text
+        armed_again = vm.run(["tinykdump", "status"])
+        assert f"last crash:   failed: no stick LABEL={token} within 5 s\n" in armed_again.text
+
+
+def test_a_kernel_without_the_series_keeps_the_end_of_the_log(
+    root: rootfs.Root, tmp_path: Path
+) -> None:
+    """Debian's: what it offers is used, and what that can not do is said."""
+    token = new_token()
+    machine = root.machine("crashkernel=192M", memory_mib=MEMORY_MIB, erst_kib=64)
+    with running(machine, tmp_path / "vm") as vm:
+        service.install(vm, keys=service.cached_key_pair(), configuration=without_stick(token))
+        service.kernel_install(vm, "add", root.kver)
+        assert "crash log:    erst, unless it hangs" in vm.run(["tinykdump", "status"]).text
+        crash_and_boot(vm)
         log = vm.run(["tinykdump", "log"])
         assert f"failed: no stick LABEL={token} within 5 s" in log.text
-        assert "final action: reboot" in log.stderr.decode()
-        status = vm.run(["tinykdump", "status"], check=False)
-        assert "last crash:   dump failed" in status.text
+        assert "no CONFIG_PSTORE_KEXEC_CONSOLE" in log.stderr.decode()
+        assert f"last crash:   failed: no stick LABEL={token} within 5 s\n" in status(vm)
 
 
-def with_backend(kernel: Kernel, root: rootfs.Root, backend: str) -> Machine:
-    if backend == "erst":
-        return kernel.machine(root, memory_mib=MEMORY_MIB, erst_kib=64)
-    return kernel.machine(root, *RAMOOPS, memory_mib=MEMORY_MIB)
+def test_a_full_store_does_not_cost_the_dump(
+    kernel: Kernel, root: rootfs.Root, tmp_path: Path
+) -> None:
+    """Full of what others have written, some of it of a type that this kernel does not know."""
+    image = stick.make(tmp_path / "stick.img")
+    machine = with_backend(kernel, root, "erst", sticks=(Stick("stick", image.path),))
+    store = tmp_path / "vm/erst.img"
+    with running(machine, tmp_path / "vm") as vm:
+        for _ in range(ERST_RECORDS + 1):
+            oops(vm, "full")
+        full = erst.records(store)
+        assert len(full) == ERST_RECORDS
+        erst.change_section(store, full[0], uuid.uuid4())
+        keys = armed(vm, kernel)
+        mark = service.mark()
+        service.crash(vm, mark)
+        vm.wait_for_reboot(CRASH_SECONDS)
+        said = vm.console.rpartition("Linux version")[2]
+    assert "saved as tinykdump/" in said
+    for complaint in ("WARNING:", "BUG:", "Oops:"):
+        assert complaint not in said
+    assert {record.id for record in erst.records(store)} == {record.id for record in full}
+    (dump,) = service.dumps(image, tmp_path / "copy")
+    assert dump.complete
+    service.restore(dump, tmp_path / "restored", keys.home)
+    assert mark in vmcore.log(tmp_path / "restored/vmcore")
+
+
+def new_token() -> str:
+    return f"token-{secrets.token_hex(8)}"
+
+
+def without_stick(token: str) -> str:
+    """A stick that never comes; its name is in what the crash kernel logs."""
+    return f"[dump]\nwait = 5\ntarget = LABEL={token}\n"
+
+
+def with_backend(kernel: Kernel, root: rootfs.Root, backend: str, **changes: Any) -> Machine:
+    changes |= {"memory_mib": MEMORY_MIB}
+    match backend:
+        case "erst":
+            return kernel.machine(root, erst_kib=64, **changes)
+        case "efi_pstore":
+            return kernel.machine(root, firmware=ovmf(), **changes)
+    return kernel.machine(root, *RAMOOPS, **changes)
+
+
+def ovmf() -> Firmware:
+    code, variables = OVMF / "OVMF_CODE_4M.fd", OVMF / "OVMF_VARS_4M.fd"
+    if not variables.exists():
+        pytest.fail("ovmf is not installed (run: make deps)", pytrace=False)
+    return Firmware(code, variables)
+
+
+def load_backend(vm: VM, backend: str) -> None:
+    if backend != "erst":  # which is built in
+        vm.run(["modprobe", backend])
+
+
+def oops(vm: VM, token: str) -> None:
+    """An oops that the kernel survives and puts on record."""
+    vm.shell(f"modprobe lkdtm; echo oops-{token} >/dev/kmsg")
+    vm.shell("echo BUG >/sys/kernel/debug/provoke-crash/DIRECT", check=False)
+
+
+def crash_and_boot(vm: VM) -> None:
+    vm.run(["sync"])  # what was installed is to be there after the reboot
+    service.crash(vm, service.mark())
+    vm.wait_for_reboot(CRASH_SECONDS)
+    vm.wait_for_agent(BOOT_SECONDS)
+
+
+def status(vm: VM) -> str:
+    """Of a machine that may not be armed again."""
+    return vm.run(["tinykdump", "status"], check=False).text
