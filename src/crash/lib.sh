@@ -10,6 +10,7 @@
 KMSG=${KMSG:-/dev/kmsg}
 SYS=${SYS:-/sys}
 DEV=${DEV:-/dev}
+MODULES=${MODULES:-/lib/modules.order}
 STICK=${STICK:-/mnt}         # where the stick is mounted
 TMP=${TMP:-/run/tinykdump}   # in memory
 CHUNK=${CHUNK:-128}          # blocks of 64 KiB that are written at a time
@@ -64,12 +65,13 @@ mount_kernel_interfaces() {
 
 # --- hardware ---------------------------------------------------------------------------
 
-# In load order. A module that is in the kernel needs its file no more, and memory is short.
+# In load order, with their parameters: there is no modprobe here that takes them from the
+# command line. A module that is in the kernel needs its file no more, and memory is short.
 load_modules() {
 	while read -r module parameters; do
 		insmod "$module" ${parameters:+"$parameters"} || say "could not load $module"
 		rm -f "$module"
-	done </lib/modules.order
+	done <"$MODULES"
 }
 
 # Some backends of pstore, which keeps this kernel's log, write nothing before it is mounted.

@@ -185,6 +185,27 @@ def test_encrypt(crash: Crash, keys: Keyring) -> None:
     assert not list((crash.top / "tmp").glob("S.*")), "an agent was started"
 
 
+# --- hardware ---------------------------------------------------------------------------
+
+
+def test_modules_are_loaded_in_order_and_with_their_parameters(crash: Crash) -> None:
+    order, first, second = (crash.top / name for name in ("order", "a.ko", "b.ko.xz"))
+    order.write_text(f'{first} size=1 name="x  *"\n{second}\n')
+    first.touch()
+    second.touch()
+    # busybox's insmod puts its arguments together again; what the shell must not do is read them.
+    insmod = f'insmod() {{ say "$# $*"; [ "$1" = {first} ]; }};'
+    status, log = crash.run(f"{insmod} MODULES={order}; load_modules")
+    assert status == 0
+    assert log.splitlines() == [
+        f'<5>tinykdump: 2 {first} size=1 name="x  *"',
+        f"<5>tinykdump: 1 {second}",
+        f"<5>tinykdump: could not load {second}",
+    ]
+    assert not first.exists()
+    assert not second.exists()
+
+
 # --- the stick --------------------------------------------------------------------------
 
 
