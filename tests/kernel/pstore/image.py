@@ -13,7 +13,7 @@ MODULES = ("watchdog", "i6300esb", "lkdtm", "efivarfs")
 # Loaded by a test when it is time, and not before.
 BACKENDS = (
     "reed_solomon", "ramoops", "efi-pstore", "pstore_zone", "pstore_blk",
-    "virtio", "virtio_ring", "virtio_pci_modern_dev", "virtio_pci", "virtio_blk",
+    "virtio_ring", "virtio", "virtio_pci_modern_dev", "virtio_pci", "virtio_blk",
 )  # fmt: skip
 
 # One order is a line of base64; the answer is a line with the exit status and

@@ -8,7 +8,7 @@ from tests.kernel.pstore.machine import Hardware, Machine
 
 # kmsg_size and so on in KiB. pstore is mounted first: before, nothing is written.
 LOAD = (
-    "for module in virtio virtio_ring virtio_pci_modern_dev virtio_pci virtio_blk pstore_zone; do "
+    "for module in virtio_ring virtio virtio_pci_modern_dev virtio_pci virtio_blk pstore_zone; do "
     "insmod /modules/$module.ko 2>/dev/null; done; "
     "insmod /modules/pstore_blk.ko blkdev=/dev/vda best_effort=Y kmsg_size=64 console_size=64 "
     "pmsg_size=0 ftrace_size=0 kexec_console_size=128 && mount -t pstore pstore /pstore"
