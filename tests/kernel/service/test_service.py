@@ -169,8 +169,10 @@ def test_a_full_store_does_not_cost_the_dump(
         assert len(full) == ERST_RECORDS
         erst.change_section(store, full[0], uuid.uuid4())
         keys = armed(vm, kernel)
-        mark = service.mark()
-        service.crash(vm, mark)
+        # A kernel that had an oops before does not name the process in its panic.
+        token = new_token()
+        vm.shell(f"echo {token} >/dev/kmsg")
+        service.crash(vm, service.mark())
         vm.wait_for_reboot(CRASH_SECONDS)
         said = vm.console.rpartition("Linux version")[2]
     assert "giving up on the console of this crash kernel: erst cannot store it" in said
@@ -181,8 +183,7 @@ def test_a_full_store_does_not_cost_the_dump(
     (dump,) = service.dumps(image, tmp_path / "copy")
     assert dump.complete
     service.restore(dump, tmp_path / "restored", keys.home)
-    # A kernel that had an oops before does not name the process in its panic.
-    assert vmcore.has_process(tmp_path / "restored/vmcore", mark, memory_mib=MEMORY_MIB)
+    assert token in vmcore.log(tmp_path / "restored/vmcore")
 
 
 def new_token() -> str:
