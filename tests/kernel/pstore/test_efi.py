@@ -32,6 +32,16 @@ LOAD = (
 )
 
 
+# Until the kernel or the firmware takes no more. A variable is what one write has; the first
+# four bytes are its attributes.
+FILL = (
+    "i=0; for size in 8000 1000 100; do "
+    "{ printf '\\007\\000\\000\\000'; head -c $size /dev/urandom; } >/tmp/value; "
+    "while dd bs=64k if=/tmp/value of=/efivars/full-$i-12345678-1234-1234-1234-123456789abc; "
+    "do i=$((i + 1)); done; done 2>/dev/null; [ $i -gt 10 ]"
+)
+
+
 def _guest(hardware: Hardware, directory: Path, command_line: str = "", *devices: str) -> Machine:
     variables = directory / "variables.fd"
     if not (FIRMWARE / "OVMF_VARS_4M.fd").exists():
@@ -155,12 +165,7 @@ def test_full_store(patched: Hardware, tmp_path: Path, token: str) -> None:
     with _guest(patched, tmp_path) as machine:
         machine.boot("normal")
         machine.run(LOAD)
-        # Each as large as a record, until the kernel or the firmware takes no more.
-        machine.run(
-            "i=0; { printf '\\007\\000\\000\\000'; head -c 1024 /dev/urandom; } >/tmp/value; "
-            "while cat /tmp/value >/efivars/full-$i-12345678-1234-1234-1234-123456789abc; "
-            "do i=$((i + 1)); done; [ $i -gt 10 ]"
-        )
+        machine.run(FILL, 300)
         machine.load_crash_kernel("nr_cpus=1 panic=1")
         machine.crash()
         machine.run(LOAD)
