@@ -40,6 +40,12 @@ def lock(host: Host) -> Iterator[None]:
         yield
 
 
+def images(host: Host) -> tuple[str, ...]:
+    """The versions of the kernels that have an image."""
+    found = (path.name for path in host.children(STATE))
+    return tuple(name for name in found if host.exists(STATE / name / "manifest.json"))
+
+
 def read_manifest(host: Host, kver: str) -> Manifest | None:
     """The manifest of a kernel's image, or None when there is no image."""
     name = folder(kver) / "manifest.json"

@@ -17,7 +17,7 @@ PURE = {
 EFFECTS = {
     "build", "cli", "drivers", "hardware", "host", "kernel_install", "keys", "kmod", "libraries",
     "load", "pack", "packages", "programs", "pstore", "reserve", "restore", "run", "service",
-    "settings", "state", "status",
+    "settings", "state", "status", "transaction",
 }  # fmt: skip
 
 # What pure modules may import; of pathlib only the names of paths, which do nothing.

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the scriptlets of the package call, as kernel_install.py is what kernel-install calls.
+
+``install`` after an installation or an upgrade, ``refresh`` after an update of a package whose
+files are in the images, ``erase`` before tinykdump goes. Whatever goes wrong is said in a line
+and does not fail the transaction: exit status 0 always.
+"""
+
+import os
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from tinykdump import keys, load, reserve, service, state
+from tinykdump.config import Config
+from tinykdump.errors import TinykdumpError
+from tinykdump.host import Host
+from tinykdump.memory import MIB
+from tinykdump.settings import load_config
+
+
+def say(text: str) -> None:
+    """One line to whoever runs the transaction."""
+    print(f"tinykdump: {text}", file=sys.stderr, flush=True)
+
+
+def install(host: Host) -> None:
+    """Arm the running kernel with the code that is now in place. Raises TinykdumpError."""
+    if not host.is_target():
+        say("not the running system: tinykdump.service arms it at its next boot")
+        return
+    config = load_config(host, {})
+    with state.lock(host):
+        rebuild(host, config)
+        arm(host, config, always=True)
+
+
+def refresh(host: Host) -> None:
+    """Rebuild the images that have become stale, and load what is new. Raises TinykdumpError."""
+    config = load_config(host, {})
+    with state.lock(host):
+        rebuilt = rebuild(host, config)
+        if rebuilt and host.is_target():
+            arm(host, config, always=False)
+
+
+def rebuild(host: Host, config: Config) -> bool:
+    """Bring every image up to date; whether one was not. One that fails stays as it was."""
+    rebuilt = False
+    for kver in state.images(host):
+        try:
+            image, built = service.build_image(host, config, kver)
+        except TinykdumpError as error:
+            say(f"the crash image of {kver} stays as it was: {error}")
+            continue
+        if built:
+            say(f"rebuilt the crash image of {kver}: {image.packed} bytes")
+            rebuilt = True
+    return rebuilt
+
+
+def arm(host: Host, config: Config, *, always: bool) -> None:
+    """Load for the kernel that is armed, else for the running one. Raises TinykdumpError.
+
+    Without ``always`` only where ours is loaded already: who has unloaded it does not want it.
+    """
+    started = time.monotonic()
+    mine = load.ours(host)
+    if mine is None and not always:
+        return
+    kver = mine.kver if mine else state.running_kernel(host)
+    _, held = service.load_image(host, config, kver)
+    say(
+        f"armed with {kver}; {held.size // MIB} MiB of memory are reserved "
+        f"({time.monotonic() - started:.1f} s)"
+    )
+
+
+def erase(host: Host) -> None:
+    """Leave nothing behind but keys and dumps. Raises TinykdumpError."""
+    try:
+        if host.is_target():
+            with state.lock(host):
+                disarm(host)
+    finally:
+        for folder in host.children(state.STATE):
+            if folder != keys.MACHINE_KEYS:
+                shutil.rmtree(host.path(folder), ignore_errors=True)
+        shutil.rmtree(host.path(state.RUNTIME), ignore_errors=True)
+        if host.exists(keys.MACHINE_KEYS):
+            say(f"the key of the dumps on your sticks stays in {keys.MACHINE_KEYS}")
+
+
+def disarm(host: Host) -> None:
+    """Unload ours and give its memory back; raises TinykdumpError when it is not ours.
+
+    Also what crashkernel= has set aside: nothing is left that would use it.
+    """
+    size = reserve.read(host).size
+    if not load.unload(host):
+        return
+    held = reserve.read(host)
+    if held.size:
+        reserve.resize(host, 0)
+    say(
+        f"disarmed; {size // MIB} MiB of memory are free again"
+        + ("; crashkernel= takes them again at the next boot" if not held.maximum else "")
+    )
+
+
+VERBS = {"install": install, "refresh": refresh, "erase": erase}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point; always 0."""
+    words = sys.argv[1:] if arguments is None else arguments
+    if len(words) != 1 or words[0] not in VERBS:
+        say(f"one of {', '.join(VERBS)} is what a scriptlet says")
+        return 0
+    host = Host(Path(os.environ.get("TINYKDUMP_ROOT", "/")))
+    try:
+        VERBS[words[0]](host)
+    except (TinykdumpError, OSError) as error:
+        say(f"not armed: {error}" if words[0] == "install" else f"{words[0]}: {error}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the package's scriptlets call, on trees; what only a machine shows is in tests/rpm."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.fakehost import KVER, STATE, FakeHost
+from tinykdump import cli, transaction
+from tinykdump.host import Host
+
+RUNNING = "/run/tinykdump"
+
+
+@pytest.fixture
+def machine(fake: FakeHost, monkeypatch: pytest.MonkeyPatch) -> FakeHost:
+    fake.write("/etc/default/tinykdump", "[dump]\nencrypt = no\n")
+    monkeypatch.setenv("TINYKDUMP_ROOT", str(fake.root))
+    return fake
+
+
+def said(capfd: pytest.CaptureFixture[str]) -> list[str]:
+    return capfd.readouterr().err.splitlines()
+
+
+def test_install_in_another_root_only_says_so(
+    machine: FakeHost, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert transaction.main(["install"]) == 0
+    assert said(capfd) == [
+        "tinykdump: not the running system: tinykdump.service arms it at its next boot"
+    ]
+    assert machine.snapshot() == {}
+
+
+def test_refresh_rebuilds_what_is_stale(
+    machine: FakeHost, capfd: pytest.CaptureFixture[str]
+) -> None:
+    cli.main(["-b"])
+    before = machine.snapshot()
+    capfd.readouterr()
+    assert transaction.main(["refresh"]) == 0
+    assert (machine.snapshot(), said(capfd)) == (before, [])
+
+    busybox = machine.path("/usr/bin/busybox").read_bytes()
+    machine.write("/usr/bin/busybox", busybox + b"2", 0o755)
+    assert transaction.main(["refresh"]) == 0
+    (line,) = said(capfd)
+    assert line.startswith(f"tinykdump: rebuilt the crash image of {KVER}: ")
+    assert machine.snapshot() != before
+
+
+def test_one_image_that_fails_does_not_stop_the_others(
+    machine: FakeHost, capfd: pytest.CaptureFixture[str]
+) -> None:
+    cli.main(["-b"])
+    machine.write("/var/lib/tinykdump/1.0-gone/manifest.json", "{}")
+    machine.write("/usr/bin/makedumpfile", machine.path("/usr/bin/gpg").read_bytes() + b"2", 0o755)
+    capfd.readouterr()
+    assert transaction.main(["refresh"]) == 0
+    first, second = said(capfd)
+    assert first.startswith("tinykdump: the crash image of 1.0-gone stays as it was: ")
+    assert second.startswith(f"tinykdump: rebuilt the crash image of {KVER}: ")
+
+
+@pytest.mark.parametrize(("verb", "start"), [("install", "not armed: "), ("refresh", "refresh: ")])
+def test_a_wrong_configuration_is_one_line(
+    machine: FakeHost, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+    verb: str, start: str,
+) -> None:  # fmt: skip
+    machine.write("/etc/default/tinykdump", "[dump]\nwiat = 3\n")
+    monkeypatch.setattr(Host, "is_target", lambda _host: True)
+    assert transaction.main([verb]) == 0
+    (line,) = said(capfd)
+    assert line.startswith(f"tinykdump: {start}/etc/default/tinykdump: [dump] wiat: no such key")
+
+
+def test_erase_leaves_the_keys(machine: FakeHost, capfd: pytest.CaptureFixture[str]) -> None:
+    cli.main(["-b"])
+    machine.write("/var/lib/tinykdump/keys/pubring.kbx", b"key", 0o600)
+    machine.write("/var/lib/tinykdump/6.2.0/initramfs.img", b"x")
+    machine.write(f"{RUNNING}/loaded.json", "{}")
+    capfd.readouterr()
+    assert transaction.main(["erase"]) == 0
+    assert said(capfd) == [
+        "tinykdump: the key of the dumps on your sticks stays in /var/lib/tinykdump/keys"
+    ]
+    assert list(machine.snapshot()) == ["keys", "keys/pubring.kbx"]
+    assert not machine.path(RUNNING).exists()
+    assert machine.path("/etc/default/tinykdump").exists()
+
+
+def test_erase_where_there_is_nothing(machine: FakeHost, capfd: pytest.CaptureFixture[str]) -> None:
+    assert transaction.main(["erase"]) == 0
+    assert said(capfd) == []
+    assert not machine.path("/var/lib/tinykdump").exists()
+
+
+def test_erase_cleans_up_beside_a_foreign_crash_kernel(
+    machine: FakeHost, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cli.main(["-b"])
+    machine.write("/sys/kernel/kexec_crash_loaded", "1")
+    monkeypatch.setattr(Host, "is_target", lambda _host: True)
+    capfd.readouterr()
+    assert transaction.main(["erase"]) == 0
+    (line,) = said(capfd)
+    assert line.startswith("tinykdump: erase: the crash kernel that is loaded is not ours")
+    assert not machine.path(STATE).exists()
+    assert machine.path("/sys/kernel/kexec_crash_loaded").read_text() == "1"
+
+
+@pytest.mark.parametrize("words", [[], ["frobnicate"], ["install", "now"]])
+def test_other_words(words: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+    assert transaction.main(words) == 0
+    assert len(said(capfd)) == 1
+
+
+def test_as_a_scriptlet_calls_it(machine: FakeHost) -> None:
+    """As a program, with the checkout's code."""
+    source = str(Path(transaction.__file__).parents[1])
+    environment = {"PATH": "/usr/bin", "PYTHONPATH": source, "TINYKDUMP_ROOT": str(machine.root)}
+    done = subprocess.run([sys.executable, "-m", "tinykdump.transaction", "install"],
+                          env=environment, capture_output=True, text=True, check=True)  # fmt: skip
+    assert done.stderr.startswith("tinykdump: not the running system")
+    assert done.stdout == ""
