@@ -4,7 +4,7 @@ PYTHON = .venv/bin/python
 # Where the distribution's Python looks for packages.
 SITE = $(PREFIX)/lib/python3/dist-packages
 
-.PHONY: help deps demo check bench lint kernel kernel-check install
+.PHONY: help deps demo check bench lint kernel kernel-check rpm install
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -35,12 +35,16 @@ kernel-check: deps ## each commit of the series: applies, checkpatch, builds; KU
 	@$(PYTHON) -m kernel check
 	@$(PYTHON) -m pytest tests/kernel
 
+rpm: ## source and binary packages of what is committed, in build/rpm (KERNEL=1: kernel-tinykdump too)
+	@tools/rpm $(if $(KERNEL),--kernel)
+
 install: ## install into DESTDIR
 	install -d $(DESTDIR)$(SITE)/tinykdump $(DESTDIR)/etc/default/tinykdump.d
 	install -m 644 src/tinykdump/*.py $(DESTDIR)$(SITE)/tinykdump
 	install -D -m 755 src/tinykdump.sh $(DESTDIR)$(PREFIX)/bin/tinykdump
 	install -D -m 755 src/crash/init $(DESTDIR)$(PREFIX)/share/tinykdump/crash/init
-	install -m 644 src/crash/lib.sh src/crash/check $(DESTDIR)$(PREFIX)/share/tinykdump/crash
+	install -m 755 src/crash/check $(DESTDIR)$(PREFIX)/share/tinykdump/crash
+	install -m 644 src/crash/lib.sh $(DESTDIR)$(PREFIX)/share/tinykdump/crash
 	install -D -m 755 kernel-install.d/60-tinykdump.install \
 		$(DESTDIR)$(PREFIX)/lib/kernel/install.d/60-tinykdump.install
 	install -D -m 644 src/systemd/tinykdump.service \
@@ -48,3 +52,6 @@ install: ## install into DESTDIR
 	install -D -m 644 src/systemd/90-tinykdump.preset \
 		$(DESTDIR)$(PREFIX)/lib/systemd/system-preset/90-tinykdump.preset
 	install -D -m 644 src/default/tinykdump $(DESTDIR)/etc/default/tinykdump
+	install -D -m 644 man/tinykdump.8 $(DESTDIR)$(PREFIX)/share/man/man8/tinykdump.8
+	install -D -m 644 man/tinykdump.5 $(DESTDIR)$(PREFIX)/share/man/man5/tinykdump.5
+	install -D -m 644 LICENSE $(DESTDIR)$(PREFIX)/share/licenses/tinykdump/LICENSE

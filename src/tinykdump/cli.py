@@ -42,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
     commands.add_parser("unload", help="unload our crash kernel")
     restored = commands.add_parser("restore", help="turn a dump on a stick back into a vmcore")
     restored.add_argument("directory", type=Path, help="tinykdump/MACHINE/TIME on the stick")
-    restored.add_argument("-o", "--output", type=Path, default=Path(),
+    restored.add_argument("-o", "--output", type=Path, metavar="DIR", default=Path(),
                           help="where to write vmcore and dmesg.txt (here)")  # fmt: skip
     restored.add_argument("--keys", type=Path, metavar="DIR",
                           help="GnuPG folder with the secret key")  # fmt: skip

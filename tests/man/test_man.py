@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The manual pages are valid and say what the code says, in both directions."""
+
+import argparse
+import io
+import re
+import subprocess
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from tests.vm import service
+from tinykdump import cli, config, errors, keys, load, programs, reserve, state
+
+CHECKOUT = Path(__file__).parents[2]
+COMMANDS, SETTINGS = CHECKOUT / "man/tinykdump.8", CHECKOUT / "man/tinykdump.5"
+
+# Where other programs are told of our files, and Python finds the package: of no interest to
+# who reads the page.
+UNNAMED = ("usr/bin/", "usr/lib/python3/", "usr/share/man/", "usr/share/licenses/")
+
+
+def section(page: Path, name: str) -> list[str]:
+    """The lines below that heading, up to the next one of the same kind."""
+    lines = page.read_text().splitlines()
+    kind = ".Ss" if f".Ss {name}" in lines else ".Sh"
+    start = lines.index(f"{kind} {name}") + 1
+    ends = [at for at, line in enumerate(lines) if at >= start and line.startswith((".Sh", kind))]
+    return lines[start : ends[0]]
+
+
+def heads(page: Path, name: str, macro: str) -> list[str]:
+    """What follows ``.It MACRO`` in a section."""
+    starts = f".It {macro} " if macro else ".It "
+    lines = section(page, name)
+    return [line.removeprefix(starts) for line in lines if line.startswith(starts)]
+
+
+@pytest.mark.parametrize("page", [COMMANDS, SETTINGS], ids=lambda page: page.name)
+def test_pages_are_valid(page: Path) -> None:
+    done = subprocess.run(["mandoc", "-T", "lint", page], capture_output=True, text=True,
+                          check=False)  # fmt: skip
+    # Which other pages are installed says something of this machine, not of the page.
+    found = [line for line in done.stdout.splitlines() if "referenced manual not found" not in line]
+    assert found == []
+    shown = subprocess.run(["mandoc", "-T", "utf8", page], capture_output=True, check=True).stdout
+    assert b"TINYKDUMP" in shown
+
+
+def takes_value(action: argparse.Action) -> bool:
+    return action.nargs != 0
+
+
+def expected(parser: argparse.ArgumentParser) -> dict[str, str]:
+    """Option -> the name of its value, of one parser; what every command has is left out."""
+    return {
+        option: (action.metavar or action.dest.upper()) if takes_value(action) else ""
+        for action in parser._actions
+        for option in action.option_strings
+        if isinstance(action.metavar, str | None)
+    }
+
+
+def described(lines: list[str]) -> dict[str, dict[str, str]]:
+    """Command ("" for none) -> option -> value, as the page has them."""
+    found: dict[str, dict[str, str]] = {"": {}}
+    command = ""
+    for line in lines:
+        if match := re.match(r"\.It Cm (\w+)", line):
+            command = match[1]
+            found[command] = {}
+        elif line.startswith(".It Fl"):
+            names, _, value = line.removeprefix(".It ").partition(" Ar ")
+            for name in names.split(" , "):
+                found[command][f"-{name.removeprefix('Fl ')}"] = value
+    return found
+
+
+def commands() -> dict[str, argparse.ArgumentParser]:
+    actions = cli.parser()._actions
+    (chosen,) = (each for each in actions if isinstance(each, argparse._SubParsersAction))
+    return dict(chosen.choices)
+
+
+def test_options_and_commands() -> None:
+    page = described([*section(COMMANDS, "Options"), *section(COMMANDS, "Commands")])
+    known = {"": expected(cli.parser())}
+    for name, parser in commands().items():
+        known[name] = expected(parser)
+        del known[name]["-h"], known[name]["--help"]
+    assert page == known
+
+
+def test_arguments_of_commands() -> None:
+    page = {
+        head.split()[0]: re.findall(r"Ar (\S+)", head) for head in heads(COMMANDS, "Commands", "Cm")
+    }
+    known = {
+        name: [action.dest for action in parser._actions if not action.option_strings]
+        for name, parser in commands().items()
+    }
+    assert page == known
+
+
+def test_keys_and_defaults() -> None:
+    page = []
+    for name in dict.fromkeys(item.section for item in config.ITEMS):
+        for head in heads(SETTINGS, f"The section {name}", "Ic"):
+            match = re.fullmatch(r"(\w+) No =(?: Li (.*))?", head)
+            assert match, f"{head!r} is not: KEY No = Li DEFAULT"
+            page.append((name, match[1], match[2] or ""))
+    assert page == [(item.section, item.key, item.default) for item in config.ITEMS]
+    sections = re.findall(r"^\.Ss The section (\w+)$", SETTINGS.read_text(), re.MULTILINE)
+    assert sections == list(dict.fromkeys(item.section for item in config.ITEMS))
+
+
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [
+        ("filesystems", config.FILESYSTEMS),
+        ("compression", config.COMPRESSIONS),
+        ("final_action", config.FINAL_ACTIONS),
+    ],
+)
+def test_choices(key: str, words: tuple[str, ...]) -> None:
+    """What a key can be is all there, and nothing else."""
+    lines = SETTINGS.read_text().splitlines()
+    start = next(at for at, line in enumerate(lines) if line.startswith(f".It Ic {key} "))
+    end = next(
+        at for at, line in enumerate(lines) if at > start and line.startswith((".It", ".El"))
+    )
+    found = [word for line in lines[start + 1 : end] if line.startswith(".Sy ")
+             for word in re.findall(r"\w+", line.removeprefix(".Sy "))]  # fmt: skip
+    assert sorted(found) == sorted(words)
+
+
+def test_variables() -> None:
+    texts = [path.read_text() for path in (*CHECKOUT.glob("src/tinykdump*/*.py"),
+             CHECKOUT / "src/tinykdump.sh", *CHECKOUT.glob("kernel-install.d/*"))]  # fmt: skip
+    pattern = re.compile(r'environ(?:ment)?(?:\.get\(|\[)"(\w+)"|\$\{(\w+):-')
+    known = {python or shell for text in texts for python, shell in pattern.findall(text)}
+    assert set(heads(COMMANDS, "ENVIRONMENT", "Ev")) == known
+
+
+def test_exit_statuses() -> None:
+    known = {0, errors.TinykdumpError.exit_status, errors.UsageError.exit_status}
+    assert {int(head) for head in heads(COMMANDS, "EXIT STATUS", "")} == known
+
+
+def installed() -> set[str]:
+    """The files of the package that a page has to name, by what `make install` installs."""
+    with tarfile.open(fileobj=io.BytesIO(service.archive())) as tar:
+        names = [member.name.removeprefix("./") for member in tar if member.isfile()]
+    return {f"/{name}" for name in names if not name.startswith(UNNAMED)}
+
+
+def test_files() -> None:
+    named = set(heads(COMMANDS, "FILES", "Pa"))
+    used = {
+        str(config.FILE), str(config.DROP_INS), str(state.STATE / "KVER"), str(keys.MACHINE_KEYS),
+        str(load.LOADED.parent), str(programs.CRASH_SIDE[0]), str(reserve._SIZE[0]),
+        "tinykdump/MACHINE/TIME",
+    }  # fmt: skip
+    folders = tuple(f"{name}/" for name in used)
+    shipped = {name for name in installed() if not name.startswith(folders)}
+    assert named == used | shipped
+
+
+def test_pages_are_installed() -> None:
+    with tarfile.open(fileobj=io.BytesIO(service.archive())) as tar:
+        names = set(tar.getnames())
+    for name in ("man/man5/tinykdump.5", "man/man8/tinykdump.8", "licenses/tinykdump/LICENSE"):
+        assert f"./usr/share/{name}" in names
+
+
+def test_examples_are_what_the_program_says() -> None:
+    """The mistake that the page shows gives that message."""
+    shown = next(line for line in section(SETTINGS, "EXAMPLES") if line.startswith("tinykdump: "))
+    with pytest.raises(errors.UsageError) as raised:
+        config.parse_file("[dump]\nwiat = 3\n", "/etc/default/tinykdump.d/site.conf")
+    assert shown == f"tinykdump: {raised.value}"
