@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""rpm and dnf install, upgrade and erase tinykdump on a system that runs.
+
+Its kernel is Debian's with crashkernel=; tests/kernel/rpm does the same with kernel-tinykdump.
+"""
+
+import inspect
+import json
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.rpm import repository
+from tests.rpm.repository import PLACE, StandIn
+from tests.vm import rootfs, service, snapshot
+from tests.vm.errors import Result
+from tests.vm.machine import Machine
+from tests.vm.rootfs import Root
+from tests.vm.vm import VM
+
+SECONDS = 600.0
+# The guest has no systemd that runs; systemctl works on the files, as in a chroot.
+OFFLINE = {"SYSTEMD_OFFLINE": "1"}
+DNF = ("dnf", "-y", "--disablerepo=*", "--nogpgcheck", "--releasever=1",
+       f"--repofrompath=packages,file://{PLACE}")  # fmt: skip
+UNIT = "/usr/lib/systemd/system/kdump.service"
+
+
+@dataclass(frozen=True)
+class Packages:
+    """Files on this machine, by what the tests call them."""
+
+    base: tuple[Path, ...]
+    first: Path
+    second: Path
+    busybox: Path  # the newer one
+    other: Path  # something else in /usr/bin
+    kdump: Path  # a package with another dumper's unit
+
+    def all(self) -> tuple[Path, ...]:
+        return (*self.base, self.first, self.second, self.busybox, self.other, self.kdump)
+
+
+@pytest.fixture(scope="module")
+def root() -> Root:
+    return rootfs.build(repository.RPM4)
+
+
+@pytest.fixture(scope="module")
+def packages(root: Root, tmp_path_factory: pytest.TempPathFactory) -> Packages:
+    output = tmp_path_factory.mktemp("packages")
+
+    def stand_in(made: StandIn) -> Path:
+        return repository.stand_in(made, output)
+
+    built = repository.build(repository.REPOSITORY, repository.work_tree(), output / "1")
+    return Packages(
+        base=(stand_in(repository.BASE), stand_in(repository.busybox(root.busybox, "1"))),
+        first=repository.binary(built),
+        second=repository.changed(output / "clone", output / "2"),
+        busybox=stand_in(repository.busybox(root.busybox, "2")),
+        other=stand_in(StandIn("other", file="/usr/bin/other")),
+        kdump=stand_in(StandIn("kdump-utils", file=UNIT, content=b"[Unit]\n")),
+    )
+
+
+@pytest.fixture(scope="module")
+def machine(root: Root) -> Machine:
+    return root.machine("crashkernel=192M", memory_mib=1024)
+
+
+@pytest.fixture(scope="module")
+def installed(machine: Machine, packages: Packages) -> Path:
+    """The machine after ``rpm -i tinykdump``, whose output is in /root/log."""
+
+    def install(vm: VM) -> None:
+        vm.put(repository.archive(packages.all()), "/run/packages.tar")
+        vm.run(["tar", "-C", "/", "-xf", "/run/packages.tar"])
+        vm.run(["rpm", "-i", *names(packages.base)], timeout=SECONDS)
+        done = vm.run(["rpm", "-i", *names((packages.first,))], timeout=SECONDS, env=OFFLINE)
+        vm.put(json.dumps([done.text + done.stderr.decode(), done.seconds]).encode(), "/root/log")
+
+    content = [path.read_bytes() for path in packages.all()]
+    return snapshot.armed(machine, install, content, inspect.getsource(install))
+
+
+@pytest.fixture
+def vm(machine: Machine, installed: Path, tmp_path: Path) -> Iterator[VM]:
+    with snapshot.resumed(machine, installed, tmp_path / "vm") as awake:
+        yield awake
+
+
+def names(packages: tuple[Path, ...]) -> list[str]:
+    """Where they are in the guest."""
+    return [f"{PLACE}/{path.name}" for path in packages]
+
+
+def rpm(vm: VM, option: str, *words: str) -> Result:
+    done = vm.run(["rpm", option, *words], timeout=SECONDS, env=OFFLINE)
+    print(f"rpm {option}: {done.seconds:.1f} s\n{done.stderr.decode()}")
+    return done
+
+
+def lines(result: Result) -> list[str]:
+    """What tinykdump said. What the others said may be anything but a complaint."""
+    everything = (result.text + result.stderr.decode()).splitlines()
+    ours = [line for line in everything if line.startswith("tinykdump: ")]
+    assert complaints(line for line in everything if line not in ours) == []
+    return ours
+
+
+def complaints(log: Iterable[str]) -> list[str]:
+    return [line for line in log if re.search(r"error|fail|warning|traceback", line, re.I)]
+
+
+def is_armed(vm: VM) -> bool:
+    return vm.run(["tinykdump", "status"], check=False).status == 0
+
+
+def loaded(vm: VM) -> str:
+    return vm.run(["cat", "/sys/kernel/kexec_crash_loaded"]).text.strip()
+
+
+def left_behind(vm: VM) -> list[str]:
+    """What is called like us, outside of the tests' own places."""
+    places = "-path /proc -o -path /sys -o -path /srv -o -path /run/tinykdump-vm"
+    found = vm.shell(f"find / \\( {places} \\) -prune -o -iname '*tinykdump*' -print").text
+    return [line for line in found.splitlines() if "tinykdump-vm-agent" not in line]
+
+
+def test_installing_the_package_arms_the_machine(vm: VM, root: Root) -> None:
+    said, seconds = json.loads(vm.get("/root/log"))
+    print(f"rpm -i: {seconds:.1f} s\n{said}")
+    assert complaints(said.splitlines()) == []
+    line = said.splitlines()[-1]
+    assert line.startswith(f"tinykdump: armed with {root.kver}; ")
+    status = vm.run(["tinykdump", "status"])
+    assert f"armed with {root.kver}\n" in status.text
+    assert "problem" not in status.text
+    assert loaded(vm) == "1"
+    wants = "/etc/systemd/system/multi-user.target.wants/tinykdump.service"
+    assert vm.run(["readlink", wants]).text == "/usr/lib/systemd/system/tinykdump.service\n"
+    assert rpm(vm, "-V", "tinykdump").text == ""
+    owners = {each["source"]: each["package"] for each in service.manifest(vm, root.kver)["inputs"]}
+    assert owners["/usr/bin/busybox"] == "busybox-1-1.x86_64"
+
+
+def test_an_upgrade_keeps_the_configuration_and_loads_the_new_code(vm: VM, root: Root) -> None:
+    vm.shell("echo '[dump]\nwait = 33' >>/etc/default/tinykdump")
+    before = service.manifest(vm, root.kver)["plan"]
+    done = vm.run([*DNF, "upgrade", "tinykdump"], timeout=SECONDS, env=OFFLINE)
+    print(f"dnf upgrade: {done.seconds:.1f} s\n{done.text}{done.stderr.decode()}")
+    assert [line[:18] for line in lines(done)] == ["tinykdump: rebuilt", "tinykdump: armed w"]
+    assert vm.run(["rpm", "-q", "tinykdump"]).text.startswith("tinykdump-0.1.0-2")
+    assert "wait = 33" in vm.get("/etc/default/tinykdump").decode()
+    assert "# release 2" in vm.get("/etc/default/tinykdump.rpmnew").decode()
+    after = service.manifest(vm, root.kver)["plan"]
+    assert after != before
+    assert json.loads(vm.get("/run/tinykdump/loaded.json"))["plan"] == after
+    assert is_armed(vm)
+
+
+def test_erase_leaves_keys_and_nothing_else_and_reinstalling_says_what_is_missing(
+    vm: VM, packages: Packages
+) -> None:
+    first, second = lines(rpm(vm, "-e", "tinykdump"))
+    assert first.startswith("tinykdump: disarmed; ")
+    assert second.endswith("stays in /var/lib/tinykdump/keys")
+    assert left_behind(vm) == ["/var/lib/tinykdump"]
+    assert vm.run(["ls", "/var/lib/tinykdump"]).text == "keys\n"
+    assert loaded(vm) == "0"
+    assert service.reserved(vm) == 0
+
+    done = vm.run([*DNF, "install", packages.first.stem.removesuffix(".noarch")],
+                  timeout=SECONDS, env=OFFLINE)  # fmt: skip
+    (line,) = lines(done)
+    assert line.startswith("tinykdump: not armed: no memory is reserved for a crash kernel")
+
+
+def test_an_update_of_busybox_rebuilds_the_image(vm: VM, root: Root, packages: Packages) -> None:
+    before = service.manifest(vm, root.kver)
+    assert lines(rpm(vm, "-i", *names((packages.other,)))) == []
+    first, second = lines(rpm(vm, "-U", *names((packages.busybox,))))
+    assert first.startswith(f"tinykdump: rebuilt the crash image of {root.kver}: ")
+    assert second.startswith(f"tinykdump: armed with {root.kver}; ")
+    after = service.manifest(vm, root.kver)
+    assert after["plan"] != before["plan"]
+    assert after["key"] == before["key"]
+    owners = {each["source"]: each["package"] for each in after["inputs"]}
+    assert owners["/usr/bin/busybox"] == "busybox-2-1.x86_64"
+    assert is_armed(vm)
+
+
+def test_beside_another_dumper(vm: VM, root: Root, packages: Packages) -> None:
+    """Its unit is there, and its crash kernel is loaded."""
+    vm.run(["tinykdump", "unload"])
+    rpm(vm, "-i", *names((packages.kdump,)))
+    vm.shell(f"kexec -p -a --reuse-cmdline /boot/vmlinuz-{root.kver}")
+    (line,) = lines(rpm(vm, "-U", "--replacepkgs", *names((packages.first,))))
+    assert line.startswith("tinykdump: not armed: a crash kernel that is not ours is loaded")
+    assert "another crash kernel is loaded" in vm.run(["tinykdump", "status"], check=False).text
+    _, line = lines(rpm(vm, "-e", "tinykdump"))
+    assert line.startswith("tinykdump: erase: the crash kernel that is loaded is not ours")
+    assert loaded(vm) == "1"
+    assert vm.run(["ls", UNIT]).status == 0

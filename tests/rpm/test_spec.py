@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The spec as Fedora, CentOS Stream and openSUSE would read it, and what tools/rpm builds of it."""
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.rpm import repository
+from tinykdump import __version__
+
+CHECKOUT = Path(__file__).parents[2]
+SPEC = CHECKOUT / "tinykdump.spec"
+MACROS = Path(__file__).parent / "macros"
+
+# Distribution -> %dist, and the names that are not the same everywhere.
+DISTRIBUTIONS = {
+    "fedora": (".fc43", {"busybox", "gnupg2", "python3-gnupg", "systemd-udev"}),
+    "centos-stream": (".el10", {"busybox", "gnupg2", "python3-gnupg", "systemd-udev"}),
+    "opensuse": ("", {"busybox-static", "gpg2", "python3-python-gnupg"}),
+}
+EVERYWHERE = {
+    "cpio", "gzip", "kexec-tools", "kmod", "makedumpfile", "python3 >= 3.11",
+    "python3-pyelftools", "python3-rpm", "systemd", "util-linux", "xz", "zstd",
+}  # fmt: skip
+
+
+def rpmspec(distribution: str, *words: str) -> list[str]:
+    """Its output; what it complains about is an error."""
+    macros = (
+        f"/usr/lib/rpm/macros:/usr/lib/rpm/platform/x86_64-linux/macros:{MACROS / distribution}"
+    )
+    command = ["rpmspec", f"--macros={macros}", *words, str(SPEC)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert done.stderr == ""
+    return done.stdout.splitlines()
+
+
+@pytest.mark.parametrize("name", DISTRIBUTIONS)
+@pytest.mark.parametrize("kernel", ["--with=kernel", "--without=kernel"])
+def test_every_macro_is_known(name: str, kernel: str) -> None:
+    """Nothing stays unexpanded but what is left out on purpose: a comment."""
+    code = [line for line in rpmspec(name, "-P", kernel) if not line.lstrip().startswith("#")]
+    assert [line for line in code if re.search(r"%\{?[?!]?[_a-z]{3}", line)] == [
+        line for line in code if line.split(" ")[0] in SECTIONS
+    ]
+
+
+SECTIONS = {
+    "%build", "%changelog", "%check", "%config(noreplace)", "%description", "%dir", "%doc",
+    "%files", "%ghost", "%install", "%license", "%package", "%post", "%posttrans", "%postun",
+    "%prep", "%preun", "%transfiletriggerin",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DISTRIBUTIONS)
+def test_tinykdump_alone(name: str) -> None:
+    dist, special = DISTRIBUTIONS[name]
+    alone = ("-q", "--without=kernel")
+    assert rpmspec(name, *alone, "--qf=%{nevra}\n") == [f"tinykdump-{__version__}-1{dist}.noarch"]
+    assert rpmspec(name, *alone, "--srpm", "--qf=%{name}\n") == ["tinykdump"]
+    # Scriptlets want a shell and systemd.
+    required = {*rpmspec(name, *alone, "--requires")} - {"/bin/sh"}
+    assert required == EVERYWHERE | special
+
+
+@pytest.mark.parametrize("name", DISTRIBUTIONS)
+def test_with_the_kernel(name: str) -> None:
+    dist, _ = DISTRIBUTIONS[name]
+    built = rpmspec(
+        name, "-q", "--with=kernel", "--define=kernel_version 7.2.99", "--qf=%{nevra}\n"
+    )
+    assert sorted(built) == [
+        f"kernel-tinykdump-7.2.99-1{dist}.x86_64",
+        f"kernel-tinykdump-debuginfo-7.2.99-1{dist}.x86_64",
+        f"kernel-tinykdump-devel-7.2.99-1{dist}.x86_64",
+        f"tinykdump-{__version__}-1{dist}.noarch",
+    ]
+    provided = rpmspec(name, "-q", "--with=kernel", "--provides")
+    kver = next(line for line in provided if line.startswith("kernel-uname-r = ")).split()[-1]
+    assert kver.endswith(f"-1{dist}.x86_64+tinykdump")
+    assert "installonlypkg(kernel)" in provided
+    assert ("multiversion(kernel)" in provided) == (name == "opensuse")
+    tags = rpmspec(name, "-P", "--with=kernel")
+    wanted = "kernel-default-devel" if name == "opensuse" else "kernel-devel"
+    assert f"BuildRequires:  {wanted}" in tags
+    assert "BuildRequires:  dwarves" in tags
+    ours = rpmspec(name, "-P", "--with=kernel", "--define=kernel_config /tmp/config")
+    assert f"BuildRequires:  {wanted}" not in ours
+
+
+@pytest.mark.parametrize("name", DISTRIBUTIONS)
+def test_it_needs_no_other_dumper(name: str) -> None:
+    text = "\n".join(rpmspec(name, "-q", "--with=kernel", "--requires", "--conflicts"))
+    assert not re.search("dracut|kdump-utils|grubby", text)
+
+
+def test_scriptlets_can_not_fail() -> None:
+    """Each command of ours ends in what makes it true; the distributions' are theirs."""
+    text = "\n".join(rpmspec("fedora", "-P", "--with=kernel"))
+    found = re.findall(r"^%(?:post|preun|postun|posttrans|transfiletriggerin)\b[^\n]*\n(.*?)(?=^%)",
+                       text, re.MULTILINE | re.DOTALL)  # fmt: skip
+    assert len(found) == 7
+    for script in found:
+        commands = [line for line in script.splitlines() if line and not line.startswith("#")]
+        commands = [line for line in commands if not line.startswith("systemd-update-helper")]
+        assert not commands or all(line.endswith("|| :") for line in commands) or (
+            commands[-1] == "exit 0"
+        ), script  # fmt: skip
+
+
+def digests(built: tuple[Path, ...]) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in built}
+
+
+def test_two_builds_are_equal(tmp_path: Path) -> None:
+    """In other folders, by another user, elsewhere in the world."""
+    checkout = repository.clone(tmp_path / "clone")
+    first = digests(repository.build(checkout, "HEAD", tmp_path / "first"))
+    assert set(first) == {
+        f"tinykdump-{__version__}-1.noarch.rpm", f"tinykdump-{__version__}-1.src.rpm",
+    }  # fmt: skip
+    user = os.getuid() or 65534  # nobody, when this is root
+    if user != os.getuid():
+        tmp_path.chmod(0o755)
+        for parent in tmp_path.parents[:2]:
+            parent.chmod(0o755)
+        subprocess.run(["chown", "-R", str(user), checkout], check=True)
+    output = checkout / "somewhere/else"
+    command = ["setpriv", f"--reuid={user}", "--clear-groups", "tools/rpm", f"--output={output}"]
+    if user == os.getuid():
+        command = command[3:]
+    environment = {"PATH": "/usr/bin:/bin", "HOME": "/nonexistent", "TZ": "Asia/Tokyo"}
+    done = subprocess.run(command, cwd=checkout, env=environment, check=True,
+                          stdout=subprocess.PIPE, text=True)  # fmt: skip
+    assert digests(tuple(Path(line) for line in done.stdout.splitlines())) == first
+
+
+def test_rpmlint(tmp_path: Path) -> None:
+    """Clean, but for what tools/rpmlint.toml gives reasons for."""
+    if not shutil.which("rpmlint"):
+        pytest.fail("rpmlint is not installed (run tools/deps)")
+    built = repository.build(CHECKOUT, repository.work_tree(), tmp_path / "rpm")
+    command = [
+        "rpmlint",
+        "--config",
+        str(CHECKOUT / "tools/rpmlint.toml"),
+        *map(str, built),
+        str(SPEC),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "checked; 0 errors, 0 warnings" in done.stdout, done.stdout
+    assert done.returncode == 0
+
+
+def test_the_crash_kernels_first_program_keeps_its_interpreter() -> None:
+    """Fedora would make it /usr/bin/sh, which the image does not have."""
+    text = "\n".join(rpmspec("fedora", "-P", "--without=kernel"))
+    assert "head -n 1" in text
+    assert "__brp_mangle_shebangs_exclude_from ^/usr/share/tinykdump/crash/" in (
+        SPEC.read_text().replace("%{_datadir}", "/usr/share")
+    )
