@@ -56,7 +56,7 @@ def machine(root: Root, tmp_path_factory: pytest.TempPathFactory) -> Machine:
 def armed(machine: Machine, root: Root, keys: service.KeyPair) -> Path:
     def arm(vm: VM) -> None:
         # Less than the usual margin: this is about the figures that are promised.
-        service.install(vm, keys=keys, configuration="[crashkernel]\nmargin = 3\n")
+        service.install(vm, keys=keys, configuration="[crashkernel]\nmargin = 2\n")
         service.kernel_install(vm, "add", root.kver)
 
     return snapshot.armed(machine, arm, service.archive(), keys.public, inspect.getsource(arm))
