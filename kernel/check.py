@@ -7,10 +7,10 @@ import tomllib
 from pathlib import Path
 
 from kernel import kconfig
-from kernel.build import HERE, Plan, build, configure, fragment, locked, make
-from kernel.guest import APPEND, Outcome, boot, make_initramfs
+from kernel.boots import check_boots, check_static, check_without_cma
+from kernel.build import HERE, Plan, Request, build, configure, fragment, locked, make, make_plan
+from kernel.guest import APPEND
 from kernel.run import KernelError, output, say, stopwatch
-from kernel.scenarios import SCENARIOS
 from kernel.tree import Commit, checkout, find_series, touched
 
 # Longer than any boot with all suites under emulation on a busy machine.
@@ -135,48 +135,17 @@ def _check_kunit(plan: Plan, kernel: Path) -> int:
     return failed
 
 
-def same_memory(outcomes: list[Outcome]) -> list[str]:
-    """An area must not cost what a reservation does: MemTotal is that of a guest without."""
-    totals = {
-        outcome.scenario.name: outcome.figures["MemTotal"]
-        for outcome in outcomes
-        if "MemTotal" in outcome.figures and outcome.scenario.memory == "1G"
-    }
-    return [f"MemTotal differs: {totals}"] if len(set(totals.values())) > 1 else []
-
-
-def check_boots(plan: Plan, kernel: Path, names: list[str]) -> int:
-    """Every scenario of the applied series, each in a guest of its own."""
-    logs = plan.objects / "boots"
-    with locked(plan):
-        checkout(plan.tree, plan.commit)
-        initramfs = make_initramfs(plan.tree, kernel / "vmlinuz", plan.objects / "initramfs")
-    wanted = [scenario for one in plan.series for scenario in SCENARIOS.get(one.name, ())]
-    outcomes = []
-    for scenario in wanted:
-        if names and scenario.name not in names:
-            continue
-        with stopwatch(f"boot {scenario.name}"):
-            outcome = boot(scenario, kernel / "vmlinuz", initramfs, logs / f"{scenario.name}.log")
-        for name, value in outcome.figures.items():
-            say(f"  {scenario.name}: {name} = {value}")
-        for line in outcome.failures:
-            say(f"  {scenario.name}: {line}")
-        outcomes.append(outcome)
-    differences = same_memory(outcomes)
-    for line in differences:
-        say(f"  {line}")
-    return sum(bool(outcome.failures) for outcome in outcomes) + len(differences)
-
-
-def check(plan: Plan) -> int:
+def check(request: Request) -> int:
     """0 when everything passed; what failed is said where it fails, and summed up."""
+    plan = make_plan(request)
     say(f"Linux {plan.source.version}: {len(plan.commits)} patches apply")
     results = {"commits": _check_commits(plan), "tinykdump.config": _check_user_options(plan)}
     if not any(results.values()):
         kernel = build(plan)
         results["KUnit"] = _check_kunit(plan, kernel)
         results["boots"] = check_boots(plan, kernel, [])
+        results["static"] = check_static(request, plan, kernel)
+        results["without CMA"] = check_without_cma(request)
     for name, failed in results.items():
         say(f"{'FAIL' if failed else 'ok':4} {name}")
     return int(any(results.values()))

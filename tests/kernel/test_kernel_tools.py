@@ -1,12 +1,15 @@
 """The pure parts of what builds and checks the kernel series."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from kernel import kconfig
+from kernel.bench import report, table
+from kernel.boots import differing, pick
 from kernel.check import checkpatch_arguments, targets
-from kernel.guest import Scenario, judge
+from kernel.guest import Outcome, Scenario, judge, module_files
 from kernel.run import KernelError
 from kernel.source import debian_archive, newest
 from kernel.tree import find_series, touched
@@ -117,3 +120,57 @@ def test_judge(console: str, failures: int) -> None:
 def test_judge_reads_figures() -> None:
     console = "FIGURE MemTotal 1000\nFIGURE region 1-2 3\nGUEST-EXIT 0\n"
     assert judge(SCENARIO, console).figures == {"MemTotal": "1000", "region": "1-2 3"}
+
+
+MODULES_DEP = """\
+kernel/fs/ext4/ext4.ko: kernel/fs/jbd2/jbd2.ko kernel/lib/crc16.ko
+kernel/fs/jbd2/jbd2.ko:
+kernel/lib/crc16.ko:
+kernel/fs/fat/fat.ko:
+"""
+
+
+def test_module_files() -> None:
+    assert module_files(MODULES_DEP, ("ext4", "built_in")) == [
+        "kernel/fs/ext4/ext4.ko",
+        "kernel/fs/jbd2/jbd2.ko",
+        "kernel/lib/crc16.ko",
+    ]
+
+
+def test_pick() -> None:
+    scenarios = [Scenario("a", "s"), Scenario("b", "s")]
+    assert pick(scenarios, []) == tuple(scenarios)
+    assert pick(scenarios, ["b"]) == (scenarios[1],)
+    with pytest.raises(KernelError, match="no scenario c"):
+        pick(scenarios, ["c"])
+
+
+def outcomes(*figures: dict[str, str]) -> list[Outcome]:
+    return [
+        Outcome(Scenario(name, "s"), (), values)
+        for name, values in zip(("none", "plain"), figures, strict=False)
+    ]
+
+
+def test_kernels_of_different_size_reserve_the_same() -> None:
+    ours = outcomes({"MemTotal": "1000"}, {"MemTotal": "900", "size": "1", "more": "x"})
+    stock = outcomes({"MemTotal": "1010"}, {"MemTotal": "910", "size": "1"})
+    assert differing(ours, stock) == []
+
+
+def test_a_difference_to_the_stock_kernel_is_named() -> None:
+    ours = outcomes({"MemTotal": "1000"}, {"MemTotal": "904"})
+    stock = outcomes({"MemTotal": "1010"}, {"MemTotal": "910", "size": "1"})
+    assert differing(ours, stock) == [
+        "plain: MemTotal is 96 kB less, without the series 100 kB less",
+        "plain: size is None, without the series 1",
+    ]
+
+
+def test_bench_says_what_was_measured() -> None:
+    measured = outcomes({"rounds": "200", "failed": "3"})
+    header, line = table(measured).splitlines()
+    assert header.split()[:3] == ["scenario", "rounds", "failed"]
+    assert line.split() == ["none", "200", "3", "-", "-", "-", "-", "-", "-"]
+    assert json.loads(report(measured))["none"]["figures"] == {"rounds": "200", "failed": "3"}

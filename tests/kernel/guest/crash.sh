@@ -5,5 +5,5 @@
 
 set_mib 64 && set_mib 112 || exit 1
 figure region "$(region)"
-load "$(sed -n 's/.*\<call=\(-[sc]\).*/\1/p' /proc/cmdline)" || exit 1
+load "$(parameter call)" || exit 1
 echo c > /proc/sysrq-trigger

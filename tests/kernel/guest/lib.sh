@@ -7,6 +7,12 @@
 KEXEC=/sys/kernel/kexec
 MIB=1048576
 
+# Of the kernel's command line: NAME=VALUE.
+parameter()
+{
+	sed -n "s/.*\\<$1=\\([a-z0-9-]*\\).*/\\1/p" /proc/cmdline
+}
+
 set_mib()
 {
 	error=$(echo $(($1 * MIB)) | dd of=$KEXEC/crash_size 2>&1)

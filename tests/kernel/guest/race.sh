@@ -4,7 +4,7 @@
 # shellcheck source=tests/kernel/guest/lib.sh
 . /guest/lib.sh
 
-end=$(($(date +%s) + $(sed -n 's/.*\<seconds=\([0-9]*\).*/\1/p' /proc/cmdline)))
+end=$(($(date +%s) + $(parameter seconds)))
 
 until_end()
 {

@@ -5,7 +5,8 @@
 
 figure MemTotal "$(meminfo MemTotal)"
 figure MemAvailable "$(meminfo MemAvailable)"
-figure CmaTotal "$(meminfo CmaTotal)"
+total=$(meminfo CmaTotal)
+figure CmaTotal "${total:-none}"
 figure crash_size "$(cat $KEXEC/crash_size)"
 figure crash_size_max "$(cat $KEXEC/crash_size_max)"
 figure iomem_lines "$(grep -c 'Crash kernel' /proc/iomem)"
@@ -14,6 +15,17 @@ set_mib 64
 figure region "$(region)"
 set_mib 0
 
-ROUNDS=${ROUNDS:-$(sed -n 's/.*\<rounds=\([0-9]*\).*/\1/p' /proc/cmdline)}
+# Counters of each processor are summed up first.
+cma_free()
+{
+	echo 1 > /proc/sys/vm/stat_refresh
+	meminfo CmaFree
+}
+
+ROUNDS=${ROUNDS:-$(parameter rounds)}
 export ROUNDS
+before=$(cma_free)
 sh /selftests/kexec/test_crash_resize.sh
+result=$?
+figure CmaFree_lost_kb $((before - $(cma_free)))
+exit $result

@@ -1,0 +1,48 @@
+# shellcheck shell=sh
+# Pages in the way that cannot be moved: growing fails, and the region stays.
+# shellcheck source=tests/kernel/guest/lib.sh
+. /guest/lib.sh
+
+AREA=/sys/kernel/debug/cma/crash_dynamic
+
+# Other memory is full, so that new pages go to the area.
+fill()
+{
+	mount -o remount,size=90% /tmp
+	dd if=/dev/zero of=/tmp/ballast bs=1M count=$(($(meminfo MemAvailable) / 1024 - 350)) 2>/dev/null
+}
+
+pin()
+{
+	pin-pages 220 "$(cat $AREA/base_pfn)" "$(cat $AREA/count)" > /tmp/pinned &
+	holder=$!
+	until [ -s /tmp/pinned ]; do
+		kill -0 $holder || return
+		sleep 0.1
+	done
+	figure pinned "$(cat /tmp/pinned)"
+	[ "$(cat /tmp/pinned)" -gt 0 ]
+}
+
+kept()
+{
+	before=$(region)
+	refused 160 "Cannot allocate memory" && [ "$(region)" = "$before" ] && size_is 32
+}
+
+grows_when_let_go()
+{
+	kill "$holder"
+	wait "$holder" 2>/dev/null
+	set_mib 160
+}
+
+ktap_print_header
+ktap_set_plan 5
+ktap_test_result "small_region" set_mib 32
+fill
+ktap_test_result "pages_are_pinned" pin
+ktap_test_result "region_is_kept" kept
+ktap_test_result "grows_when_let_go" grows_when_let_go
+ktap_test_result "no_warning" test "$(dmesg | grep -c 'WARNING:\|BUG:\|Oops')" = 0
+ktap_finished

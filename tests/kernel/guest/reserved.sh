@@ -1,0 +1,29 @@
+# shellcheck shell=sh
+# What a reservation made at boot looks like, and what becomes of it when it
+# is made smaller: all that a program can see, for a comparison of kernels.
+# shellcheck source=tests/kernel/guest/lib.sh
+. /guest/lib.sh
+
+look()
+{
+	figure "iomem_$1" "$(sed -n 's/^ *\(.*\) : Crash kernel/\1/p' /proc/iomem | tr '\n' ' ')"
+	figure "size_$1" "$(cat $KEXEC/crash_size)"
+	figure "cma_ranges_$1" "$(tr '\n' ' ' < $KEXEC/crash_cma_ranges)"
+}
+
+try()
+{
+	set_mib "$2"
+	figure "answer_$1" "$? ${error##*: }"
+	look "$1"
+}
+
+total=$(meminfo MemTotal)
+figure MemTotal "$total"
+look boot
+half=$(($(get_mib) / 2))
+try larger 256
+try half $half
+try larger_again $((half * 2))
+try nothing 0
+figure returned_kb $(($(meminfo MemTotal) - total))

@@ -1,0 +1,125 @@
+# shellcheck shell=sh
+# A file server dies with pages under writeback that are in the way: growing
+# waits for it, and nothing else does.
+# shellcheck source=tests/kernel/guest/lib.sh
+. /guest/lib.sh
+
+# Long enough that growing would have worked or failed.
+WAIT=15
+
+serve()
+{
+	modprobe fuse
+	mkdir /stuck
+	stuck-server /stuck &
+	server=$!
+	until grep -q "^stuck /stuck" /proc/mounts; do
+		sleep 0.1
+	done
+	# Or writers of dirty pages are held up long before there are enough.
+	bdi=/sys/class/bdi/$(awk '$5 == "/stuck" { print $3 }' /proc/self/mountinfo)
+	echo 0 > "$bdi/strict_limit"
+	echo 100 > "$bdi/max_ratio"
+	echo 80 > /proc/sys/vm/dirty_ratio
+	echo 70 > /proc/sys/vm/dirty_background_ratio
+}
+
+# Other memory is full, so that new pages go to the area.
+fill()
+{
+	mount -o remount,size=90% /tmp
+	dd if=/dev/zero of=/tmp/ballast bs=1M count=$(($(meminfo MemAvailable) / 1024 - 230)) 2>/dev/null
+}
+
+state_of()
+{
+	sed -n 's/^State:\t\(.\).*/\1/p' "/proc/$1/status"
+}
+
+# Closing the file is what has its pages written: all of them at once, none of
+# which gets further than to the server.
+server_stops()
+{
+	dd if=/dev/zero of=/stuck/file bs=1M count=100 2>/dev/null &
+	writer=$!
+	for _ in $(seq 600); do
+		[ "$(state_of $server)" = T ] && [ "$(meminfo Writeback)" -gt 90000 ] && return
+		sleep 0.1
+	done
+	return 1
+}
+
+growing_waits()
+{
+	echo $((160 * MIB)) > $KEXEC/crash_size &
+	grower=$!
+	sleep $WAIT
+	[ "$(state_of "$grower")" = D ]
+}
+
+reading_works()
+{
+	size_is 64 && grep -qx 0 $KEXEC/crash_loaded && [ -n "$(region)" ]
+}
+
+loading_works()
+{
+	load "$1" && grep -qx 1 $KEXEC/crash_loaded && unload "$1"
+}
+
+memory_can_be_had()
+{
+	dd if=/dev/zero of=/tmp/more bs=1M count=8 2>/dev/null && rm /tmp/more
+}
+
+still_waits()
+{
+	[ "$(state_of "$grower")" = D ]
+}
+
+server_goes_on()
+{
+	kill -CONT $server
+	wait "$writer"
+}
+
+grows_at_last()
+{
+	wait "$grower" && size_is 160
+}
+
+killed_waits()
+{
+	kill -9 "$grower"
+	sleep 2
+	still_waits
+}
+
+ends_with_old_region()
+{
+	! wait "$grower" && size_is 64
+}
+
+ktap_print_header
+ktap_set_plan 16
+set_mib 64
+serve
+fill
+ktap_test_result "server_stops" server_stops
+ktap_test_result "growing_waits" growing_waits
+ktap_test_result "reading_works" reading_works
+ktap_test_result "loading_works-s" loading_works -s
+ktap_test_result "loading_works-c" loading_works -c
+ktap_test_result "other_writer_is_refused" refused 0 "busy"
+ktap_test_result "memory_can_be_had" memory_can_be_had
+ktap_test_result "still_waits" still_waits
+ktap_test_result "server_goes_on" server_goes_on
+ktap_test_result "grows_at_last" grows_at_last
+set_mib 64
+ktap_test_result "server_stops_again" server_stops
+ktap_test_result "growing_waits_again" growing_waits
+ktap_test_result "killed_waits" killed_waits
+ktap_test_result "server_goes_on_again" server_goes_on
+ktap_test_result "ends_with_old_region" ends_with_old_region
+ktap_test_result "no_warning" test "$(dmesg | grep -c 'WARNING:\|BUG:\|Oops')" = 0
+ktap_finished
