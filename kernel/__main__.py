@@ -78,8 +78,8 @@ def _request(args: argparse.Namespace) -> Request:
     )
 
 
-def main() -> int:
-    args = _parser().parse_args()
+def main(words: list[str] | None = None) -> int:
+    args = _parser().parse_args(words)
     if args.command == "deps":
         packages = tomllib.loads((HERE / "deps.toml").read_text())
         print("\n".join(packages[args.distribution]))
