@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from kernel.__main__ import main as kernel
 from tests.bench import cpu, sizing
 from tests.vm import rootfs
 
@@ -31,8 +32,15 @@ def measure_sizing(kernel: sizing.Kernel) -> None:
     print(sizing.table(rows), flush=True)
 
 
+def measure_growth() -> None:
+    """How the region grows under load: half an hour."""
+    if kernel(["bench"]):
+        raise SystemExit("bench: growing failed more often than it may")
+
+
 BENCHES: dict[str, Callable[[], None]] = {
     "build": measure_build,
+    "growth": measure_growth,
     "sizing-stock": partial(measure_sizing, "stock"),
     "sizing-patched": partial(measure_sizing, "patched"),
 }
