@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tinykdump.cmdline import ADDED, KEPT, crash_cmdline, module_parameters
@@ -36,6 +36,7 @@ def test_what_is_added_comes_later_and_so_wins() -> None:
     assert words == ["console=ttyS0", *ADDED, "nr_cpus=2", '"a', 'b"', "c"]
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from([*KEPT, "root", "init", "usbcore.nousb", "mem", "acpixyz"])))
 def test_only_names_of_the_list(names: list[str]) -> None:
     words = [f"{name.replace('*', 'x')}=1" for name in names]
