@@ -10,6 +10,7 @@ import pytest
 from tests.fakehost import KVER, NAMES, STATE, FakeHost, bzimage
 
 CHECKOUT = Path(__file__).parents[2]
+MACHINE_ID = "0123456789abcdef0123456789abcdef"
 PLUGIN = CHECKOUT / "kernel-install.d/60-tinykdump.install"
 
 
@@ -33,7 +34,9 @@ class KernelInstall:
             f'#!/bin/sh\nshift\nPYTHONPATH={CHECKOUT}/src exec {sys.executable} "$@"\n',
             0o755)  # fmt: skip
 
-    def __call__(self, *words: str | Path, python: str = "") -> tuple[int, list[str]]:
+    def __call__(
+        self, *words: str | Path, python: str = "", machine_id: str = MACHINE_ID
+    ) -> tuple[int, list[str]]:
         """Its exit status, and what was said to the user."""
         seen = self.fake.path("/seen")
         seen.unlink(missing_ok=True)
@@ -43,7 +46,7 @@ class KernelInstall:
             "KERNEL_INSTALL_CONF_ROOT": str(self.fake.path("/etc/kernel")),
             "KERNEL_INSTALL_PLUGINS": f"{PLUGIN} {self.witness}",
             "BOOT_ROOT": str(self.fake.path("/boot")),
-            "MACHINE_ID": "0123456789abcdef0123456789abcdef",
+            **({"MACHINE_ID": machine_id} if machine_id else {}),
             "TINYKDUMP_PYTHON": python or str(self.python),
             "TINYKDUMP_ROOT": str(self.fake.root),
             "WITNESS": str(seen),
@@ -80,6 +83,53 @@ def test_add_and_remove(kernel_install: KernelInstall) -> None:
     assert kernel_install("remove", KVER) == (0, [])
     assert not kernel_install.fake.path(STATE).exists()
     assert kernel_install.fake.path("/var/lib/tinykdump/keys").is_dir()
+
+
+@pytest.mark.parametrize("machine_id", [MACHINE_ID, ""], ids=["machine-id", "none"])
+@pytest.mark.parametrize("layout", ["bls", "uki", "other"])
+def test_every_layout_is_the_same_to_it(
+    kernel_install: KernelInstall, layout: str, machine_id: str
+) -> None:
+    """What it makes lies beside all of them, so that /boot may be read-only, or not mounted."""
+    fake = kernel_install.fake
+    fake.write("/etc/kernel/install.conf", f"layout={layout}\n")
+    if not machine_id:
+        fake.remove("/etc/machine-id")
+    boot = fake.snapshot("/boot")
+    status, _ = kernel_install("add", KVER, kernel_install.kernel, machine_id=machine_id)
+    assert status == 0
+    assert set(kernel_install.modes()) == {"initramfs.img", "manifest.json"}
+    assert {name: what for name, what in fake.snapshot("/boot").items() if what[1]} == {
+        name: what for name, what in boot.items() if what[1]
+    }
+    assert kernel_install("remove", KVER, machine_id=machine_id) == (0, [])
+    assert not fake.path(STATE).exists()
+
+
+def test_under_a_unified_kernel_image(kernel_install: KernelInstall) -> None:
+    """kexec takes the kernel that is in it, which packages install beside the modules."""
+    fake = kernel_install.fake
+    unified = fake.write("/boot/linux.efi", b"MZ" + bytes(0x1000))
+    status, _ = kernel_install("add", KVER, unified)
+    assert status == 0
+    manifest = json.loads(fake.path(f"{STATE}/manifest.json").read_text())
+    assert manifest["kernel"] == f"/lib/modules/{KVER}/vmlinuz"
+
+
+def test_removing_one_kind_of_boot_entry_keeps_the_image(
+    kernel_install: KernelInstall, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As long as the kernel is there; the plugin is called as kernel-install would call it."""
+    fake = kernel_install.fake
+    fake.write(f"{STATE}/initramfs.img", b"old")
+    monkeypatch.setenv("KERNEL_INSTALL_BOOT_ENTRY_TYPE", "type2")
+    monkeypatch.setenv("TINYKDUMP_PYTHON", str(kernel_install.python))
+    monkeypatch.setenv("TINYKDUMP_ROOT", str(fake.root))
+    subprocess.run([PLUGIN, "remove", KVER, "/entry"], check=True)
+    assert fake.path(STATE).exists()
+    fake.remove(f"/lib/modules/{KVER}/kernel")
+    subprocess.run([PLUGIN, "remove", KVER, "/entry"], check=True)
+    assert not fake.path(STATE).exists()
 
 
 def test_remove_keeps_the_images_of_other_kernels(kernel_install: KernelInstall) -> None:
