@@ -17,7 +17,8 @@ demo: deps ## a kernel panics in QEMU, its dump is saved and restored (KERNEL=st
 	@KERNEL=$(KERNEL) $(PYTHON) -m tests.demo
 
 check: deps ## every test but those of kernel-check
-	@$(PYTHON) -m pytest --numprocesses=2 --dist=loadfile --ignore=tests/kernel/pstore --ignore=tests/kernel/service
+	@$(PYTHON) -m pytest --numprocesses=2 --dist=loadfile --ignore=tests/kernel/pstore --ignore=tests/kernel/service \
+		--ignore=tests/kernel/package
 
 bench: deps ## what is measured and not asserted
 	@tools/deps kernel

@@ -18,7 +18,7 @@ PLACE = "/srv/packages"
 
 # Guests with rpm and dnf: those of Debian 13, and those that came after them.
 RPM4 = rootfs.Recipe(packages=(*rootfs.PACKAGES, "dnf", "rpm"))
-RPM6 = rootfs.Recipe(suite="sid", packages=(*rootfs.PACKAGES, "dnf5", "rpm"))
+RPM6 = rootfs.Recipe(suite="forky", packages=(*rootfs.PACKAGES, "dnf5", "rpm"))
 
 
 @dataclass(frozen=True)
