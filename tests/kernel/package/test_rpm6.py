@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The package under rpm 6 and dnf5, which Debian's next release has."""
+
+from pathlib import Path
+
+from tests.rpm import repository
+from tests.rpm.repository import PLACE
+from tests.rpm.test_install import OFFLINE, SECONDS, left_behind, lines
+from tests.vm import kernels, rootfs, service
+from tests.vm.vm import running
+
+DNF5 = ("dnf5", "-y", "--repo=packages", "--no-gpgchecks", "--releasever=1",
+        f"--repofrompath=packages,file://{PLACE}")  # fmt: skip
+
+
+def test_install_upgrade_remove(tmp_path: Path) -> None:
+    root = rootfs.build(repository.RPM6)
+    base = (repository.BASE, repository.busybox(root.busybox, "1"))
+    stand_ins = tuple(repository.stand_in(made, tmp_path / "packages") for made in base)
+    built = repository.build(repository.REPOSITORY, repository.work_tree(), tmp_path / "1")
+    first = repository.binary(built)
+    second = repository.changed(tmp_path / "clone", tmp_path / "2")
+    with running(kernels.patched().machine(root), tmp_path / "vm") as vm:
+        assert vm.run(["rpm", "--version"]).text.startswith("RPM version 6.")
+        vm.put(repository.archive((first, second, *stand_ins)), "/run/packages.tar")
+        vm.run(["tar", "-C", "/", "-xf", "/run/packages.tar"])
+        # Since 4.20 rpm runs scriptlets without a network, which vm.config has no namespaces for.
+        vm.put(b"%__transaction_unshare %{nil}\n", "/etc/rpm/macros.tests")
+
+        def dnf5(*words: str) -> list[str]:
+            done = vm.run([*DNF5, *words], timeout=SECONDS, env=OFFLINE)
+            print(f"dnf5 {words[0]}: {done.seconds:.1f} s\n{done.text}{done.stderr.decode()}")
+            return lines(done)
+
+        running_kernel = vm.run(["uname", "-r"]).text.strip()
+        dnf5("install", "tinykdump-0.1.0-1")
+        assert f"armed with {running_kernel}\n" in vm.run(["tinykdump", "status"]).text
+        vm.run(["rpm", "-V", "tinykdump"])
+        before = service.manifest(vm, running_kernel)["plan"]
+        dnf5("upgrade", "tinykdump")
+        assert service.manifest(vm, running_kernel)["plan"] != before
+        assert vm.run(["tinykdump", "status"]).status == 0
+        dnf5("remove", "tinykdump")
+        assert service.reserved(vm) == 0
+        assert left_behind(vm) == ["/var/lib/tinykdump"]
