@@ -95,8 +95,9 @@ def test_with_the_kernel(name: str) -> None:
 
 @pytest.mark.parametrize("name", DISTRIBUTIONS)
 def test_it_needs_no_other_dumper(name: str) -> None:
-    text = "\n".join(rpmspec(name, "-q", "--with=kernel", "--requires", "--conflicts"))
-    assert not re.search("dracut|kdump-utils|grubby", text)
+    for tag in ("--requires", "--conflicts", "--obsoletes"):
+        text = "\n".join(rpmspec(name, "-q", "--with=kernel", tag))
+        assert not re.search("dracut|kdump-utils|grubby", text), tag
 
 
 def test_scriptlets_can_not_fail() -> None:
