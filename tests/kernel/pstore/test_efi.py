@@ -22,7 +22,7 @@ from tests.kernel.pstore.machine import (
 FIRMWARE = Path("/usr/share/OVMF")
 # What the backend asks for (kexec_records in drivers/firmware/efi/efi-pstore.c).
 LIMIT = 16
-CRASHES = 10
+CRASHES = 20
 # Its module parameter of that name, by default.
 RECORD_SIZE = 1024
 LOAD = (
