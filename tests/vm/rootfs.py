@@ -172,7 +172,10 @@ def _bootstrap_command(recipe: Recipe, *, tree: Path, debs: Path, address: str) 
         + recipe.kernel,
         f"--customize-hook=sync-out /var/cache/apt/archives '{debs}'",
         # The kernel stays for _unpack_kernel().
-        '--customize-hook=mv "$1"/var/cache/apt/archives/linux-image-[0-9]*.deb "$1"',
+        *(
+            f'--customize-hook=mv "$1"/var/cache/apt/archives/{name}-[0-9]*.deb "$1"'
+            for name in _kernel_packages(recipe)
+        ),
         '--customize-hook=rm -f "$1"/var/cache/apt/archives/*.deb',
         recipe.suite,
         str(tree),
@@ -180,18 +183,27 @@ def _bootstrap_command(recipe: Recipe, *, tree: Path, debs: Path, address: str) 
     ]
 
 
+def _kernel_packages(recipe: Recipe) -> tuple[str, ...]:
+    """Since Debian 14 linux-image-VERSION is empty and needs others."""
+    if recipe.suite in UNRELEASED:
+        return ("linux-base", "linux-binary", "linux-modules")
+    return ("linux-image",)
+
+
 def _unpack_kernel(recipe: Recipe, tree: Path, directory: Path) -> None:
-    packages = list(tree.glob("linux-image-*.deb"))
-    if len(packages) != 1:
-        raise RuntimeError(f"{recipe.kernel} brought {len(packages)} kernels: {packages}")
+    packages = list(tree.glob("linux-*.deb"))
+    if len(packages) != len(_kernel_packages(recipe)):
+        raise RuntimeError(f"{recipe.kernel} brought {len(packages)} packages: {packages}")
     with tempfile.TemporaryDirectory(dir=directory) as unpacked:
-        subprocess.run(["dpkg-deb", "--extract", str(packages[0]), unpacked], check=True)
-        packages[0].unlink()
+        for package in packages:
+            subprocess.run(["dpkg-deb", "--extract", str(package), unpacked], check=True)
+            package.unlink()
         found = list(Path(unpacked).rglob("lib/modules/*"))
         kver = next(path.name for path in found if path.is_dir())
         subprocess.run(["cp", "-a", f"{unpacked}/.", f"{tree}/"], check=True)
     subprocess.run(["depmod", "--basedir", str(tree), kver], check=True)
-    shutil.copy(tree / f"boot/vmlinuz-{kver}", directory / "vmlinuz")
+    places = (tree / f"boot/vmlinuz-{kver}", tree / f"usr/lib/modules/{kver}/vmlinuz")
+    shutil.copy(next(place for place in places if place.exists()), directory / "vmlinuz")
     (directory / "kver").write_text(kver + "\n", encoding="ascii")
 
 
