@@ -30,6 +30,16 @@ NOT_HERE = (
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Name what was not run, so that nobody takes the last line for more than it says."""
+    times = [
+        f"{report.nodeid}: {value}"
+        for report in terminalreporter.getreports("passed")
+        for name, value in report.user_properties
+        if name == "time"
+    ]
+    if times:
+        terminalreporter.section("times")
+        for line in times:
+            terminalreporter.write_line(line)
     terminalreporter.section("not run here")
     for what, why, holds in NOT_HERE:
         if holds:

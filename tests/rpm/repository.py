@@ -21,6 +21,10 @@ RPM4 = rootfs.Recipe(packages=(*rootfs.PACKAGES, "dnf", "rpm"))
 RPM6 = rootfs.Recipe(suite="forky", packages=(*rootfs.PACKAGES, "dnf5", "rpm"))
 
 
+# What transactions took, for the end of pytest's output; a fixture makes it the test's own.
+times: list[tuple[str, object]] = []
+
+
 @dataclass(frozen=True)
 class StandIn:
     """A package that says that something is there, or brings one file."""

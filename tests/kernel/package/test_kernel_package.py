@@ -12,7 +12,7 @@ import pytest
 from tests.kernel.package import packages
 from tests.kernel.package.packages import KernelPackage
 from tests.rpm import repository
-from tests.rpm.test_install import DNF, OFFLINE, SECONDS, left_behind, lines, names, rpm
+from tests.rpm.test_install import DNF, OFFLINE, SECONDS, left_behind, lines, names, note, rpm
 from tests.vm import initrd, kernels, rootfs, service, stick, vmcore
 from tests.vm.machine import Machine, Stick
 from tests.vm.rootfs import Root
@@ -25,6 +25,11 @@ NOISE = 24 * MIB
 
 # Beside ours, to see what it adds to kernel-install's time.
 WITNESS = '#!/bin/sh\necho "witness $(cut -d" " -f1 /proc/uptime)"\n'
+
+
+@pytest.fixture(autouse=True)
+def _times(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(repository, "times", request.node.user_properties)
 
 
 @pytest.fixture(scope="module")
@@ -64,10 +69,10 @@ def images(vm: VM) -> set[str]:
 def dnf(vm: VM, *words: str) -> list[str]:
     """A transaction; what tinykdump said in it."""
     done = vm.run([*DNF, *words], timeout=SECONDS, env=OFFLINE)
-    print(f"dnf {' '.join(words)}: {done.seconds:.1f} s\n{done.text}{done.stderr.decode()}")
-    times = [float(line.split()[1]) for line in done.text.splitlines() if "witness" in line]
-    if times:
-        print(f"our plugin: {times[-1] - times[0]:.1f} s of {done.seconds:.1f} s")
+    note(f"dnf {' '.join(words)}", done)
+    seen = [float(line.split()[1]) for line in done.text.splitlines() if "witness" in line]
+    if seen:
+        repository.times.append(("time", f"our plugin {seen[-1] - seen[0]:.1f} s of that"))
     return lines(done)
 
 
