@@ -13,8 +13,8 @@ look()
 
 try()
 {
-	set_mib "$2"
-	figure "answer_$1" "$? ${error##*: }"
+	set_mib "$2" && error="none"
+	figure "answer_$1" "${error##*: }"
 	look "$1"
 }
 
