@@ -22,7 +22,8 @@ total=$(meminfo MemTotal)
 figure MemTotal "$total"
 look boot
 half=$(($(get_mib) / 2))
-try larger 256
+# More than the series gives where nothing is reserved, too
+try larger 2048
 try half $half
 try larger_again $((half * 2))
 try nothing 0
