@@ -31,19 +31,21 @@ def install(host: Host) -> None:
     if not host.is_target():
         say("not the running system: tinykdump.service arms it at its next boot")
         return
+    started = time.monotonic()
     config = load_config(host, {})
     with state.lock(host):
         rebuild(host, config)
-        arm(host, config, always=True)
+        arm(host, config, started, always=True)
 
 
 def refresh(host: Host) -> None:
     """Rebuild the images that have become stale, and load what is new. Raises TinykdumpError."""
+    started = time.monotonic()
     config = load_config(host, {})
     with state.lock(host):
         rebuilt = rebuild(host, config)
         if rebuilt and host.is_target():
-            arm(host, config, always=False)
+            arm(host, config, started, always=False)
 
 
 def rebuild(host: Host, config: Config) -> bool:
@@ -61,12 +63,12 @@ def rebuild(host: Host, config: Config) -> bool:
     return rebuilt
 
 
-def arm(host: Host, config: Config, *, always: bool) -> None:
+def arm(host: Host, config: Config, started: float, *, always: bool) -> None:
     """Load for the kernel that is armed, else for the running one. Raises TinykdumpError.
 
     Without ``always`` only where ours is loaded already: who has unloaded it does not want it.
+    ``started`` is when all of this began: what it adds to a transaction is said.
     """
-    started = time.monotonic()
     mine = load.ours(host)
     if mine is None and not always:
         return

@@ -58,7 +58,7 @@ def note(what: str, done: Result) -> None:
 
 def note_seconds(what: str, seconds: float, log: str) -> None:
     ours = re.findall(r"tinykdump: armed .* \(([0-9.]+) s\)", log)
-    share = f", of which arming {ours[-1]} s" if ours else ""
+    share = f", of which ours {ours[-1]} s" if ours else ""
     repository.times.append(("time", f"{what} {seconds:.1f} s{share}"))
 
 
