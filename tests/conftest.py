@@ -19,7 +19,7 @@ settings.load_profile("no deadline")
 
 # What is not shown by the tests that ran: what, why, and whether that holds here.
 NOT_HERE = (
-    ("Fedora: dnf in tools/deps, and the service under SELinux",
+    ("Fedora: dnf in tools/deps, the packages, and the service under SELinux",
      "this machine's packages come from apt", shutil.which("dnf") is None),
     ("guests of other architectures", "crash kernels are built for the machine's own",
      platform.machine() == "x86_64"),

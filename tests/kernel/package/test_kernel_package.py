@@ -18,6 +18,9 @@ from tests.vm.machine import Machine, Stick
 from tests.vm.rootfs import Root
 from tests.vm.vm import VM, running
 
+# The first test waits for the kernel to be built.
+pytestmark = pytest.mark.timeout(3 * 3600)
+
 CRASH_SECONDS = 600.0
 MIB = 1 << 20
 # How far apart two figures of memory may be that should be the same.

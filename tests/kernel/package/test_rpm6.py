@@ -3,11 +3,16 @@
 
 from pathlib import Path
 
+import pytest
+
 from tests.rpm import repository
 from tests.rpm.repository import PLACE
 from tests.rpm.test_install import OFFLINE, SECONDS, left_behind, lines
 from tests.vm import kernels, rootfs, service
 from tests.vm.vm import running
+
+# The root of that release may have to be made first.
+pytestmark = pytest.mark.timeout(3600)
 
 DNF5 = ("dnf5", "-y", "--repo=packages", "--no-gpgchecks", "--releasever=1",
         f"--repofrompath=packages,file://{PLACE}")  # fmt: skip
