@@ -18,7 +18,7 @@ PLACE = "/srv/packages"
 
 # Guests with rpm and dnf: those of Debian 13, and those that came after them.
 RPM4 = rootfs.Recipe(packages=(*rootfs.PACKAGES, "dnf", "rpm"))
-RPM6 = rootfs.Recipe(suite="forky", packages=(*rootfs.PACKAGES, "dnf5", "rpm"))
+RPM6 = rootfs.Recipe(suite="forky", packages=(*rootfs.PACKAGES, "dnf5", "mount", "rpm"))
 
 
 # What transactions took, for the end of pytest's output; a fixture makes it the test's own.
