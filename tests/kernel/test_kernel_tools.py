@@ -7,7 +7,7 @@ import pytest
 
 from kernel import kconfig
 from kernel.bench import report, table
-from kernel.boots import differing, pick
+from kernel.boots import differing, pick, same_memory
 from kernel.check import checkpatch_arguments, targets
 from kernel.guest import Outcome, Scenario, judge, module_files
 from kernel.run import KernelError
@@ -174,3 +174,13 @@ def test_bench_says_what_was_measured() -> None:
     assert header.split()[:3] == ["scenario", "rounds", "failed"]
     assert line.split() == ["none", "200", "3", "-", "-", "-", "-", "-", "-"]
     assert json.loads(report(measured))["none"]["figures"] == {"rounds": "200", "failed": "3"}
+
+
+def test_memory_that_an_area_must_not_cost() -> None:
+    def outcome(name: str, total: str, memory: str = "1G") -> Outcome:
+        return Outcome(Scenario(name, "resize", memory=memory), (), {"MemTotal": total})
+
+    assert same_memory([]) == []
+    assert same_memory([outcome("a", "1016016"), outcome("b", "1016012")]) == []
+    assert same_memory([outcome("a", "1016016"), outcome("c", "99", memory="6G")]) == []
+    assert same_memory([outcome("a", "1016016"), outcome("b", "819408")])
