@@ -11,6 +11,9 @@ _CRASHED = (
     r"^CRASH-KERNEL areas=0$",
 )
 
+# To the page: what was taken from the area is in it again.
+_EXACTLY = r"^FIGURE CmaFree_lost_kb 0$"
+
 _LOADS = ("cache", "mlock", "tmpfs", "ext4", "fork", "direct")
 _NO_AREA = "crashkernel=0,dynamic"
 
@@ -41,13 +44,14 @@ KEXEC_CMA = (
             r"^FIGURE crash_size 0$",
             r"^FIGURE iomem_lines 0$",
             r"^FIGURE crash_size_max 201326592$",
+            _EXACTLY,
         ),
     ),
     Scenario(
         "area-by-parameter",
         "resize",
         append="crashkernel=160M,dynamic rounds=5",
-        expect=(r"^FIGURE crash_size 0$", r"^FIGURE crash_size_max 167772160$"),
+        expect=(r"^FIGURE crash_size 0$", r"^FIGURE crash_size_max 167772160$", _EXACTLY),
     ),
     Scenario(
         "area-below-4g",
@@ -141,7 +145,7 @@ def bench_scenarios(rounds: int) -> dict[str, tuple[Scenario, ...]]:
     return {
         "kexec-cma": (
             *_pressure(rounds),
-            Scenario("rounds", "resize", append="rounds=500", seconds=3600),
+            Scenario("rounds", "resize", append="rounds=500", expect=(_EXACTLY,), seconds=3600),
             Scenario("rounds-no-area", "resize", append=f"{_NO_AREA} rounds=500", seconds=3600),
         )
     }

@@ -30,8 +30,6 @@ def test_install_upgrade_remove(tmp_path: Path) -> None:
         assert vm.run(["rpm", "--version"]).text.startswith("RPM version 6.")
         vm.put(repository.archive((first, second, *stand_ins)), "/run/packages.tar")
         vm.run(["tar", "-C", "/", "-xf", "/run/packages.tar"])
-        # Since 4.20 rpm runs scriptlets without a network, which vm.config has no namespaces for.
-        vm.put(b"%__transaction_unshare %{nil}\n", "/etc/rpm/macros.tests")
 
         def dnf5(*words: str) -> None:
             done = vm.run([*DNF5, *words], timeout=SECONDS, env=OFFLINE)
