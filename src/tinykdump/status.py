@@ -39,11 +39,12 @@ class Status:
     def to_text(self) -> str:
         """For people."""
         crash = f"armed with {self.loaded}" if self.armed else "not armed"
+        needed = f" (needed: {self.needed // MIB} MiB)" if self.needed else ""
         lines = [
             ("kernel", self.running),
             ("crash kernel", crash),
-            ("reserved", f"{self.reserved // MIB} MiB (needed: {self.needed // MIB} MiB)"),
-            ("key", self.key if self.encrypted else "none: dumps are plain text"),
+            ("reserved", f"{self.reserved // MIB} MiB{needed}"),
+            ("key", self.key or ("none" if self.encrypted else "none: dumps are plain text")),
             ("stick", f"{self.target}, {self.stick or 'not plugged in'}"),
             ("crash log", self.crash_log or "lost: pstore has no backend (see tinykdump log)"),
             *([("last dump", self.last_dump)] if self.last_dump else []),
@@ -73,6 +74,8 @@ def collect(host: Host, config: Config) -> Status:
             need = found.total
             if not held.loaded:
                 reserve.goal(held, found)
+                problems.append("nothing is loaded (run tinykdump -l; tinykdump.service does so "
+                                "at every boot)")  # fmt: skip
     device = hardware.stick(host, config.target.tag, config.target.value)
     kernel_config = state.kernel_config(host, mine.kver if mine else running)
     last = pstore.crash_log(host)

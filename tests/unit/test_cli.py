@@ -87,6 +87,19 @@ def test_status_reads_only(machine: FakeHost, capfd: pytest.CaptureFixture[str])
     assert (machine.snapshot("/var"), machine.snapshot("/sys")) == before
 
 
+def test_status_says_how_to_arm(machine: FakeHost, capfd: pytest.CaptureFixture[str]) -> None:
+    machine.remove("/root/key.asc")
+    machine.remove("/etc/default/tinykdump")
+    assert cli.main(["status"]) == 1
+    text = capfd.readouterr().out
+    assert "key:          none\n" in text
+    assert "needed" not in text
+    cli.main(["-b"])
+    machine.write("/sys/kernel/kexec_crash_size", str(128 << 20))
+    assert cli.main(["status"]) == 1
+    assert "problem:      nothing is loaded (run tinykdump -l;" in capfd.readouterr().out
+
+
 def test_status_when_armed(machine: FakeHost, capfd: pytest.CaptureFixture[str]) -> None:
     cli.main(["-b"])
     machine.write("/run/tinykdump/loaded.json",
