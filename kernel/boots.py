@@ -33,12 +33,18 @@ def initramfs_of(plan: Plan, kernel: Path) -> Path:
         return make_initramfs(plan.tree, kernel, plan.objects / "initramfs")
 
 
+# Every access to memory is checked, by code that is emulated.
+PATIENCE_WITH_KASAN = 5
+
+
 def run_scenarios(
     plan: Plan, kernel: Path, initramfs: Path, scenarios: Iterable[Scenario]
 ) -> list[Outcome]:
     """Each in a guest of its own; the consoles are kept beside the objects."""
     outcomes = []
-    for scenario in scenarios:
+    patience = PATIENCE_WITH_KASAN if plan.options.get("CONFIG_KASAN") == "y" else 1
+    for given in scenarios:
+        scenario = replace(given, seconds=patience * given.seconds)
         log = plan.objects / "boots" / f"{scenario.name}.log"
         with stopwatch(f"boot {scenario.name}"):
             outcome = boot(scenario, kernel / "vmlinuz", initramfs, log)
