@@ -170,6 +170,7 @@ for round in $(seq "$rounds"); do
 	grow || grow_again || lost=$((lost + 1))
 	moved=$((moved + $(migrated) - before))
 	set_mib 0
+	[ $((round % 20)) != 0 ] || echo "# round $round, $lost lost" >&2
 done > /tmp/times
 touch /tmp/stop
 
