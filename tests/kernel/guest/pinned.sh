@@ -27,6 +27,7 @@ pin()
 kept()
 {
 	before=$(region)
+	figure region "$before"
 	refused 160 "Cannot allocate memory" && size_is 32 && [ -n "$(region)" ] || return
 	# At the start of the area there is room for both; elsewhere the old one is given up, and had
 	# back in any place.
