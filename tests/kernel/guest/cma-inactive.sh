@@ -3,6 +3,11 @@
 # shellcheck source=tests/kernel/guest/lib.sh
 . /guest/lib.sh
 
+not_activated()
+{
+	dmesg | grep -q "CMA area crashkernel could not be activated"
+}
+
 no_range()
 {
 	[ -z "$(cat $KEXEC/crash_cma_ranges)" ]
@@ -10,6 +15,6 @@ no_range()
 
 ktap_print_header
 ktap_set_plan 2
-ktap_test_result "not_activated" sh -c 'dmesg | grep -q "CMA area crashkernel could not be activated"'
+ktap_test_result "not_activated" not_activated
 ktap_test_result "no_range" no_range
 ktap_finished

@@ -4,6 +4,18 @@
 # shellcheck source=/dev/null # of the kernel
 . /selftests/kselftest/ktap_helpers.sh
 
+# The kernel's own splits the arguments into words once more: "sh -c 'a | b'" would run "sh -c a".
+ktap_test_result()
+{
+	description=$1
+	shift
+	if "$@"; then
+		ktap_test_pass "$description"
+	else
+		ktap_test_fail "$description"
+	fi
+}
+
 KEXEC=/sys/kernel/kexec
 MIB=1048576
 
