@@ -16,6 +16,8 @@ _EXACTLY = r"^FIGURE CmaFree_lost_kb 0$"
 
 _LOADS = ("cache", "mlock", "tmpfs", "ext4", "fork", "direct")
 _NO_AREA = "crashkernel=0,dynamic"
+# Beside the area there is the movable zone, where no region can be, and not enough for one.
+_AREA_ONLY = "nokaslr kernelcore=160M"
 
 
 def _pressure(rounds: int) -> tuple[Scenario, ...]:
@@ -73,9 +75,10 @@ KEXEC_CMA = (
     Scenario("crash-file-load", "crash", append="call=-s", expect=_CRASHED),
     Scenario("crash-load", "crash", append="call=-c", expect=_CRASHED),
     Scenario("crash-no-area", "crash", append=f"{_NO_AREA} call=-s", expect=_CRASHED),
-    Scenario("limits", "limits"),
+    Scenario("limits", "limits", append=_AREA_ONLY),
     *_pressure(10),
-    Scenario("pinned", "pinned", expect=(r"^FIGURE pinned [1-9]",)),
+    Scenario("pinned", "pinned", append=_AREA_ONLY, expect=(r"^FIGURE pinned [1-9]",)),
+    Scenario("pinned-elsewhere", "pinned-elsewhere", expect=(r"^FIGURE pinned [1-9]",)),
     Scenario("stuck", "stuck"),
     Scenario("race", "race", append="seconds=60"),
     Scenario(

@@ -1,28 +1,9 @@
 # shellcheck shell=sh
-# Pages in the way that cannot be moved: growing fails, and the region stays.
+# Pages in the way that cannot be moved, and no other place: growing fails, and the region stays.
 # shellcheck source=tests/kernel/guest/lib.sh
 . /guest/lib.sh
-
-AREA=/sys/kernel/debug/cma/crash_dynamic
-
-# Other memory is full, so that new pages go to the area.
-fill()
-{
-	mount -o remount,size=90% /tmp
-	dd if=/dev/zero of=/tmp/ballast bs=1M count=$(($(meminfo MemAvailable) / 1024 - 350)) 2>/dev/null
-}
-
-pin()
-{
-	pin-pages 220 "$(cat $AREA/base_pfn)" "$(cat $AREA/count)" > /tmp/pinned &
-	holder=$!
-	until [ -s /tmp/pinned ]; do
-		kill -0 $holder || return
-		sleep 0.1
-	done
-	figure pinned "$(cat /tmp/pinned)"
-	[ "$(cat /tmp/pinned)" -gt 0 ]
-}
+# shellcheck source=tests/kernel/guest/pinned-lib.sh
+. /guest/pinned-lib.sh
 
 kept()
 {
@@ -36,8 +17,7 @@ kept()
 
 grows_when_let_go()
 {
-	kill "$holder"
-	wait "$holder" 2>/dev/null
+	let_go
 	set_mib 160
 }
 
