@@ -17,10 +17,11 @@ grows_outside()
 	set_mib 160 && ! in_area && size_is 160
 }
 
-# Unlike in the area, where it can be larger in place.
+# To a new place: there has to be room for the old region and the new one.
 grows_from_outside()
 {
-	set_mib 176 && size_is 176
+	rm /tmp/ballast
+	set_mib 176 && ! in_area && size_is 176
 }
 
 shrinks_outside()
