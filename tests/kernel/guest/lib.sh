@@ -51,6 +51,19 @@ region()
 	sed -n 's/^ *\([0-9a-f]*-[0-9a-f]*\) : Crash kernel$/\1/p' /proc/iomem
 }
 
+AREA=/sys/kernel/debug/cma/crash_dynamic
+
+# Somebody else takes that many MiB of the area, the lowest that are free.
+eat()
+{
+	echo $(($1 * 256)) > $AREA/alloc
+}
+
+spit_out()
+{
+	echo $(($1 * 256)) > $AREA/free
+}
+
 # By system call: -s is kexec_file_load(), -c is kexec_load().
 load()
 {

@@ -3,23 +3,10 @@
 # shellcheck source=tests/kernel/guest/lib.sh
 . /guest/lib.sh
 
-AREA=/sys/kernel/debug/cma/crash_dynamic
-
 same_region_and()
 {
 	before=$(region)
 	"$@" && [ "$(region)" = "$before" ]
-}
-
-# Somebody else takes 100 of the 192 MiB, behind the region: 64 is left there.
-eat()
-{
-	echo $((100 * 256)) > $AREA/alloc
-}
-
-spit_out()
-{
-	echo $((100 * 256)) > $AREA/free
 }
 
 kept_without_room()
@@ -31,6 +18,17 @@ kept_without_room()
 had_back_after_replacing()
 {
 	refused 144 "Cannot allocate memory" && size_is 64 && [ -n "$(region)" ]
+}
+
+# 112 MiB fit neither below the region, from 48 to 112 of the 192 MiB, nor above, but in place,
+# although what is below is free.
+extends_where_it_is()
+{
+	set_mib 0 && eat 48 && set_mib 64 && spit_out 48 || return
+	before=$(region)
+	figure region "$before"
+	[ $((0x${before%-*} / 4096)) = $(($(cat $AREA/base_pfn) + 48 * 256)) ] || return
+	set_mib 112 && after=$(region) && [ "${after%-*}" = "${before%-*}" ]
 }
 
 # With memory full, growing takes long enough to get in its way.
@@ -76,7 +74,7 @@ killed()
 killed_while_replacing()
 {
 	for tenth in 0 1 2 3 0 1 2 3; do
-		set_mib 0 && eat && set_mib 64 && spit_out || return
+		set_mib 0 && eat 100 && set_mib 64 && spit_out 100 || return
 		echo $((144 * MIB)) > $KEXEC/crash_size &
 		sleep 0.0$tenth
 		kill -9 $!
@@ -87,12 +85,14 @@ killed_while_replacing()
 }
 
 ktap_print_header
-ktap_set_plan 10
+ktap_set_plan 11
 ktap_test_result "grow" set_mib 64
-ktap_test_result "area_is_taken" eat
+# Of 192 MiB, behind the region: 28 are left there.
+ktap_test_result "area_is_taken" eat 100
 ktap_test_result "kept_without_room" kept_without_room
 ktap_test_result "had_back_after_replacing" had_back_after_replacing
-ktap_test_result "area_is_free" spit_out
+ktap_test_result "area_is_free" spit_out 100
+ktap_test_result "extends_where_it_is" extends_where_it_is
 ktap_test_result "grow_then" set_mib 128
 set_mib 0
 fill

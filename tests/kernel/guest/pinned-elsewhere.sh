@@ -12,6 +12,13 @@ in_area()
 	[ "$start" -ge "$first" ] && [ "$start" -lt $((first + $(cat $AREA/count))) ]
 }
 
+# From 64 to 128 of 192 MiB: no room for both of them, and the old one is not given up.
+leaves_a_full_area()
+{
+	eat 64 && set_mib 64 && spit_out 64 && in_area || return
+	set_mib 144 && ! in_area && size_is 144 && set_mib 0
+}
+
 grows_outside()
 {
 	set_mib 160 && ! in_area && size_is 160
@@ -37,7 +44,8 @@ all_given_back()
 }
 
 ktap_print_header
-ktap_set_plan 9
+ktap_set_plan 10
+ktap_test_result "leaves_a_full_area" leaves_a_full_area
 ktap_test_result "small_region" set_mib 32
 ktap_test_result "in_area" in_area
 fill

@@ -1,8 +1,6 @@
 # Pages of the area that cannot be moved.
 # shellcheck shell=sh
 
-AREA=/sys/kernel/debug/cma/crash_dynamic
-
 # Other memory is full, so that new pages go to the area.
 fill()
 {
@@ -12,7 +10,7 @@ fill()
 
 pin()
 {
-	pin-pages 220 "$(cat $AREA/base_pfn)" "$(cat $AREA/count)" > /tmp/pinned &
+	pin-pages 220 "$(cat "$AREA/base_pfn")" "$(cat "$AREA/count")" > /tmp/pinned &
 	holder=$!
 	until [ -s /tmp/pinned ]; do
 		kill -0 $holder || return
