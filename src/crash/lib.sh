@@ -11,6 +11,9 @@ KMSG=${KMSG:-/dev/kmsg}
 SYS=${SYS:-/sys}
 DEV=${DEV:-/dev}
 MODULES=${MODULES:-/lib/modules.order}
+VMCORE=${VMCORE:-/proc/vmcore}
+MAKEDUMPFILE=${MAKEDUMPFILE:-/bin/makedumpfile}
+RENAMED=${RENAMED:-/lib/makedumpfile.renamed}
 STICK=${STICK:-/mnt}         # where the stick is mounted
 TMP=${TMP:-/run/tinykdump}   # in memory
 CHUNK=${CHUNK:-128}          # blocks of 64 KiB that are written at a time
@@ -173,9 +176,28 @@ open_dump_directory() {
 	DUMP=$FINAL_NAME.partial
 }
 
+# The notes of the crashed kernel, vmcoreinfo among them. They are what the first program header
+# is about, of which p_offset is at 72, and p_filesz three longs behind (elf(5)).
+crashed_notes() {
+	# shellcheck disable=SC2046 # four numbers
+	set -- $(od -A n -t u8 -j 72 -N 32 "$VMCORE")
+	dd if="$VMCORE" bs=4096 skip=$(($1 / 4096)) count=$((($4 + 4095) / 4096)) 2>/dev/null
+}
+
+# Have the copy of makedumpfile that is here look for a name that is in the crashed kernel's
+# vmcoreinfo: see src/tinykdump/makedumpfile.py.
+teach_makedumpfile() {
+	new='OFFSET(page.compound_info)='
+	[ -s "$RENAMED" ] && crashed_notes | grep -q "^$new" || return 0
+	while read -r offset; do
+		printf %s "$new" | dd of="$MAKEDUMPFILE" bs=1 seek="$offset" conv=notrunc 2>/dev/null
+	done <"$RENAMED"
+	say "makedumpfile is made to look for $new"
+}
+
 # makedumpfile seeks in the log that it writes, so the log (and it alone) is in memory first.
 read_log() {
-	makedumpfile --dump-dmesg -f /proc/vmcore "$TMP/dmesg" >"$TMP/messages" || return
+	makedumpfile --dump-dmesg -f "$VMCORE" "$TMP/dmesg" >"$TMP/messages" || return
 	cat "$TMP/dmesg"
 	rm -f "$TMP/dmesg"
 }
@@ -183,9 +205,10 @@ read_log() {
 # -F: the flattened format, which needs no seek and so can be piped (makedumpfile(8)).
 # shellcheck disable=SC2086 # DUMP_FLAGS is a list of flags
 read_memory() {
-	makedumpfile -F $DUMP_FLAGS /proc/vmcore
+	makedumpfile -F $DUMP_FLAGS "$VMCORE"
 }
 
+# The clock can be behind the key's, after an empty battery for example.
 encrypt() {
 	if [ -z "$ENCRYPT" ]; then
 		cat
@@ -193,6 +216,7 @@ encrypt() {
 	fi
 	gpg --homedir "$TMP" --no-options --batch --no-tty --quiet --no-autostart \
 		--no-keyring --trust-model always --compress-algo none \
+		--ignore-time-conflict --ignore-valid-from \
 		--recipient-file /etc/tinykdump.key --encrypt
 }
 
@@ -265,10 +289,11 @@ remove_old_dumps() {
 	for old in "$STICK/tinykdump/$MACHINE"/*Z*; do
 		case $old in
 		*.partial) ;;
+		"$FINAL_NAME") ;; # it is one of them, even if the clock says that it is old
 		*) [ ! -f "$old/SHA256SUMS" ] || set -- "$@" "$old" ;;
 		esac
 	done
-	while [ "$#" -gt "$KEEP" ]; do
+	while [ "$#" -ge "$KEEP" ]; do
 		say "removing the old dump ${1##*/}"
 		rm -rf "$1"
 		shift

@@ -72,7 +72,7 @@ def draft(host: Host, config: Config, kver: str, kernel: str = "") -> Draft:
     entries = image.plan(
         (
             *drivers.entries(host, chosen, cmdline),
-            *programs.userland(host, config, kver, encrypt=key is not None),
+            *programs.userland(host, config, encrypt=key is not None),
             *(image.directory(path) for path in _EMPTY_DIRECTORIES),
             image.file("/etc/tinykdump.conf", conf.encode()),
             *([image.file("/etc/tinykdump.key", key.public)] if key else []),

@@ -13,6 +13,9 @@ from tinykdump.image import Entry
 # Where ld.so looks when nothing else is configured, for every distribution.
 _DEFAULT = ("/lib64", "/usr/lib64", "/lib", "/usr/lib")
 
+# How deep ld.so.conf's files may include each other; distributions have one level.
+_INCLUDES = 8
+
 
 @dataclass(frozen=True)
 class Program:
@@ -27,14 +30,16 @@ def library_path(host: Host) -> tuple[Path, ...]:
     """The directories of ld.so.conf(5), then the default ones, as far as they are there."""
     found: list[Path] = []
 
-    def add_file(path: Path) -> None:
+    def add_file(path: Path, depth: int = 0) -> None:
+        if depth > _INCLUDES:
+            raise TinykdumpError(f"{path} includes itself", "correct /etc/ld.so.conf")
         for line in (host.text(path) or "").splitlines():
             words = line.split("#", 1)[0].split()
             if len(words) == 2 and words[0] == "include":
-                pattern = Path(words[1])
+                pattern = path.parent / words[1]
                 for included in host.children(pattern.parent):
                     if included.match(pattern.name):
-                        add_file(included)
+                        add_file(included, depth + 1)
             elif words:
                 found.append(Path(words[0]))
 

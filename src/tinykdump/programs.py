@@ -2,7 +2,6 @@
 """The programs of the image: the tools of a dump and the user's script."""
 
 import stat
-from dataclasses import replace
 from pathlib import Path
 
 from tinykdump import elf, image, makedumpfile
@@ -24,9 +23,9 @@ _MERGED = PATH[:-1]
 
 # The commands of src/crash; those of busybox that stand for a program of their own.
 APPLETS = (
-    "cat", "cut", "date", "dd", "dmesg", "du", "env", "findfs", "halt", "insmod", "mkdir",
-    "mount", "mv", "poweroff", "printf", "readlink", "reboot", "rm", "sed", "sh", "sha256sum",
-    "sleep", "sync", "tail", "timeout", "tr", "umount", "uname", "watchdog",
+    "cat", "cut", "date", "dd", "dmesg", "du", "env", "findfs", "grep", "halt", "insmod",
+    "mkdir", "mount", "mv", "od", "poweroff", "printf", "readlink", "reboot", "rm", "sed", "sh",
+    "sha256sum", "sleep", "sync", "tail", "timeout", "tr", "umount", "uname", "watchdog",
 )  # fmt: skip
 
 
@@ -83,14 +82,15 @@ def script(host: Host, path: str) -> tuple[Entry, tuple[Program, ...]]:
     return entry, (Program(Path(words[0]), data, elf.parse(data, words[0])),)
 
 
-def userland(host: Host, config: Config, kver: str, *, encrypt: bool) -> tuple[Entry, ...]:
-    """Every program of that kernel's image with its libraries, and the crash side's own scripts.
+def userland(host: Host, config: Config, *, encrypt: bool) -> tuple[Entry, ...]:
+    """Every program of an image with its libraries, and the crash side's own scripts.
 
     Raises TinykdumpError when one is missing or can not run in the image.
     """
     shell = busybox(host)
     filtering = program(host, "makedumpfile", "makedumpfile")
-    tools = [replace(filtering, data=makedumpfile.for_kernel(filtering.data, kver))]
+    renamed = "".join(f"{offset}\n" for offset in makedumpfile.renamed(filtering.data))
+    tools = [filtering]
     if encrypt:
         tools.append(program(host, "gpg", "gnupg2 (on Debian: gpg)"))
     own, interpreters = script(host, config.script) if config.script else (None, ())
@@ -106,6 +106,7 @@ def userland(host: Host, config: Config, kver: str, *, encrypt: bool) -> tuple[E
         *([own, *(image.link(place, "/bin") for place in _MERGED)] if own else []),
         image.file("/init", crash_side("init"), mode=0o755),
         image.file("/lib/tinykdump.sh", crash_side("lib.sh")),
+        image.file("/lib/makedumpfile.renamed", renamed.encode()),
     )
 
 

@@ -1,6 +1,7 @@
 """Stages of src/crash/lib.sh under the real busybox, on trees and with a real key."""
 
 import hashlib
+import struct
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ import pytest
 
 from tests import fakehost
 from tests.keyring import Keyring
+from tinykdump.makedumpfile import renamed
 
 LIB = Path(__file__).parents[2] / "src/crash/lib.sh"
 MACHINE = "0123456789ab"
@@ -164,7 +166,9 @@ def test_save_without_encryption(crash: Crash) -> None:
     assert (crash.dump / "x.000").read_text() == "data\n"
 
 
-def test_encrypt(crash: Crash, keys: Keyring) -> None:
+@pytest.mark.parametrize("clock", ["", "--faked-system-time=20000101T000000"])
+def test_encrypt(crash: Crash, keys: Keyring, clock: str) -> None:
+    """Also where the clock is behind the key's."""
     key = crash.top / "key"
     key.write_bytes(keys.public("good@example.org"))
     # The one path that is not a variable: the key stands in the image's /etc.
@@ -173,7 +177,7 @@ def test_encrypt(crash: Crash, keys: Keyring) -> None:
         for word; do
             shift; [ "$word" != /etc/tinykdump.key ] || word={key}; set -- "$@" "$word"
         done
-        busybox env -i PATH="$PATH" gpg "$@"
+        busybox env -i PATH="$PATH" gpg {clock} "$@"
     }}
     ENCRYPT=yes; produce() {{ echo secret; }}; save x produce
     """
@@ -330,15 +334,18 @@ def test_publish(crash: Crash) -> None:
 
 
 @pytest.mark.parametrize(
-    ("keep", "left"),
+    ("keep", "new", "left"),
     [
-        (0, ["1Z", "2Z", "2Z-1", "3Z"]),
-        (4, ["1Z", "2Z", "2Z-1", "3Z"]),
-        (3, ["2Z", "2Z-1", "3Z"]),
-        (1, ["3Z"]),
+        (0, "3Z", ["1Z", "2Z", "2Z-1", "3Z"]),
+        (4, "3Z", ["1Z", "2Z", "2Z-1", "3Z"]),
+        (3, "3Z", ["2Z", "2Z-1", "3Z"]),
+        (1, "3Z", ["3Z"]),
+        # The clock was ahead when the others were saved.
+        (2, "1Z", ["1Z", "3Z"]),
+        (1, "1Z", ["1Z"]),
     ],
 )
-def test_old_dumps_go_down_to_keep(crash: Crash, keep: int, left: list[str]) -> None:
+def test_old_dumps_go_down_to_keep(crash: Crash, keep: int, new: str, left: list[str]) -> None:
     others = ["0Z.partial", "0Z-incomplete", "notes"]
     for name in ("1Z", "2Z", "2Z-1", "3Z"):
         (crash.dumps / name).mkdir(parents=True)
@@ -348,10 +355,52 @@ def test_old_dumps_go_down_to_keep(crash: Crash, keep: int, left: list[str]) -> 
     neighbour = crash.stick / "tinykdump/another/0Z"
     neighbour.mkdir(parents=True)
     (neighbour / "SHA256SUMS").touch()
-    status, _ = crash.run(f"KEEP={keep}; remove_old_dumps")
+    status, _ = crash.run(f"KEEP={keep} FINAL_NAME={crash.dumps}/{new}; remove_old_dumps")
     assert status == 0
     assert sorted(path.name for path in crash.dumps.iterdir()) == sorted([*others, *left])
     assert neighbour.exists()
+
+
+# --- makedumpfile -----------------------------------------------------------------------
+
+OLD, NEW = b"OFFSET(page.compound_head)=", b"OFFSET(page.compound_info)="
+PROGRAM = b"\x7fELF\0" + OLD + b"\0\xff\n" + OLD + b"%ld\n\0"
+NOTE = struct.pack("<III12s", 12, 0, 0, b"VMCOREINFO") + b"OSRELEASE=7\n"
+
+
+def vmcore(notes: bytes) -> bytes:
+    """As /proc/vmcore begins: header, a program header of the notes, the notes, then memory."""
+    headers = bytes(64) + struct.pack("<IIQQQQQQ", 4, 0, 4096, 0, 0, len(notes), len(notes), 0)
+    return headers.ljust(4096, b"\0") + notes.ljust(-len(notes) % 4096 + len(notes), b"\0")
+
+
+@pytest.mark.parametrize(
+    ("core", "taught"),
+    [
+        (vmcore(NOTE + NEW + b"8\n"), True),
+        (vmcore(bytes(70_000) + NOTE + b"SIZE(page)=64\n" + NEW + b"8\n"), True),
+        (vmcore(NOTE + OLD + b"8\n"), False),
+        (vmcore(NOTE + OLD + b"8\n") + b"\n" + NEW + b"8\n", False),  # in memory, whosever it is
+    ],
+)
+def test_makedumpfile_looks_for_what_the_crashed_kernel_has(
+    crash: Crash, core: bytes, taught: bool
+) -> None:
+    names = {name: crash.top / name for name in ("VMCORE", "MAKEDUMPFILE", "RENAMED")}
+    names["VMCORE"].write_bytes(core)
+    names["MAKEDUMPFILE"].write_bytes(PROGRAM)
+    names["RENAMED"].write_text("".join(f"{offset}\n" for offset in renamed(PROGRAM)))
+    settings = " ".join(f"{name}={path}" for name, path in names.items())
+    status, log = crash.run(f"{settings}; teach_makedumpfile")
+    assert status == 0
+    assert ("is made to look for" in log) == taught
+    expected = PROGRAM.replace(OLD + b"\0", NEW + b"\0") if taught else PROGRAM
+    assert names["MAKEDUMPFILE"].read_bytes() == expected
+
+
+def test_a_makedumpfile_that_knows_it_is_left_alone(crash: Crash) -> None:
+    """Nothing is looked at."""
+    assert crash.run("RENAMED=/dev/null VMCORE=/none; teach_makedumpfile") == (0, "")
 
 
 # --- the script, and the end ------------------------------------------------------------

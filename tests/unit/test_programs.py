@@ -13,7 +13,7 @@ LOADER = "/lib64/ld-linux-x86-64.so.2"
 
 def userland(fake: FakeHost, *, encrypt: bool = True, **options: str) -> dict[str, Entry]:
     chosen = config.resolve([], options)
-    entries = programs.userland(fake.host, chosen, "6.12.0", encrypt=encrypt)
+    entries = programs.userland(fake.host, chosen, encrypt=encrypt)
     return {entry.path: entry for entry in entries}
 
 
@@ -69,7 +69,7 @@ def library(fake: FakeHost, path: str, *needed: str) -> None:
 
 
 def test_libraries_of_libraries(fake: FakeHost) -> None:
-    fake.write("/etc/ld.so.conf", "include /etc/ld.so.conf.d/*.conf\n/opt/b # mine\n")
+    fake.write("/etc/ld.so.conf", "include ld.so.conf.d/*.conf\n/opt/b # mine\n")
     fake.write("/etc/ld.so.conf.d/a.conf", "# multiarch\n/opt/a\n")
     fake.write(LOADER, elfwriter.program(), 0o755)
     library(fake, "/opt/a/liba.so.1", "libb.so.1", "ld-linux-x86-64.so.2")
@@ -84,6 +84,12 @@ def test_libraries_of_libraries(fake: FakeHost) -> None:
         LOADER: LOADER, "/lib/liba.so.1": "/opt/a/liba.so.1", "/lib/libb.so.1": "/opt/b/libb.so.1",
         "/lib/libc.so.1": "/usr/bin/../lib/own/libc.so.1",
     }  # fmt: skip
+
+
+def test_an_ld_so_conf_that_includes_itself(fake: FakeHost) -> None:
+    fake.write("/etc/ld.so.conf", "include ld.so.conf\n")
+    with pytest.raises(TinykdumpError, match=r"/etc/ld\.so\.conf includes itself"):
+        userland(fake)
 
 
 def test_a_library_that_is_missing(fake: FakeHost) -> None:
