@@ -118,6 +118,13 @@ def _absolute(text: str) -> str:
     return _line(text)
 
 
+def _key(text: str) -> str:
+    """Never a file of the folder that root happens to be in."""
+    if "/" in text and not text.startswith("/"):
+        raise ValueError("write an absolute path, or the name of a key in root's keyring")
+    return _line(text)
+
+
 def _line(text: str) -> str:
     if not text.isprintable():
         raise ValueError("write one line of printable text")
@@ -151,8 +158,8 @@ ITEMS = (
          "Compression of the dump: none, zlib, lzo, snappy or zstd."),
     Item("dump", "encrypt", _flag, "yes",
          "Encrypt the dump. With no, the stick holds the machine's memory in plain text."),
-    Item("dump", "key", _line, "",
-         "OpenPGP key to encrypt to: a file, or a key in root's keyring. "
+    Item("dump", "key", _key, "",
+         "OpenPGP key to encrypt to: a file's absolute path, or a key in root's keyring. "
          "Empty: a key made for this machine."),
     Item("dump", "script", _absolute, "",
          "Program to run in the crash kernel before the dump."),

@@ -45,21 +45,19 @@ def gpg(home: Path, options: Sequence[str] = ()) -> gnupg.GPG:
 
 
 def configured(key: str, host: Host) -> Key:
-    """The key that ``key`` names: a file, or a key in root's keyring.
+    """The key that ``key`` names: a file by its absolute path, or a key in root's keyring.
 
     Raises TinykdumpError when it is missing or can not be used to encrypt now.
     """
-    name = Path(key)
-    if name.is_absolute() or host.exists(Path.cwd() / name):
-        path = name if name.is_absolute() else Path.cwd() / name
-        return from_file(host.read(path), str(path))
+    if key.startswith("/"):
+        return from_file(host.read(key), key)
     exported = b""
     if ROOT_KEYS.is_dir():
         exported = gpg(ROOT_KEYS, _QUIET).export_keys(key, armor=False, minimal=True)
     if not exported:
         raise TinykdumpError(
-            f"key {key} is neither a file nor in root's keyring",
-            "import it with gpg --import as root, or name a file with its public part",
+            f"key {key} is not in root's keyring",
+            "import it with gpg --import as root, or name a file with its public part, with a /",
         )
     return from_file(exported, key)
 

@@ -87,6 +87,7 @@ def test_every_key_has_a_row_above() -> None:
         ("[dump]\ntarget = /dev/sdb1", ["LABEL=name or UUID=id"]),
         ("[dump]\ntarget = LABEL=a'b", ["LABEL=name or UUID=id"]),
         ("[dump]\ntarget = LABEL=", ["LABEL=name or UUID=id"]),
+        ("[dump]\nkey = keys/mine.asc", ["[dump] key", "absolute path", "root's keyring"]),
         ("[dump]\nfilesystems = vfat ntfs", ["one or more of vfat"]),
         ("[dump]\nfilesystems =", ["one or more of vfat"]),
         ("[dump]\nscript = save.sh", ["absolute path"]),

@@ -61,9 +61,12 @@ def test_a_file_is_a_path_of_the_host(keys: Keyring, fake: FakeHost) -> None:
 def test_a_name_that_no_keyring_has(
     keys: Keyring, fake: FakeHost, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
+    monkeypatch.chdir(fake.root)
+    # A file that is here, and is not meant.
+    Path("relative.asc").write_bytes(keys.public("good@example.org"))
     for home in (keys.home, Path("/nonexistent")):
         monkeypatch.setattr(keys_module, "ROOT_KEYS", home)
-        with pytest.raises(TinykdumpError, match=f"key {name} is neither a file nor in root"):
+        with pytest.raises(TinykdumpError, match=f"key {name} is not in root's keyring"):
             configured(name, fake.host)
 
 
