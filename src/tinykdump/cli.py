@@ -12,6 +12,7 @@ from tinykdump.config import FILE
 from tinykdump.errors import TinykdumpError
 from tinykdump.host import Host
 from tinykdump.memory import MIB
+from tinykdump.report import line, say
 from tinykdump.settings import load_config
 
 
@@ -32,7 +33,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("-s", "--script", metavar="FILE",
                      help="run FILE in the crash kernel before the dump")  # fmt: skip
     top.add_argument("-k", "--key", metavar="KEY",
-                     help="encrypt to KEY, a file or a key in root's keyring")  # fmt: skip
+                     help="encrypt to KEY, a path with a / or a key in root's keyring")  # fmt: skip
     top.add_argument("--kernel", metavar="KVER", help="for another kernel than the running one")
     commands = top.add_subparsers(dest="command", metavar="COMMAND")
     shown = commands.add_parser("status", help="show whether this machine is armed")
@@ -55,29 +56,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = top.parse_args(arguments)
     host = Host(Path(os.environ.get("TINYKDUMP_ROOT", "/")))
     try:
+        if options.command != "restore" and host.root == Path("/") and os.geteuid() != 0:
+            raise TinykdumpError("images, keys and what is loaded are root's", "run it as root")
         if options.command:
             return COMMANDS[options.command](host, options)
         if options.build or options.load:
             return make(host, options)
         top.print_usage(sys.stderr)
-        print("tinykdump: nothing to do (say -b, -l or a command)", file=sys.stderr)
+        say("nothing to do (say -b, -l or a command)")
         return 2
-    except TinykdumpError as error:
-        print(f"tinykdump: {error}", file=sys.stderr)
-        return error.exit_status
-    except PermissionError as error:
-        print(f"tinykdump: {error.filename}: {error.strerror} (run it as root)", file=sys.stderr)
-        return 1
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        print(f"tinykdump: {where}{error.strerror} (check the disk's space and health)",
-              file=sys.stderr)  # fmt: skip
-        return 1
+    except (TinykdumpError, OSError) as error:
+        say(line(error))
+        return error.exit_status if isinstance(error, TinykdumpError) else 1
 
 
 def make(host: Host, options: argparse.Namespace) -> int:
     """-b and -l."""
-    given = {"modules": options.module, "script": options.script, "key": options.key}
+    key = options.key
+    if key and "/" in key:  # without one it is never a file: not one that lies here by chance
+        key = str(Path.cwd() / key)
+    given = {"modules": options.module, "script": options.script, "key": key}
     config = load_config(
         host, {key: text for key, text in given.items() if text is not None}, options.config
     )

@@ -2,6 +2,7 @@
 """What this machine has that the crash kernel will have to drive, read from sysfs."""
 
 import hashlib
+import re
 from pathlib import Path
 
 from tinykdump.host import Host
@@ -83,6 +84,6 @@ def _mounts(host: Host) -> tuple[tuple[Path, Path], ...]:
         fields, sources = mount.split(), source.split()
         if len(fields) > 4 and len(sources) > 1 and sources[1].startswith("/"):
             # Spaces and the like are octal there.
-            place = fields[4].encode().decode("unicode_escape")
+            place = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), fields[4])
             found.append((host.resolve(sources[1]) or Path(sources[1]), Path(place)))
     return tuple(found)

@@ -17,6 +17,7 @@ from tinykdump import load, service, state
 from tinykdump.errors import TinykdumpError
 from tinykdump.host import Host
 from tinykdump.memory import MIB
+from tinykdump.report import line, say
 from tinykdump.settings import load_config
 
 
@@ -37,11 +38,6 @@ class Context:
         image = arguments[3] if arguments[0] == "add" and len(arguments) > 3 else ""
         verbose = environment.get("KERNEL_INSTALL_VERBOSE") == "1"
         return cls(arguments[0], arguments[1], image, verbose)
-
-
-def say(text: str) -> None:
-    """One line to whoever installs the kernel."""
-    print(f"tinykdump: {text}", file=sys.stderr, flush=True)
 
 
 def add(host: Host, context: Context) -> None:
@@ -81,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with state.lock(host):
             (add if context.verb == "add" else remove)(host, context)
     except (TinykdumpError, OSError) as error:
-        say(f"{context.verb} {context.kver}: {error}")
+        say(f"{context.verb} {context.kver}: {line(error)}")
     return 0
 
 

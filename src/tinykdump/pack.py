@@ -34,8 +34,13 @@ def compressor(kernel_config: str) -> str:
 
 @contextmanager
 def staged(entries: Iterable[Entry], below: Path) -> Iterator[Path]:
-    """The planned tree in a new private directory, which is gone afterwards."""
+    """The planned tree in a new private directory, which is gone afterwards.
+
+    So is that of a build that was killed: there is one at a time.
+    """
     below.mkdir(parents=True, exist_ok=True)
+    for left in below.glob("stage-*"):
+        shutil.rmtree(left)
     top = Path(tempfile.mkdtemp(prefix="stage-", dir=below))
     try:
         for entry in entries:
@@ -76,20 +81,31 @@ def pack(entries: Sequence[Entry], top: Path, compression: str) -> bytes:
 
 
 def publish(files: Mapping[Path, bytes]) -> None:
-    """Put files in place, readable by root alone: all of them, or none.
+    """Put files in place, readable by root alone: all of them, or none. Raises OSError."""
+    with publishing(files):
+        pass
 
-    Everything that takes room is written before the first name changes. Raises OSError.
+
+@contextmanager
+def publishing(files: Mapping[Path, bytes]) -> Iterator[None]:
+    """The same at the end of a block, or not at all when it fails.
+
+    Everything that takes room is written before the block: what raises OSError then is not
+    what was done in it. What somebody who was killed has left behind goes away.
     """
     written: dict[str, Path] = {}
     try:
         for path, content in files.items():
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            for left in path.parent.glob(f".{path.name}.*"):
+                left.unlink()
             descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
             written[name] = path
             with os.fdopen(descriptor, "wb") as new:
                 new.write(content)
                 new.flush()
                 os.fsync(new.fileno())
+        yield
         for name, path in written.items():
             Path(name).replace(path)
     finally:

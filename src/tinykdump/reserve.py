@@ -71,8 +71,10 @@ def resize(host: Host, size: int) -> int:
     """Make the reservation ``size`` bytes large while nothing is loaded; the new size.
 
     Growing moves other people's pages away and can fail for a moment: it is tried again with
-    growing pauses, at last with no page waiting to be written. Raises TinykdumpError when the
-    kernel refuses; the reservation is then as it was.
+    growing pauses, at last with no page waiting to be written. With a machine's memory in use
+    that can take minutes: the kernel looks for a place for half a minute or more each time.
+    Raises TinykdumpError when the kernel refuses. The reservation is then as it was, or, where
+    the kernel had to give it up and could not have it again, smaller.
     """
     name = next(name for name in _SIZE if host.exists(name))
     failure = OSError()

@@ -45,14 +45,15 @@ def remove_kernel(host: Host, kver: str, read_config: Callable[[], Config]) -> s
     """Delete a kernel's image. When it was loaded, load the running kernel's instead.
 
     Returns the version that was loaded in its place, or "". Raises TinykdumpError, also what
-    ``read_config`` raises; the image is deleted all the same.
+    ``read_config`` raises; the image is deleted all the same, and what is loaded stays so.
     """
-    loaded = load.ours(host)
-    shutil.rmtree(host.path(state.folder(kver)), ignore_errors=True)
-    running = state.running_kernel(host)
-    if loaded is None or loaded.kver != kver:
-        return ""
-    if running == kver:  # its files are going: what is loaded works on until the reboot
-        return ""
-    load_image(host, read_config(), running)
-    return running
+    folder = host.path(state.folder(kver))
+    loaded, running = load.ours(host), state.running_kernel(host)
+    try:
+        # The running kernel's files are going: what is loaded works on until the reboot.
+        if loaded is None or loaded.kver != kver or running == kver:
+            return ""
+        load_image(host, read_config(), running)
+        return running
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

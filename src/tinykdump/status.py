@@ -2,6 +2,7 @@
 """What there is to know at one look. Reads only."""
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -11,7 +12,11 @@ from tinykdump import hardware, keys, load, pstore, reserve, state
 from tinykdump.config import Config
 from tinykdump.errors import TinykdumpError
 from tinykdump.host import Host
+from tinykdump.manifest import Manifest
 from tinykdump.memory import MIB
+
+# The name of a dump; anybody can have written others, with anything in them.
+_DUMP = re.compile(r"[0-9]{8}T[0-9]{6}Z(-[0-9]+)?(\.partial)?")
 
 
 @dataclass(frozen=True)
@@ -23,9 +28,9 @@ class Status:
     loaded: str  # version of our crash kernel; "foreign" for one that is not ours; or empty
     reserved: int  # bytes
     needed: int  # bytes for the running kernel's image; 0: no image
-    key: str  # fingerprint; empty: none, or not encrypted
+    key: str  # fingerprint that dumps are encrypted to; empty: none, or not encrypted
     encrypted: bool
-    target: str
+    target: str  # of what is armed, else of the configuration
     stick: str  # device that is plugged in now, or empty
     last_dump: str  # path of this machine's newest one, on a mounted stick; ".partial": cut off
     crash_log: str  # where a crash kernel leaves what it says; empty: nowhere
@@ -65,6 +70,11 @@ def collect(host: Host, config: Config) -> Status:
     key, need = "", 0
     with _noted(problems):
         key = _key(host, config)
+        if mine and (mine.target, mine.key) != (str(config.target), key):
+            problems.append(f"configured are {config.target}, key {key or 'none'}, and other ones "
+                            "are loaded (run tinykdump -l)")  # fmt: skip
+    with _noted(problems):
+        problems.extend(_outdated(host, mine, held) if mine else ())
     with _noted(problems):
         image = state.read_manifest(host, running)
         if image is None:
@@ -76,7 +86,8 @@ def collect(host: Host, config: Config) -> Status:
                 reserve.goal(held, found)
                 problems.append("nothing is loaded (run tinykdump -l; tinykdump.service does so "
                                 "at every boot)")  # fmt: skip
-    device = hardware.stick(host, config.target.tag, config.target.value)
+    target = mine.target if mine else str(config.target)
+    device = hardware.stick(host, *target.split("=", 1))
     kernel_config = state.kernel_config(host, mine.kver if mine else running)
     last = pstore.crash_log(host)
     return Status(
@@ -85,15 +96,25 @@ def collect(host: Host, config: Config) -> Status:
         loaded=mine.kver if mine else "foreign" if foreign else "",
         reserved=held.size,
         needed=need,
-        key=key,
-        encrypted=config.encrypt,
-        target=str(config.target),
+        key=mine.key if mine else key,
+        encrypted=bool(mine.key) if mine else config.encrypt,
+        target=target,
         stick=str(device or ""),
         last_dump=_last_dump(host, device) if device else "",
         crash_log=pstore.description(host, kernel_config),
         last_crash=last.verdict if last else "",
-        problems=tuple(problems),
+        problems=tuple(dict.fromkeys(problems)),
     )
+
+
+def _outdated(host: Host, mine: Manifest, held: reserve.Reservation) -> Iterator[str]:
+    """What is wrong with the crash kernel that is loaded. Raises TinykdumpError."""
+    image = state.read_manifest(host, mine.kver)
+    if image is not None and image.plan != mine.plan:
+        yield f"the image of {mine.kver} is newer than what is loaded (run tinykdump -l)"
+    least = load.need_of(host, mine).minimum
+    if held.size < least:
+        yield f"what is loaded needs {least // MIB} MiB, fewer are reserved (run tinykdump -l)"
 
 
 @contextmanager
@@ -118,5 +139,6 @@ def _last_dump(host: Host, device: Path) -> str:
     place = hardware.mount_point(host, device)
     if place is None:
         return ""
-    found = host.children(place / "tinykdump" / hardware.machine_name(host))
+    there = host.children(place / "tinykdump" / hardware.machine_name(host))
+    found = [path for path in there if _DUMP.fullmatch(path.name)]
     return str(found[-1]) if found else ""

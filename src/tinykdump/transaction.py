@@ -18,12 +18,8 @@ from tinykdump.config import Config
 from tinykdump.errors import TinykdumpError
 from tinykdump.host import Host
 from tinykdump.memory import MIB
+from tinykdump.report import line, say
 from tinykdump.settings import load_config
-
-
-def say(text: str) -> None:
-    """One line to whoever runs the transaction."""
-    print(f"tinykdump: {text}", file=sys.stderr, flush=True)
 
 
 def install(host: Host) -> None:
@@ -54,8 +50,8 @@ def rebuild(host: Host, config: Config) -> bool:
     for kver in state.images(host):
         try:
             image, built = service.build_image(host, config, kver)
-        except TinykdumpError as error:
-            say(f"the crash image of {kver} stays as it was: {error}")
+        except (TinykdumpError, OSError) as error:
+            say(f"the crash image of {kver} stays as it was: {line(error)}")
             continue
         if built:
             say(f"rebuilt the crash image of {kver}: {image.packed} bytes")
@@ -125,7 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         VERBS[words[0]](host)
     except (TinykdumpError, OSError) as error:
-        say(f"not armed: {error}" if words[0] == "install" else f"{words[0]}: {error}")
+        say(f"{'not armed' if words[0] == 'install' else words[0]}: {line(error)}")
     return 0
 
 

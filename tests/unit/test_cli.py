@@ -55,6 +55,29 @@ def test_options_override_the_file(machine: FakeHost, keys: Keyring) -> None:
     assert "script" in listed(machine)
 
 
+def test_a_key_in_this_folder(
+    machine: FakeHost, keys: Keyring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TINYKDUMP_ROOT is what absolute paths are below, also that of the folder."""
+    folder = machine.write("/root/here/other.asc", keys.public("other@example.org")).parent
+    machine.write(str(folder / "other.asc"), keys.public("other@example.org"))
+    monkeypatch.chdir(folder)
+    assert cli.main(["-k", "./other.asc", "-b"]) == 0
+    made = parse(machine.path(f"{STATE}/manifest.json").read_text(), "m")
+    assert made.key == keys.fingerprint("other@example.org")
+
+
+@pytest.mark.parametrize("words", [["status"], ["estimate"], ["log"], ["unload"], ["-l"]])
+def test_what_only_root_can_see(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 65534)
+    assert cli.main(words) == 1
+    assert capfd.readouterr().err == (
+        "tinykdump: images, keys and what is loaded are root's (run it as root)\n"
+    )
+
+
 @pytest.mark.parametrize("option", ["-c", "--config", "--c"])
 def test_a_named_configuration(
     machine: FakeHost, capfd: pytest.CaptureFixture[str], option: str
@@ -100,15 +123,48 @@ def test_status_says_how_to_arm(machine: FakeHost, capfd: pytest.CaptureFixture[
     assert "problem:      nothing is loaded (run tinykdump -l;" in capfd.readouterr().out
 
 
-def test_status_when_armed(machine: FakeHost, capfd: pytest.CaptureFixture[str]) -> None:
+def armed(machine: FakeHost, capfd: pytest.CaptureFixture[str]) -> None:
+    """As if kexec had loaded what is built now."""
     cli.main(["-b"])
-    machine.write("/run/tinykdump/loaded.json",
-                  json.dumps({"kver": KVER, "plan": "", "cmdline": ""}))  # fmt: skip
+    machine.write("/run/tinykdump/loaded.json", machine.path(f"{STATE}/manifest.json").read_bytes())
     machine.write("/sys/kernel/kexec_crash_size", str(128 << 20))
     machine.write("/sys/kernel/kexec_crash_loaded", "1")
     capfd.readouterr()
+
+
+def test_status_when_armed(machine: FakeHost, capfd: pytest.CaptureFixture[str]) -> None:
+    armed(machine, capfd)
     assert cli.main(["status"]) == 0
-    assert f"armed with {KVER}\n" in capfd.readouterr().out
+    text = capfd.readouterr().out
+    assert f"armed with {KVER}\n" in text
+    assert "problem:" not in text
+
+
+OUTDATED = {
+    "another stick": ("/etc/default/tinykdump", "[dump]\ntarget = LABEL=B\nencrypt = no\n",
+                      "configured are LABEL=B, key none, and other ones are loaded"),
+    "a newer image": (f"{STATE}/manifest.json", "", "is newer than what is loaded"),
+    "too little memory": ("/sys/kernel/kexec_crash_size", "1048576", "what is loaded needs "),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", OUTDATED.values(), ids=OUTDATED)
+def test_status_is_about_what_is_loaded(
+    machine: FakeHost, keys: Keyring, capfd: pytest.CaptureFixture[str],
+    case: tuple[str, str, str],
+) -> None:  # fmt: skip
+    path, text, says = case
+    armed(machine, capfd)
+    if not text:
+        old = json.loads(machine.path(path).read_text())
+        text = json.dumps({**old, "plan": "newer"})
+    machine.write(path, text)
+    cli.main(["status", "--json"])
+    found = json.loads(capfd.readouterr().out)
+    (problem,) = found["problems"]
+    assert says in problem
+    assert found["target"] == "LABEL=TINYKDUMP"
+    assert found["key"] == keys.fingerprint("good@example.org")
 
 
 def test_status_shows_the_newest_dump(machine: FakeHost, capfd: pytest.CaptureFixture[str]) -> None:
@@ -119,6 +175,7 @@ def test_status_shows_the_newest_dump(machine: FakeHost, capfd: pytest.CaptureFi
     for time in ("20260101T000000Z", "20260102T000000Z.partial"):
         machine.path(f"{dumps}/{time}").mkdir(parents=True)
     machine.path("/mnt/tinykdump/another/20270101T000000Z").mkdir(parents=True)
+    machine.path(f"{dumps}/z\x1b[2J").mkdir()  # anybody can have written it
     cli.main(["status", "--json"])
     found = json.loads(capfd.readouterr().out)
     assert (found["stick"], found["last_dump"]) == (

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from tests.fakehost import XHCI, FakeHost
@@ -58,3 +60,11 @@ def test_the_tags_of_the_running_root(fake: FakeHost, root: str, expected: tuple
     assert hardware.root_tags(fake.host) == expected
     assert str(hardware.stick(fake.host, "LABEL", "TINYKDUMP")) == "/dev/sdb1"
     assert hardware.stick(fake.host, "LABEL", "other") is None
+
+
+@pytest.mark.parametrize(
+    ("written", "name"), [("/mnt/a\\040b", "/mnt/a b"), ("/mnt/José", "/mnt/José")]
+)
+def test_mount_points(fake: FakeHost, written: str, name: str) -> None:
+    fake.write("/proc/self/mountinfo", f"30 27 8:17 / {written} rw - vfat /dev/sdb1 rw\n")
+    assert hardware.mount_point(fake.host, Path("/dev/sdb1")) == Path(name)

@@ -75,6 +75,20 @@ def test_the_staged_tree_is_private_and_goes_away(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_a_killed_build_has_left_behind_goes_away(tmp_path: Path) -> None:
+    (tmp_path / "stage-old/bin").mkdir(parents=True)
+    (tmp_path / ".image.x1y2").write_bytes(b"half")
+    packed(tmp_path)
+    pack.publish({tmp_path / "image": b"new"})
+    assert [path.name for path in tmp_path.iterdir()] == ["image"]
+
+
+def test_nothing_is_published_after_a_failure(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), pack.publishing({tmp_path / "image": b"new"}):
+        raise ZeroDivisionError
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_what_is_staged_and_missing_is_an_error(tmp_path: Path) -> None:
     with pack.staged(ENTRIES[:-1], tmp_path) as top, pytest.raises((TinykdumpError, OSError)):
         pack.pack(ENTRIES, top, "GZIP")

@@ -16,8 +16,8 @@ PURE = {
 # These touch the system, each for the reason that its first line gives.
 EFFECTS = {
     "build", "cli", "drivers", "hardware", "host", "kernel_install", "keys", "kmod", "libraries",
-    "load", "pack", "packages", "programs", "pstore", "reserve", "restore", "run", "service",
-    "settings", "state", "status", "transaction",
+    "load", "pack", "packages", "programs", "pstore", "report", "reserve", "restore", "run",
+    "service", "settings", "state", "status", "transaction",
 }  # fmt: skip
 
 # What pure modules may import; of pathlib only the names of paths, which do nothing.
@@ -27,7 +27,7 @@ ALLOWED = {
 }  # fmt: skip
 # Methods of Path and file objects that reach the file system, and the built-in doors to it.
 CALLS = {
-    "absolute", "chmod", "cwd", "exists", "expanduser", "glob", "home", "is_dir", "is_file",
+    "absolute", "chmod", "cwd", "exists", "expanduser", "glob", "hardlink_to", "home", "is_dir", "is_file",
     "is_symlink", "iterdir", "lstat", "mkdir", "open", "read_bytes", "read_text", "readlink",
     "rename", "resolve", "rglob", "rmdir", "stat", "symlink_to", "touch", "unlink",
     "write_bytes", "write_text",

@@ -77,12 +77,17 @@ def test_resize(fake: FakeHost, path: str) -> None:
     assert fake.path(path).read_text() == str(64 * MIB)
 
 
+# With these another try can succeed.
+PASSES = (errno.ENOMEM, errno.EBUSY, errno.EINTR)
+
+
 @pytest.mark.parametrize(
     ("number", "says"),
     [
         (errno.ENOENT, "a crash kernel is loaded"),
         (errno.EINVAL, "the kernel can only make it smaller"),
         (errno.ENOMEM, "not enough memory"),
+        (errno.EBUSY, "another program is changing it"),
         (errno.EIO, os.strerror(errno.EIO)),
     ],
 )
@@ -92,10 +97,13 @@ def test_a_kernel_that_refuses(
     def refuse(_descriptor: int, _data: bytes) -> int:
         raise OSError(number, os.strerror(number))
 
+    pauses = list[float]()
     monkeypatch.setattr("os.write", refuse)
-    monkeypatch.setattr("time.sleep", lambda _seconds: None)
+    monkeypatch.setattr("time.sleep", pauses.append)
+    monkeypatch.setattr("os.sync", lambda: None)
     with pytest.raises(TinykdumpError, match=rf"was not changed to 64 MiB: {says}"):
         reserve.resize(fake.host, 64 * MIB)
+    assert bool(pauses) == (number in PASSES)
 
 
 @pytest.mark.parametrize("failures", [1, 5])
@@ -103,6 +111,8 @@ def test_growing_is_tried_again(
     fake: FakeHost, monkeypatch: pytest.MonkeyPatch, failures: int
 ) -> None:
     write, pauses, left = os.write, list[float](), [failures]
+    synced = list[bool]()
+    monkeypatch.setattr("os.sync", lambda: synced.append(True))
 
     def refuse_at_first(descriptor: int, data: bytes) -> int:
         left[0] -= 1
@@ -115,3 +125,4 @@ def test_growing_is_tried_again(
     fake.write("/sys/kernel/kexec_crash_size", "")
     assert reserve.resize(fake.host, 64 * MIB) == 64 * MIB
     assert pauses == [0.1, 0.2, 0.4, 0.8][:failures]
+    assert len(synced) == (failures == 5)  # the last hope

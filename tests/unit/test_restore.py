@@ -1,6 +1,7 @@
 """Dumps as the crash side writes them, restored with the real gpg and makedumpfile."""
 
 import hashlib
+import os
 import subprocess
 from pathlib import Path
 
@@ -158,6 +159,21 @@ def test_a_link_on_the_stick_is_not_followed(dump: Dump, keys: Keyring, tmp_path
     with pytest.raises(TinykdumpError, match=r"dmesg\.txt\.000: Too many levels of symbolic"):
         restore(dump.path, tmp_path / "out", keys.home)
     assert names(tmp_path / "out") == []
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe", "folder"])
+def test_sums_that_are_no_file(dump: Dump, keys: Keyring, tmp_path: Path, kind: str) -> None:
+    """Nobody writes to that pipe, and the link's target has no end."""
+    sums = dump.path / "SHA256SUMS"
+    match kind:
+        case "link":
+            sums.symlink_to("/dev/zero")
+        case "pipe":
+            os.mkfifo(sums)
+        case _:
+            sums.mkdir()
+    with pytest.raises(TinykdumpError, match="is not a dump: it has no SHA256SUMS"):
+        restore(dump.path, tmp_path / "out", keys.home)
 
 
 def test_nothing_is_overwritten(dump: Dump, keys: Keyring, tmp_path: Path) -> None:

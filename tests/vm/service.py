@@ -108,6 +108,20 @@ def kernel_install(vm: VM, verb: str, kver: str) -> Result:
     return vm.run(["kernel-install", verb, kver, *image], timeout=300)
 
 
+def break_kernel(vm: VM, kver: str) -> None:
+    """Put a kernel that can not be relocated, so not loaded for a crash, before the real one.
+
+    Documentation/arch/x86/boot.rst: relocatable_kernel is at 0x234, xloadflags at 0x236.
+    """
+    name = f"/lib/modules/{kver}/vmlinuz"
+    script = (
+        "import pathlib; places = map(pathlib.Path, ({name!r}, '/boot/vmlinuz-{kver}'));"
+        "data = next(place for place in places if place.exists()).read_bytes();"
+        "pathlib.Path({name!r}).write_bytes(data[:0x234] + bytes(4) + data[0x238:])"
+    )
+    vm.run(["python3", "-c", script.format(name=name, kver=kver)])
+
+
 def reserved(vm: VM) -> int:
     """Bytes that the guest holds for a crash kernel."""
     return int(vm.run(["cat", "/sys/kernel/kexec_crash_size"]).text)

@@ -150,6 +150,30 @@ def test_a_late_stick_is_found_and_no_other_disk_touched(
     assert mark in vmcore.log(tmp_path / "restored/vmcore")
 
 
+def test_what_does_not_load_changes_nothing(
+    vm: VM, root: Root, keys: service.KeyPair, tmp_path: Path
+) -> None:
+    """A smaller need, and a kernel that kexec refuses: what was armed saves the dump."""
+    before = service.reserved(vm)
+    vm.put(b"[crashkernel]\nmargin = 0\n[dump]\nkeep = 1\n", service.DROP_IN)
+    service.break_kernel(vm, root.kver)
+    failed = vm.run(["tinykdump", "--load"], check=False, timeout=300)
+    assert failed.status == 1
+    (line,) = failed.stderr.decode().splitlines()
+    assert line.startswith("tinykdump: kexec failed: ")
+    assert "gone" not in line
+    status = vm.run(["tinykdump", "status"]).text
+    assert f"the image of {root.kver} is newer than what is loaded" in status
+    assert service.reserved(vm) == before
+
+    mark = crash(vm)
+    image = stick_image(vm)
+    vm.quit()
+    (dump,) = service.dumps(image, tmp_path / "stick")
+    service.restore(dump, tmp_path / "restored", keys.home)
+    assert mark in vmcore.log(tmp_path / "restored/vmcore")
+
+
 def test_without_a_stick_the_final_action_follows(vm: VM) -> None:
     vm.unplug("stick")
     reconfigure(vm, "[dump]\nwait = 5\nfinal_action = poweroff\n")

@@ -88,6 +88,29 @@ def test_nothing_is_reserved_until_it_is_used(
     assert mark in vmcore.log(tmp_path / "restored/vmcore")
 
 
+def test_what_does_not_load_costs_nothing(
+    kernel: Kernel, root: rootfs.Root, tmp_path: Path
+) -> None:
+    """Grown for a kernel that kexec refuses: to nothing, where nothing was loaded before, and to
+    what it was for the image that was."""
+    machine = kernel.machine(root, memory_mib=MEMORY_MIB)
+    with running(machine, tmp_path / "vm") as vm:
+        # What is armed is to be put back, so it may not be the file that is broken.
+        vm.shell(f"mv /lib/modules/{kernel.kver}/vmlinuz /boot/vmlinuz-{kernel.kver}")
+        armed(vm, kernel)
+        before = service.reserved(vm)
+        vm.put(b"[crashkernel]\nmargin = 100\n", service.DROP_IN)
+        service.break_kernel(vm, kernel.kver)
+        for reserved in (before, 0):
+            failed = vm.run(["tinykdump", "--load"], check=False, timeout=300)
+            (line,) = failed.stderr.decode().splitlines()
+            assert line.startswith("tinykdump: kexec failed: ")
+            assert "gone" not in line
+            assert service.reserved(vm) == reserved
+            assert vm.run(["tinykdump", "status"], check=False).status == int(not reserved)
+            vm.run(["tinykdump", "unload"])
+
+
 @pytest.mark.parametrize("backend", ["ramoops", "erst", "efi_pstore"])
 def test_without_a_stick_the_log_is_there_after_the_reboot(
     kernel: Kernel, root: rootfs.Root, tmp_path: Path, backend: str
