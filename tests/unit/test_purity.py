@@ -27,9 +27,9 @@ ALLOWED = {
 }  # fmt: skip
 # Methods of Path and file objects that reach the file system, and the built-in doors to it.
 CALLS = {
-    "absolute", "chmod", "cwd", "exists", "expanduser", "glob", "hardlink_to", "home", "is_dir", "is_file",
-    "is_symlink", "iterdir", "lstat", "mkdir", "open", "read_bytes", "read_text", "readlink",
-    "rename", "resolve", "rglob", "rmdir", "stat", "symlink_to", "touch", "unlink",
+    "absolute", "chmod", "cwd", "exists", "expanduser", "glob", "hardlink_to", "home", "is_dir",
+    "is_file", "is_symlink", "iterdir", "lstat", "mkdir", "open", "read_bytes", "read_text",
+    "readlink", "rename", "resolve", "rglob", "rmdir", "stat", "symlink_to", "touch", "unlink",
     "write_bytes", "write_text",
 }  # fmt: skip
 NAMES = {"open", "print", "input", "exec", "eval", "__import__", "breakpoint"}
