@@ -26,9 +26,7 @@ class Key:
     """A public key that dumps can be encrypted to."""
 
     fingerprint: str
-    user: str
     public: bytes  # the exported public key, the only part that goes into an image
-    expires: int  # seconds since 1970; 0: never
 
 
 def gpg(home: Path, options: Sequence[str] = ()) -> gnupg.GPG:
@@ -135,4 +133,4 @@ def _make_machine_key(home: Path) -> None:
 def _export(keyring: gnupg.GPG, listed: Mapping[str, Any]) -> Key:
     fingerprint = listed["fingerprint"]
     public = keyring.export_keys(fingerprint, armor=False, minimal=True)
-    return Key(fingerprint, (listed["uids"] or [""])[0], public, int(listed["expires"] or 0))
+    return Key(fingerprint, public)

@@ -13,7 +13,7 @@ Base, chapter 10.7. Bytes out; no I/O here.
 """
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from tinykdump.elf import Symbol
@@ -29,8 +29,7 @@ UNUSED = {
 # An instruction that always traps, to fill the code with: x86 ud2, arm64 udf #0.
 _TRAPS = {"EM_X86_64": (62, b"\x0f\x0b"), "EM_AARCH64": (183, b"\x00\x00\x00\x00")}
 
-_PAGE = 0x1000  # file layout; the segments are aligned for the largest page size
-_ALIGN = 0x10000
+_ALIGN = 0x10000  # of segments: the largest page size
 _CODE, _DATA = 1, 2  # symbols' section numbers; any number but 0 means "defined"
 
 
@@ -93,6 +92,63 @@ def _hash_table(names: list[str]) -> bytes:
     return struct.pack(f"<{len(words)}I", *words)
 
 
+def _symbol_table(
+    wanted: list[Symbol], strings: _Table, functions: tuple[int, int], data: int
+) -> bytes:
+    """.dynsym: functions at the address and of the size in ``functions``, data from ``data`` on."""
+    entries = [bytes(24)]
+    for symbol in wanted:
+        kind, section, (where, size) = 2, _CODE, functions
+        if symbol.is_data:
+            kind, section, where, size = 1, _DATA, data, symbol.size
+            data += _rounded(symbol.size)
+        entries.append(struct.pack("<IBBHQQ", strings.offsets[symbol.name], 0x10 | kind, 0,
+                                   section, where, size))  # fmt: skip
+    return b"".join(entries)
+
+
+def _dynamic_section(places: Mapping[str, int], soname: int, strings: int, versions: int) -> bytes:
+    """.dynamic: where the tables are, the offset of the name, and the sizes of two of them."""
+    tags = [
+        (14, soname),  # DT_SONAME
+        (4, places["hash"]),  # DT_HASH
+        (5, places["strings"]),  # DT_STRTAB
+        (6, places["symtab"]),  # DT_SYMTAB
+        (10, strings),  # DT_STRSZ
+        (11, 24),  # DT_SYMENT
+        (0x6FFFFFF0, places["versym"]),  # DT_VERSYM
+        (0x6FFFFFFC, places["verdef"]),  # DT_VERDEF
+        (0x6FFFFFFD, versions),  # DT_VERDEFNUM
+        (0, 0),  # DT_NULL
+    ]
+    return b"".join(struct.pack("<QQ", *tag) for tag in tags)
+
+
+def _headers(machine: int, text: int, dynamic: tuple[int, int, int], data: int) -> bytes:
+    """The ELF and program headers: a segment of ``text`` bytes, and one from the dynamic section
+    (its offset, address and size) to the address ``data``, of which only that is in the file."""
+    offset, address, size = dynamic
+
+    def segment(kind: int, flags: int, place: tuple[int, int], sizes: tuple[int, int]) -> bytes:
+        alignment = _ALIGN if kind == 1 else 16
+        return struct.pack("<IIQQQQQQ", kind, flags, *place, place[1], *sizes, alignment)
+
+    return b"".join(
+        (
+            struct.pack("<16sHHIQQQIHHHHHH", b"\x7fELF\2\1\1", 3, machine, 1, 0, 64, 0, 0,
+                        64, 56, 4, 64, 0, 0),
+            segment(1, 5, (0, 0), (text, text)),  # PT_LOAD, R X
+            segment(1, 6, (offset, address), (size, data - address)),  # PT_LOAD, RW
+            segment(2, 6, (offset, address), (size, size)),  # PT_DYNAMIC
+            segment(0x6474E551, 6, (0, 0), (0, 0)),  # PT_GNU_STACK: not executable
+        )
+    )  # fmt: skip
+
+
+def _rounded(size: int) -> int:
+    return (size + 15) & ~15
+
+
 def shared_object(machine: str, soname: str, symbols: Iterable[Symbol]) -> bytes:
     """A shared object named ``soname`` that offers ``symbols`` and does nothing.
 
@@ -103,67 +159,35 @@ def shared_object(machine: str, soname: str, symbols: Iterable[Symbol]) -> bytes
     versions = sorted({symbol.version for symbol in wanted if symbol.version})
     strings = _Table.of([soname, *versions, *(symbol.name for symbol in wanted)])
     number, trap = _TRAPS[machine]
+    numbers = [2 + versions.index(symbol.version) if symbol.version else 1 for symbol in wanted]
+    tables = {
+        "symtab": bytes(24 * (len(wanted) + 1)),  # has addresses: filled in below
+        "strings": strings.data,
+        "hash": _hash_table([symbol.name for symbol in wanted]),
+        "versym": struct.pack(f"<{len(wanted) + 1}H", 0, *numbers),
+        "verdef": _version_definitions(soname, versions, strings),
+        "code": trap * (16 // len(trap)),
+    }
 
     # One read-only, executable segment with headers, tables and the traps, then a writable
     # one with the dynamic section in the file and the data symbols as zeroes behind it.
-    hashes = _hash_table([symbol.name for symbol in wanted])
-    versym = struct.pack(
-        f"<{len(wanted) + 1}H",
-        0,
-        *(2 + versions.index(symbol.version) if symbol.version else 1 for symbol in wanted),
+    end, places = 64 + 4 * 56, {}
+    for name, content in tables.items():
+        places[name] = _rounded(end)
+        end = places[name] + len(content)
+    offset = _rounded(end)
+    address = offset + _ALIGN  # at the same offset in its page, in file and memory
+    dynamic = _dynamic_section(
+        places, strings.offsets[soname], len(strings.data), 1 + len(versions)
     )
-    verdef = _version_definitions(soname, versions, strings)
-    offset, places = 64 + 4 * 56, {}
-    for name, size in (
-        ("symtab", 24 * (len(wanted) + 1)), ("strings", len(strings.data)),
-        ("hash", len(hashes)), ("versym", len(versym)), ("verdef", len(verdef)), ("code", 16),
-    ):  # fmt: skip
-        offset = (offset + 15) & ~15
-        places[name], offset = offset, offset + size
-    text_end = offset
+    data = address + len(dynamic)
+    tables["symtab"] = _symbol_table(wanted, strings, (places["code"], len(trap)), data)
+    data += sum(_rounded(symbol.size) for symbol in wanted if symbol.is_data)
 
-    dynamic_at = _ALIGN + (text_end + 15 & ~15)  # same offset in its page in file and memory
-    dynamic_in_file = dynamic_at - _ALIGN
-    tags = [
-        (14, strings.offsets[soname]),  # DT_SONAME
-        (4, places["hash"]),  # DT_HASH
-        (5, places["strings"]),  # DT_STRTAB
-        (6, places["symtab"]),  # DT_SYMTAB
-        (10, len(strings.data)),  # DT_STRSZ
-        (11, 24),  # DT_SYMENT
-        (0x6FFFFFF0, places["versym"]),  # DT_VERSYM
-        (0x6FFFFFFC, places["verdef"]),  # DT_VERDEF
-        (0x6FFFFFFD, 1 + len(versions)),  # DT_VERDEFNUM
-        (0, 0),  # DT_NULL
-    ]
-    dynamic = b"".join(struct.pack("<QQ", *tag) for tag in tags)
-
-    data_at = dynamic_at + len(dynamic)
-    entries = [bytes(24)]
-    for symbol in wanted:
-        kind, section, where = (1, _DATA, data_at) if symbol.is_data else (2, _CODE, places["code"])
-        size = symbol.size if symbol.is_data else len(trap)
-        entries.append(struct.pack("<IBBHQQ", strings.offsets[symbol.name], 0x10 | kind, 0,
-                                   section, where, size))  # fmt: skip
-        data_at += (symbol.size + 15) & ~15 if symbol.is_data else 0
-
-    def segment(kind: int, flags: int, place: tuple[int, int], sizes: tuple[int, int]) -> bytes:
-        alignment = _ALIGN if kind == 1 else 16
-        return struct.pack("<IIQQQQQQ", kind, flags, *place, place[1], *sizes, alignment)
-
-    headers = struct.pack("<16sHHIQQQIHHHHHH", b"\x7fELF\2\1\1", 3, number, 1, 0, 64, 0, 0,
-                          64, 56, 4, 64, 0, 0)  # fmt: skip
-    headers += segment(1, 5, (0, 0), (text_end, text_end))  # PT_LOAD, R X
-    in_file = len(dynamic)
-    headers += segment(1, 6, (dynamic_in_file, dynamic_at), (in_file, data_at - dynamic_at))
-    headers += segment(2, 6, (dynamic_in_file, dynamic_at), (in_file, in_file))  # PT_DYNAMIC
-    headers += segment(0x6474E551, 6, (0, 0), (0, 0))  # PT_GNU_STACK: not executable
-
-    image = bytearray(dynamic_in_file + len(dynamic))
+    image = bytearray(offset + len(dynamic))
+    headers = _headers(number, end, (offset, address, len(dynamic)), data)
     for place, content in (
-        (0, headers), (places["symtab"], b"".join(entries)), (places["strings"], strings.data),
-        (places["hash"], hashes), (places["versym"], versym), (places["verdef"], verdef),
-        (places["code"], trap * (16 // len(trap))), (dynamic_in_file, dynamic),
+        (0, headers), *((places[name], tables[name]) for name in tables), (offset, dynamic),
     ):  # fmt: skip
         image[place : place + len(content)] = content
     return bytes(image)
