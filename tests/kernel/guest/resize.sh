@@ -9,6 +9,7 @@ total=$(meminfo CmaTotal)
 figure CmaTotal "${total:-none}"
 figure crash_size "$(cat $KEXEC/crash_size)"
 figure crash_size_max "$(cat $KEXEC/crash_size_max)"
+figure complaints "$(dmesg | grep -c 'crashkernel: ')"
 figure iomem_lines "$(grep -c 'Crash kernel' /proc/iomem)"
 
 set_mib 64
