@@ -2,6 +2,7 @@
 """Crashes: a stock kernel panics, and what is then on the stick is restored and read."""
 
 import inspect
+import json
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -153,23 +154,25 @@ def test_a_late_stick_is_found_and_no_other_disk_touched(
 def test_what_does_not_load_changes_nothing(
     vm: VM, root: Root, keys: service.KeyPair, tmp_path: Path
 ) -> None:
-    """A smaller need, and a kernel that kexec refuses: what was armed saves the dump."""
+    """A smaller need, and a kernel that kexec refuses: what was armed saves the dump, encrypted."""
     before = service.reserved(vm)
-    vm.put(b"[crashkernel]\nmargin = 0\n[dump]\nkeep = 1\n", service.DROP_IN)
+    vm.put(b"[crashkernel]\nmargin = 0\n[dump]\nencrypt = no\n", service.DROP_IN)
     service.break_kernel(vm, root.kver)
     failed = vm.run(["tinykdump", "--load"], check=False, timeout=300)
     assert failed.status == 1
     (line,) = failed.stderr.decode().splitlines()
     assert line.startswith("tinykdump: kexec failed: ")
     assert "gone" not in line
-    status = vm.run(["tinykdump", "status"]).text
-    assert f"the image of {root.kver} is newer than what is loaded" in status
+    status = json.loads(vm.run(["tinykdump", "status", "--json"]).text)
+    assert any("is newer than what is loaded" in problem for problem in status["problems"])
+    assert status["needed"] < before, "nothing was to be given back"
     assert service.reserved(vm) == before
 
     mark = crash(vm)
     image = stick_image(vm)
     vm.quit()
     (dump,) = service.dumps(image, tmp_path / "stick")
+    assert (dump.directory / "vmcore.flat.gpg.000").exists()
     service.restore(dump, tmp_path / "restored", keys.home)
     assert mark in vmcore.log(tmp_path / "restored/vmcore")
 
