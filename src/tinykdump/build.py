@@ -68,7 +68,8 @@ def draft(host: Host, config: Config, kver: str, kernel: str = "") -> Draft:
     elif config.encrypt:
         key = keys.machine_key(host, create=True)
     cmdline = _cmdline(host, config, kver)
-    conf = crashconf.render(config, machine=machine, version=__version__)
+    key_time = key.valid_at if key else ""
+    conf = crashconf.render(config, machine=machine, key_time=key_time, version=__version__)
     entries = image.plan(
         (
             *drivers.entries(host, chosen, cmdline),

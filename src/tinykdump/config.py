@@ -45,13 +45,14 @@ class Config:
     target: Target
     filesystems: tuple[str, ...]
     wait: int  # seconds until a stick that does not appear is given up
-    keep: int  # complete dumps of this machine that stay on the stick; 0: all
+    keep: int  # complete dumps of this machine that stay on the stick at most; 0: all
     level: int  # makedumpfile's dump level, a sum of 1, 2, 4, 8, 16
     compression: str  # a key of COMPRESSIONS
     encrypt: bool
     key: str  # a file, or a key in root's keyring; empty: the machine's own key
     script: str  # absolute path of a program to run before the dump; empty: none
     script_wait: int  # seconds until the script is ended
+    stall: int  # seconds without progress after which a dump is given up
     final_action: str  # one of FINAL_ACTIONS
     modules: tuple[str, ...]  # beside those that are found to be needed
     margin: int  # percent of the computed need
@@ -150,8 +151,9 @@ ITEMS = (
          "File systems that the stick may have; each one makes the image larger."),
     Item("dump", "wait", _number(1, 3600), "60",
          "Seconds to wait for the stick after a panic."),
-    Item("dump", "keep", _number(0, 9999), "0",
-         "Complete dumps of this machine that stay on the stick; 0 keeps all."),
+    Item("dump", "keep", _number(0, 9999), "5",
+         "Complete dumps of this machine that stay on the stick at most. Where a new one has no "
+         "room, older ones go before that, but never the last one. 0 keeps all."),
     Item("dump", "level", _number(0, 31), "31",
          "Pages to leave out, as makedumpfile -d."),
     Item("dump", "compression", _choice(COMPRESSIONS), "lzo",
@@ -165,6 +167,8 @@ ITEMS = (
          "Program to run in the crash kernel before the dump."),
     Item("dump", "script_wait", _number(1, 3600), "60",
          "Seconds after which that program is ended."),
+    Item("dump", "stall", _number(10, 86400), "300",
+         "Seconds without any progress after which a dump is given up."),
     Item("dump", "final_action", _choice(FINAL_ACTIONS), "reboot",
          "What follows the dump, and every failure: reboot, poweroff or halt."),
     Item("image", "modules", _modules, "",

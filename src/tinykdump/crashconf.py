@@ -22,8 +22,11 @@ class Machine:
     root_uuid: str  # of the file system that is never written; empty: unknown
 
 
-def render(config: Config, *, machine: Machine, version: str) -> str:
-    """The text of /etc/tinykdump.conf."""
+def render(config: Config, *, machine: Machine, key_time: str, version: str) -> str:
+    """The text of /etc/tinykdump.conf.
+
+    ``key_time`` is a time at which the key can encrypt, as gpg takes it; empty: do not encrypt.
+    """
     values = {
         "VERSION": version,
         "MACHINE": machine.id,
@@ -33,8 +36,10 @@ def render(config: Config, *, machine: Machine, version: str) -> str:
         "FILESYSTEMS": " ".join(config.filesystems),
         "WAIT": str(config.wait),
         "KEEP": str(config.keep),
-        "DUMP_FLAGS": f"{COMPRESSIONS[config.compression]} -d {config.level}".strip(),
-        "ENCRYPT": "yes" if config.encrypt else "",
+        "COMPRESSION": COMPRESSIONS[config.compression],
+        "LEVEL": str(config.level),
+        "KEY_TIME": key_time,
+        "STALL": str(config.stall),
         "SCRIPT": SCRIPT if config.script else "",
         "SCRIPT_WAIT": str(config.script_wait),
         "FINAL_ACTION": config.final_action,

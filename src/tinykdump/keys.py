@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """OpenPGP keys: which one dumps are encrypted to, and whether it can be."""
 
+import re
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +29,7 @@ class Key:
 
     fingerprint: str
     public: bytes  # the exported public key, the only part that goes into an image
+    valid_at: str  # a time at which it can encrypt, as gpg --faked-system-time takes it
 
 
 def gpg(home: Path, options: Sequence[str] = ()) -> gnupg.GPG:
@@ -133,4 +136,17 @@ def _make_machine_key(home: Path) -> None:
 def _export(keyring: gnupg.GPG, listed: Mapping[str, Any]) -> Key:
     fingerprint = listed["fingerprint"]
     public = keyring.export_keys(fingerprint, armor=False, minimal=True)
-    return Key(fingerprint, public)
+    return Key(fingerprint, public, last_change(public))
+
+
+def last_change(public: bytes) -> str:
+    """When a public key was last changed: the latest time in its packets (RFC 9580, 5.2 and 5.5).
+
+    All of it was valid then that is valid now, and it is the same time for each image.
+    """
+    with tempfile.TemporaryDirectory(prefix="tinykdump-") as home:
+        listed = run(
+            ["gpg", "--homedir", home, "--batch", "--no-autostart", "--list-packets"], stdin=public
+        )
+    times = [int(time) for time in re.findall(rb"\bcreated ([0-9]{1,10})\b", listed.stdout)]
+    return time.strftime("%Y%m%dT%H%M%S", time.gmtime(max(times, default=0)))

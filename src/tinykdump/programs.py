@@ -23,9 +23,10 @@ _MERGED = PATH[:-1]
 
 # The commands of src/crash; those of busybox that stand for a program of their own.
 APPLETS = (
-    "cat", "cut", "date", "dd", "dmesg", "du", "env", "findfs", "grep", "halt", "insmod",
-    "mkdir", "mount", "mv", "od", "poweroff", "printf", "readlink", "reboot", "rm", "sed", "sh",
-    "sha256sum", "sleep", "sync", "tail", "timeout", "tr", "umount", "uname", "watchdog",
+    "cat", "cut", "date", "dd", "df", "dmesg", "du", "env", "findfs", "grep", "halt", "insmod",
+    "mkdir", "mount", "mv", "od", "pidof", "poweroff", "printf", "readlink", "reboot", "rm", "sed",
+    "setsid", "sh", "sha256sum", "sleep", "sync", "tail", "timeout", "touch", "tr", "umount",
+    "uname", "wc",
 )  # fmt: skip
 
 

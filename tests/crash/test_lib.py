@@ -3,7 +3,7 @@
 import hashlib
 import struct
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import pytest
 
 from tests import fakehost
 from tests.keyring import Keyring
+from tinykdump import keys as keys_of_tinykdump
 from tinykdump.makedumpfile import renamed
 
 LIB = Path(__file__).parents[2] / "src/crash/lib.sh"
@@ -19,20 +20,22 @@ BLOCK = 65536  # bytes, the unit of CHUNK
 
 # What /etc/tinykdump.conf says, and then what must not happen to the machine that tests: the
 # shell takes functions before applets and programs. Of sleep only show_progress is left out,
-# which would outlive its stage by the rest of ten seconds.
+# which would outlive its stage by the rest of ten seconds. busybox is not to install its links.
 PREAMBLE = """\
 exec 9>&1
 KMSG=/proc/self/fd/9 SYS={top}/sys DEV={top}/dev STICK={top}/stick TMP={top}/tmp
 MACHINE=0123456789ab ROOT_UUID= TARGET_TAG=LABEL TARGET_VALUE=TINYKDUMP FILESYSTEMS=vfat
-WAIT=1 KEEP=0 DUMP_FLAGS='-l -d 31' ENCRYPT= SCRIPT= SCRIPT_WAIT=1 FINAL_ACTION=reboot
+WAIT=1 KEEP=0 COMPRESSION=-l LEVEL=31 KEY_TIME= SCRIPT= SCRIPT_WAIT=1 STALL=2
+FINAL_ACTION=reboot
 . {lib}
 reboot() {{ say "ACTION reboot $*"; }}
 poweroff() {{ say "ACTION poweroff $*"; }}
 halt() {{ say "ACTION halt $*"; }}
 umount() {{ say "UMOUNT $*"; }}
 sync() {{ :; }}
-sleep() {{ [ "$1" != 10 ] && busybox sleep "$1"; }}
-DUMP={top}/stick/dump.partial PART_CHUNKS=
+sleep() {{ [ "$1" != 10 ] && command sleep "$1"; }}
+busybox() {{ :; }}
+DUMP={top}/stick/dump.partial MINE={top}/stick/tinykdump/0123456789ab
 """
 
 
@@ -55,11 +58,16 @@ class Crash:
         return self.stick / "tinykdump" / MACHINE
 
     def run(self, script: str, stdin: bytes = b"") -> tuple[int, str]:
-        """The status of busybox's shell, and the kernel's log."""
+        """The status of busybox's shell, and the kernel's log.
+
+        The shell is PID 1 of a namespace: it ends every process that it sees, as in the crash
+        kernel.
+        """
         text = PREAMBLE.format(top=self.top, lib=LIB) + script
         done = subprocess.run(
-            [fakehost.real("busybox"), "sh", "-c", text], input=stdin, capture_output=True,
-            env={"PATH": f"{self.top}/bin:/usr/bin:/bin"}, check=False, timeout=60,
+            ["unshare", "--pid", "--fork", "--mount-proc", fakehost.real("busybox"), "sh", "-c",
+             text], input=stdin, capture_output=True, check=False, timeout=60,
+            env={"PATH": f"{self.top}/bin:/usr/bin:/bin"},
         )  # fmt: skip
         return done.returncode, done.stdout.decode()
 
@@ -94,6 +102,25 @@ def full_stick(crash: Crash) -> Iterator[Crash]:
 
 
 @pytest.fixture
+def short_medium(crash: Crash) -> Iterator[Crash]:
+    """A block device of 64 MiB whose backing file cannot grow beyond 12 MiB: a real write error,
+    which the kernel meets when it writes back what dd has long written."""
+    backing, size = crash.top / "backing", 12 << 20
+    backing.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "none", backing], check=True)
+    image = backing / "stick.img"
+    with image.open("wb") as file:
+        file.truncate(64 << 20)
+    subprocess.run(["mke2fs", "-q", "-F", "-t", "ext2", "-m", "0", image], check=True)
+    subprocess.run(["mount", "-o", "loop", image, crash.stick], check=True)
+    crash.dump.mkdir()
+    yield crash
+    subprocess.run(["umount", crash.stick], check=True)
+    # The loop device lets its file go a moment later.
+    subprocess.run(["umount", "--lazy", backing], check=True)
+
+
+@pytest.fixture
 def read_only_stick(crash: Crash) -> Iterator[Crash]:
     subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "none", crash.stick], check=True)
     yield crash
@@ -101,6 +128,8 @@ def read_only_stick(crash: Crash) -> Iterator[Crash]:
 
 
 # --- write_parts, encrypt, save ---------------------------------------------------------
+
+SAVE = 'save x produce || say "FAILED $CAUSE: $FAILURE"; say went on'
 
 
 @pytest.mark.parametrize(
@@ -130,35 +159,58 @@ def test_parts(crash: Crash, size: int, chunk: int, chunks: str, parts: list[int
 
 def test_the_first_error_of_a_stick_is_the_last_write(full_stick: Crash) -> None:
     """Data without an end: only giving up ends this."""
-    status, log = full_stick.run("ENCRYPT=; produce() { yes; }; save x produce")
-    assert status == 1
-    assert "x is not complete: " in log
-    assert "writing x.000: dd: " in log
+    status, log = full_stick.run(f"produce() {{ yes; }}; {SAVE}")
+    assert status == 0, log
+    assert "FAILED stick: writing x.000: dd: " in log
     assert [path.name for path in full_stick.dump.glob("x.*")] == ["x.000"]
 
 
 @pytest.mark.parametrize(
     ("script", "says"),
     [
-        ("produce() { :; }", "x is not complete: x is empty"),
-        ("produce() { echo data; echo 'no vmcore' >&2; return 3; }", "produce: no vmcore"),
-        ("produce() { echo data; }; ENCRYPT=yes", "x is not complete: gpg: "),
-        ("produce() { echo data; }; DUMP=$TMP/none", "writing x.000"),
+        ("produce() { :; }", "read: x is empty"),
+        ("produce() { echo data; echo 'no vmcore' >&2; return 3; }", "read: produce: no vmcore"),
+        ("produce() { echo data; }; KEY_TIME=20260101T000000", "gpg: gpg: "),
+        ("produce() { echo data; }; DUMP=$TMP/none", "stick: writing x.000: dd: "),
+        # The first cause is named: that makedumpfile ends by SIGPIPE follows from it.
+        ("produce() { yes; return 1; }; DUMP=$TMP/none", "stick: writing x.000: dd: "),
     ],
 )
 def test_save_says_what_failed(crash: Crash, script: str, says: str) -> None:
-    status, log = crash.run(f"{script}; save x produce; say went on")
-    assert status == 1
-    assert says in log
-    assert "went on" not in log
+    status, log = crash.run(f"{script}; {SAVE}")
+    assert status == 0, log
+    assert f"FAILED {says}" in log
+    assert "went on" in log
 
 
 def test_save_on_a_full_stick(full_stick: Crash) -> None:
-    status, log = full_stick.run("produce() { yes | head -c 1000000; }; save x produce")
-    assert status == 1
-    assert "x is not complete: " in log
-    assert "writing x.000: dd: " in log
+    _, log = full_stick.run(f"produce() {{ yes | head -c 1000000; }}; {SAVE}")
+    assert "FAILED stick: writing x.000: dd: " in log
     assert "No space left" in log
+
+
+def test_a_write_that_fails_later_is_not_saved(short_medium: Crash) -> None:
+    """30 MB into a medium of 12: dd and sync(2) know nothing of it, and the old dump stays."""
+    crash = short_medium
+    old = crash.dumps / "20260101T000000Z"
+    old.mkdir(parents=True)
+    (old / "SHA256SUMS").touch()
+    status, log = crash.run(
+        "read_log() { echo log; }; read_memory() { head -c 30000000 /dev/urandom; }; KEEP=1;"
+        f"{OPEN}; save_log; save_memory; publish; remove_old_dumps"
+    )
+    assert status == 1
+    assert "failed: the memory is not saved: writing vmcore.flat.000: dd: " in log
+    assert "saved as" not in log
+    assert old.exists()
+    assert [path.name for path in crash.dumps.glob("*Z")] == [old.name]
+
+
+def test_what_cannot_be_read_back_is_not_summed(crash: Crash) -> None:
+    """A sum of less than was written would be found wrong at home, when it is too late."""
+    dd = 'dd() { case $* in *" if="*) echo EIO >&2; return 1 ;; esac; command dd "$@"; };'
+    _, log = crash.run(f"{dd} produce() {{ echo data; }}; {SAVE}")
+    assert "FAILED stick: reading x.000 back: EIO\n" in log
 
 
 def test_save_without_encryption(crash: Crash) -> None:
@@ -166,20 +218,21 @@ def test_save_without_encryption(crash: Crash) -> None:
     assert (crash.dump / "x.000").read_text() == "data\n"
 
 
-@pytest.mark.parametrize("clock", ["", "--faked-system-time=20000101T000000"])
-def test_encrypt(crash: Crash, keys: Keyring, clock: str) -> None:
-    """Also where the clock is behind the key's."""
+@pytest.mark.parametrize("user", ["good", "expired"])
+def test_encrypt(crash: Crash, keys: Keyring, user: str) -> None:
+    """Whatever the clock says: one key is good now, the other one was good long ago."""
     key = crash.top / "key"
-    key.write_bytes(keys.public("good@example.org"))
+    key.write_bytes(keys.public(f"{user}@example.org"))
+    valid_at = keys_of_tinykdump.last_change(key.read_bytes())
     # The one path that is not a variable: the key stands in the image's /etc.
     wrapper = f"""
     gpg() {{
         for word; do
             shift; [ "$word" != /etc/tinykdump.key ] || word={key}; set -- "$@" "$word"
         done
-        busybox env -i PATH="$PATH" gpg {clock} "$@"
+        env -i PATH="$PATH" gpg "$@"
     }}
-    ENCRYPT=yes; produce() {{ echo secret; }}; save x produce
+    KEY_TIME={valid_at}; produce() {{ echo secret; }}; save x produce
     """
     assert crash.run(wrapper) == (0, "")
     packed = (crash.dump / "x.gpg.000").read_bytes()
@@ -200,7 +253,7 @@ def test_modules_are_loaded_in_order_and_with_their_parameters(crash: Crash) -> 
     # busybox's insmod puts its arguments together again; what the shell must not do is read them.
     insmod = f'insmod() {{ say "$# $*"; [ "$1" = {first} ]; }};'
     status, log = crash.run(f"{insmod} MODULES={order}; load_modules")
-    assert status == 0
+    assert status == 0, log
     assert log.splitlines() == [
         f'<5>tinykdump: 2 {first} size=1 name="x  *"',
         f"<5>tinykdump: 1 {second}",
@@ -280,7 +333,8 @@ def test_mount_stick(crash: Crash, types: str, status: int, says: str) -> None:
     found, log = crash.run(f"{MOUNT} FILESYSTEMS='{types}'; mount_stick")
     assert found == status
     assert says in log
-    assert "mount -t vfat -o nosuid,nodev,noexec,noatime,codepage=437,iocharset=ascii" in log
+    options = "nosuid,nodev,noexec,noatime,dirsync,codepage=437,iocharset=ascii"
+    assert f"mount -t vfat -o {options}" in log
 
 
 # --- the dump's directory ---------------------------------------------------------------
@@ -302,7 +356,7 @@ def test_nothing_is_overwritten(crash: Crash, there: list[str], name: str) -> No
     for old in there:
         (crash.dumps / old).mkdir(parents=True)
     status, log = crash.run(OPEN)
-    assert status == 0
+    assert status == 0, log
     assert f"DUMP tinykdump/{MACHINE}/{name}.partial\n" in log
     assert (crash.dumps / f"{name}.partial/SHA256SUMS").read_bytes() == b""
 
@@ -322,14 +376,21 @@ def test_a_link_on_the_stick_is_not_followed(crash: Crash, link: str) -> None:
 def test_a_stick_that_can_not_be_written(read_only_stick: Crash) -> None:
     status, log = read_only_stick.run(OPEN)
     assert status == 1
-    assert "failed: the stick can not be written" in log
+    assert "failed: the stick cannot be written: mkdir: " in log
+
+
+def test_a_stick_that_takes_no_file(crash: Crash) -> None:
+    """It has room for the directories. A redirection that fails would end the shell silently."""
+    tmpfs = f"mount -t tmpfs -o nr_inodes=4 none {crash.stick}"
+    status, log = crash.run(f"{tmpfs} && {OPEN}")
+    assert status == 1
+    assert "failed: the stick cannot be written: dd: " in log
 
 
 def test_publish(crash: Crash) -> None:
-    status, log = crash.run(f"{OPEN}; publish; say $OUTCOME")
-    assert status == 0
-    assert f"saved as tinykdump/{MACHINE}/{TIME}\n" in log
-    assert log.endswith("tinykdump: saved\n")
+    status, log = crash.run(f"{OPEN}; publish; [ -e $TMP/saved ]")
+    assert status == 0, log
+    assert log.endswith(f"saved as tinykdump/{MACHINE}/{TIME}\n")
     assert [path.name for path in crash.dumps.iterdir()] == [TIME]
 
 
@@ -392,7 +453,7 @@ def test_makedumpfile_looks_for_what_the_crashed_kernel_has(
     names["RENAMED"].write_text("".join(f"{offset}\n" for offset in renamed(PROGRAM)))
     settings = " ".join(f"{name}={path}" for name, path in names.items())
     status, log = crash.run(f"{settings}; teach_makedumpfile")
-    assert status == 0
+    assert status == 0, log
     assert ("is made to look for" in log) == taught
     expected = PROGRAM.replace(OLD + b"\0", NEW + b"\0") if taught else PROGRAM
     assert names["MAKEDUMPFILE"].read_bytes() == expected
@@ -404,9 +465,6 @@ def test_a_makedumpfile_that_knows_it_is_left_alone(crash: Crash) -> None:
 
 
 # --- the script, and the end ------------------------------------------------------------
-
-# busybox is not to install its links here.
-NO_INSTALL = "busybox() { :; }; run_script; say went on"
 
 
 @pytest.mark.parametrize(
@@ -423,35 +481,256 @@ def test_the_script_never_ends_the_dump(crash: Crash, body: str, says: str) -> N
     script = crash.top / "script"
     script.write_text(f"#!/bin/sh\n{body}\n")
     script.chmod(0o755)
-    status, log = crash.run(f"SCRIPT={script}; {NO_INSTALL}")
-    assert status == 0
+    status, log = crash.run(f"echo 2 >$TMP/patience; SCRIPT={script}; run_script; say went on")
+    assert status == 0, log
     assert says.format(stick=crash.stick) in log
     assert log.endswith("went on\n")
 
 
+def test_nothing_of_the_script_goes_on(crash: Crash) -> None:
+    """A process that it has left behind, also one that was to be ended and was not."""
+    script = crash.top / "script"
+    script.write_text("#!/bin/sh\n(trap '' TERM; sleep 3; echo late >$1/late) &\nsleep 30\n")
+    script.chmod(0o755)
+    crash.run(f"echo 2 >$TMP/patience; SCRIPT={script}; run_script; command sleep 4")
+    assert not (crash.stick / "late").exists()
+
+
+# --- the supervisor and the end ---------------------------------------------------------
+
+STAGES = ("load_modules", "mount_pstore", "wait_for_stick", "mount_stick", "run_script",
+          "open_dump_directory", "teach_makedumpfile", "save_log", "save_memory", "publish",
+          "remove_old_dumps")  # fmt: skip
+
+# src/crash/init, with its stages as functions that a test gives.
+INIT = (LIB.parent / "init").read_text().replace("/etc/tinykdump.conf", "/dev/null")
+INIT = INIT.replace(". /lib/tinykdump.sh", "").replace("set_paths\n", "")
+INIT = INIT.replace("mount_kernel_interfaces\n", "").replace("leave_stick 60", "leave_stick 2")
+
+
+def init(crash: Crash, script: str, real: Sequence[str] = ()) -> str:
+    """The log of a crash kernel whose stages, but the real ones, do only what ``script`` says."""
+    nothing = "".join(f"{stage}() {{ :; }}\n" for stage in STAGES if stage not in real)
+    _, log = crash.run(f"{nothing}\n{script}\n{INIT}")
+    return log
+
+
 @pytest.mark.parametrize("action", ["reboot", "poweroff", "halt"])
 @pytest.mark.parametrize(
-    ("script", "outcome"),
+    ("script", "outcome", "says"),
     [
-        ("die nothing works", "failed"),
-        ("exit 0", "failed"),
-        ("OUTCOME=saved", "saved"),
-        ("set -u; : $unset", "failed"),
-        ("produce() { :; }; save x produce", "failed"),
+        ("publish() { touch $TMP/saved; }", "saved", ""),
+        ("run_script() { die nothing works; }", "failed", "failed: nothing works\n"),
+        ("run_script() { exit 3; }", "failed", "failed: the dump ended with status 3\n"),
+        ("run_script() { set -u; : $unset; }", "failed", "failed: the dump ended with status"),
+        ("run_script() { : >/none/x; }", "failed", "failed: the dump ended with status"),
+        ("run_script() { exec sh -c 'kill -9 $$'; }", "failed", "failed: the dump ended with"),
+        # Nothing grows: the write that hangs, and everything else that waits for it.
+        ("save_memory() { command sleep 50; }", "failed", "failed: no progress for "),
+        ("save_memory() { trap '' TERM INT; while :; do :; done; }", "failed", "failed: no pro"),
     ],
 )
 def test_every_path_ends_in_the_final_action(
-    crash: Crash, action: str, script: str, outcome: str
+    crash: Crash, action: str, script: str, outcome: str, says: str
 ) -> None:
-    _, log = crash.run(f"trap finish EXIT; FINAL_ACTION={action}; {script}")
+    log = init(crash, f"FINAL_ACTION={action}; {script}")
+    assert says in log
+    assert log.count("failed: ") == (outcome == "failed")
     assert f"dump {outcome}; final action: {action}\n" in log
-    assert log.endswith(f"ACTION {action} -f\n")
+    assert log.endswith(f"ACTION {action} -n -f\n")
     assert f"UMOUNT {crash.stick}\n" in log
 
 
-@pytest.mark.parametrize(("outcome", "there"), [("failed", True), ("saved", False)])
-def test_the_crash_kernels_log_goes_along_with_a_failure(
-    crash: Crash, outcome: str, there: bool
-) -> None:
-    crash.run(f"trap finish EXIT; dmesg() {{ echo log; }}; OUTCOME={outcome}; exit")
-    assert (crash.dump / "crash-kernel.txt.000").exists() is there
+def test_a_stick_that_hangs_to_the_end_does_not_keep_the_final_action_away(crash: Crash) -> None:
+    hang = "command sleep 50"
+    log = init(crash, f"save_log() {{ {hang}; }}; umount() {{ {hang}; }}")
+    assert log.count("failed: no progress for ") == 2
+    assert log.endswith("ACTION reboot -n -f\n")
+
+
+def test_a_makedumpfile_that_hangs_is_ended_and_the_next_way_taken(crash: Crash) -> None:
+    """Played: a makedumpfile that never ends, at any level."""
+    (crash.top / "bin").unlink()
+    (crash.top / "bin").mkdir()
+    hang = crash.top / "bin/makedumpfile"
+    hang.write_text("#!/bin/sh\nwhile :; do sleep 1; done\n")
+    hang.chmod(0o755)
+    (crash.top / "core").write_bytes(b"memory")
+    script = f"VMCORE={crash.top}/core; open_dump_directory() {{ echo $DUMP >$TMP/dump; }}"
+    log = init(crash, script, real=("save_log", "save_memory"))
+    assert log.count("ended makedumpfile: no progress for ") == 3
+    assert "could not save the log: " in log
+    assert "could not save the memory at level 31: " in log
+    assert "trying level 1" in log
+    assert "copying it" in log
+    assert (crash.dump / "vmcore.000").read_bytes() == b"memory"
+    assert not list(crash.dump.glob("vmcore.flat*"))
+
+
+@pytest.mark.parametrize("saved", [False, True])
+def test_the_crash_kernels_log_goes_along_with_a_failure(crash: Crash, saved: bool) -> None:
+    publish = "publish() { touch $TMP/saved; }" if saved else "publish() { die no; }"
+    init(crash, f"dmesg() {{ echo log; }}; echo $DUMP >$TMP/dump; {publish}")
+    assert (crash.dump / "crash-kernel.txt.000").exists() is not saved
+
+
+# --- fallbacks --------------------------------------------------------------------------
+
+
+def memory(crash: Crash, makedumpfile: str, more: str = "") -> tuple[int, str]:
+    """save_log and save_memory with that body of a makedumpfile; ``$*`` are its arguments."""
+    (crash.top / "core").write_bytes(b"all of it")
+    return crash.run(
+        f"makedumpfile() {{ {makedumpfile}; }}; VMCORE={crash.top}/core; {more}"
+        "true >$DUMP/SHA256SUMS; FINAL_NAME=$STICK/final; save_log; save_memory; publish"
+    )
+
+
+def test_a_log_that_cannot_be_read_does_not_cost_the_memory(crash: Crash) -> None:
+    status, log = memory(crash, 'case $* in *dmesg*) echo "no log" >&2; return 1 ;; esac; echo x')
+    assert status == 0, log
+    assert "could not save the log: read_log: no log; going on\n" in log
+    assert log.endswith("saved as final without the log\n")
+    assert (crash.stick / "final/vmcore.flat.000").read_text() == "x\n"
+
+
+LEVELS = 'case $* in *dmesg*) echo log >$TMP/dmesg; return ;; *"-d {level} "*) echo x; return ;; '\
+    'esac; echo half; echo "page tables are damaged" >&2; return 1'  # fmt: skip
+
+
+def test_a_lower_level_when_the_filter_fails(crash: Crash) -> None:
+    status, log = memory(crash, LEVELS.format(level=1))
+    assert status == 0, log
+    assert "at level 31: read_memory: page tables are damaged; trying level 1\n" in log
+    assert log.endswith("saved as final\n")
+    final = crash.stick / "final"
+    assert (final / "vmcore.flat.000").read_text() == "x\n"
+    lines = (final / "SHA256SUMS").read_text().splitlines()
+    assert [line.split("  ")[1] for line in lines] == ["dmesg.txt.000", "vmcore.flat.000"]
+    assert lines[1].startswith(hashlib.sha256(b"x\n").hexdigest())
+
+
+def test_a_copy_when_makedumpfile_fails_at_every_level(crash: Crash) -> None:
+    status, log = memory(crash, LEVELS.format(level=99))
+    assert status == 0, log
+    assert log.endswith("saved as final\n")
+    final = crash.stick / "final"
+    assert (final / "vmcore.000").read_bytes() == b"all of it"
+    assert not list(final.glob("vmcore.flat*"))
+
+
+def test_more_filtering_when_the_stick_is_full(crash: Crash) -> None:
+    """Played: at level 0 there is too much of it."""
+    full = 'case $* in *"-d 0 "*) yes | head -c 300000 ;; *) echo x ;; esac'
+    short = "free_kib() { [ -s $DUMP/vmcore.flat.000 ] && echo 0 || echo 9999999; }"
+    status, log = memory(crash, full, f"LEVEL=0 CHUNK=1 SPARE=0; {short}; ")
+    assert status == 0, log
+    assert "at level 0: writing vmcore.flat.000: the stick is full; trying level 31\n" in log
+    assert (crash.stick / "final/vmcore.flat.000").read_text() == "x\n"
+
+
+@pytest.mark.parametrize("cause", ["gpg", "stick"])
+def test_no_other_way_helps_where_makedumpfile_is_not_the_cause(crash: Crash, cause: str) -> None:
+    save = f"save() {{ CAUSE={cause} FAILURE=reason; say TRIED; return 1; }}"
+    status, log = crash.run(f"{save}; save_memory")
+    assert status == 1
+    assert log.count("TRIED") == 1
+    assert "failed: the memory is not saved: reason\n" in log
+
+
+# --- room -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_stick(crash: Crash) -> Iterator[Crash]:
+    """A stick of 8 MiB."""
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8M", "none", crash.stick], check=True)
+    yield crash
+    subprocess.run(["umount", crash.stick], check=True)
+
+
+def old_dump(crash: Crash, name: str, size: int) -> Path:
+    """A dump with a log, and a memory of that many bytes."""
+    path = crash.dumps / name
+    path.mkdir(parents=True)
+    for file, content in {"SHA256SUMS": b"", "dmesg.txt.000": b"log"}.items():
+        (path / file).write_bytes(content)
+    (path / "vmcore.flat.000").write_bytes(bytes(size))
+    return path
+
+
+def save_dump(crash: Crash, size: int, keep: int = 2) -> tuple[int, str]:
+    return crash.run(
+        f"read_log() {{ echo log; }}; read_memory() {{ head -c {size} /dev/zero; }}; KEEP={keep};"
+        f"CHUNK=16; {OPEN}; save_log; save_memory; publish; remove_old_dumps"
+    )
+
+
+MIB = 1 << 20
+
+
+def test_a_torn_dump_makes_room_and_keeps_its_log(small_stick: Crash) -> None:
+    torn = old_dump(small_stick, "20250101T000000Z.partial", 6 * MIB)
+    old = old_dump(small_stick, "20240101T000000Z", MIB // 2)
+    status, log = save_dump(small_stick, 4 * MIB)
+    assert status == 0, log
+    assert "no room: removed 20250101T000000Z.partial/vmcore.flat.000 of a dump" in log
+    assert sorted(path.name for path in torn.iterdir()) == ["SHA256SUMS", "dmesg.txt.000"]
+    assert old.exists()
+
+
+def test_a_full_stick_takes_the_log(small_stick: Crash) -> None:
+    """Full to its last block by a dump that was cut off."""
+    torn = old_dump(small_stick, "20250101T000000Z.partial", 0)
+    small_stick.run(f"yes >{torn}/vmcore.flat.000 2>/dev/null")
+    status, log = save_dump(small_stick, 20 * MIB)
+    assert status == 1
+    assert "failed: the memory is not saved: writing vmcore.flat.000: the stick is full\n" in log
+    (new,) = (path for path in small_stick.dumps.iterdir() if path != torn)
+    assert (new / "dmesg.txt.000").read_text() == "log\n"
+    again, log = save_dump(small_stick, 4 * MIB)
+    assert again == 0, log
+
+
+def test_older_dumps_make_room_but_never_the_last_one(small_stick: Crash) -> None:
+    first = old_dump(small_stick, "20240101T000000Z", 2 * MIB)
+    second = old_dump(small_stick, "20250101T000000Z", 2 * MIB)
+    third = old_dump(small_stick, "20250201T000000Z", 2 * MIB)
+    neighbour = old_dump(small_stick, f"../another/{TIME}", MIB // 2)
+    status, log = save_dump(small_stick, 3 * MIB, keep=9)
+    assert status == 0, log
+    assert [path.exists() for path in (first, second, third)] == [False, False, True]
+    status, log = save_dump(small_stick, 7 * MIB, keep=9)
+    assert status == 1
+    assert "the stick is full" in log
+    assert not third.exists()
+    assert (small_stick.dumps / TIME).exists(), "the last complete dump was removed"
+    assert neighbour.exists()
+
+
+def test_keep_0_removes_no_complete_dump(small_stick: Crash) -> None:
+    olds = [old_dump(small_stick, f"2024010{day}T000000Z", 2 * MIB) for day in (1, 2, 3)]
+    status, _ = save_dump(small_stick, 3 * MIB, keep=0)
+    assert status == 1
+    assert all(old.exists() for old in olds)
+
+
+@pytest.mark.parametrize("name", ["20240101T000000Z x", "2024Z\n/etc", "2024Z *"])
+def test_only_names_of_dumps_are_removed(small_stick: Crash, name: str) -> None:
+    """Who writes the stick chooses its names, and rm -rf takes many words."""
+    small_stick.dumps.mkdir(parents=True)
+    hostile = small_stick.dumps / name.replace("/", "")
+    hostile.mkdir()
+    (hostile / "SHA256SUMS").touch()
+    link = small_stick.dumps / "20230101T000000Z"
+    elsewhere = small_stick.top / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "SHA256SUMS").touch()
+    link.symlink_to(elsewhere)
+    (small_stick.dumps / "20220101T000000Z.partial").symlink_to(elsewhere)
+    (elsewhere / "vmcore.000").touch()
+    assert save_dump(small_stick, 7 * MIB, keep=1)[0] == 1
+    assert save_dump(small_stick, MIB, keep=1)[0] == 0
+    assert hostile.exists()
+    assert link.is_symlink()
+    assert (elsewhere / "vmcore.000").exists()

@@ -18,8 +18,8 @@ def test_items_are_the_fields_of_config() -> None:
 
 def test_nothing_gives_the_defaults() -> None:
     assert resolve([], {}) == Config(
-        target=Target("LABEL", "TINYKDUMP"), filesystems=("vfat",), wait=60, keep=0, level=31,
-        compression="lzo", encrypt=True, key="", script="", script_wait=60,
+        target=Target("LABEL", "TINYKDUMP"), filesystems=("vfat",), wait=60, keep=5, level=31,
+        compression="lzo", encrypt=True, key="", script="", script_wait=60, stall=300,
         final_action="reboot", modules=(), margin=10, takeover=False, append="",
     )  # fmt: skip
 
@@ -45,6 +45,7 @@ GOOD: list[tuple[str, str, str, Any]] = [
     ("dump", "key", "me@example.org", "me@example.org"),
     ("dump", "script", "/root/before dump", "/root/before dump"),
     ("dump", "script_wait", "1", 1),
+    ("dump", "stall", "60", 60),
     ("dump", "final_action", "poweroff", "poweroff"),
     ("image", "modules", "ast,usbnet", ("ast", "usbnet")),
     ("crashkernel", "margin", "400", 400),

@@ -31,13 +31,14 @@ def source(conf: str, *names: str) -> list[str]:
 @given(TEXT, TEXT, TEXT)
 def test_any_value_survives(machine: str, root: str, label: str) -> None:
     conf = render(replace(DEFAULTS, target=Target("LABEL", label)),
-                  machine=Machine(machine, root), version="1")  # fmt: skip
+                  machine=Machine(machine, root), key_time="", version="1")  # fmt: skip
     assert source(conf, "MACHINE", "ROOT_UUID", "TARGET_VALUE") == [machine, root, label]
 
 
 @pytest.mark.parametrize("value", ["", "'", "$(touch /x)", "a\nb", "\\", "`x`", "a'b\"c", " ", "é"])
 def test_odd_values_survive(value: str) -> None:
-    assert source(render(DEFAULTS, machine=Machine(value, ""), version="1"), "MACHINE") == [value]
+    conf = render(DEFAULTS, machine=Machine(value, ""), key_time="", version="1")
+    assert source(conf, "MACHINE") == [value]
 
 
 def test_the_values() -> None:
@@ -45,13 +46,14 @@ def test_the_values() -> None:
         [], {"filesystems": "vfat exfat", "encrypt": "no", "script": "/root/x", "level": "1",
              "compression": "none", "keep": "2", "final_action": "halt", "wait": "5"}
     )  # fmt: skip
-    conf = render(wanted, machine=Machine("m", "u"), version="1.2")
+    conf = render(wanted, machine=Machine("m", "u"), key_time="", version="1.2")
     names = re.findall(r"^(\w+)=", conf, re.MULTILINE)
     assert dict(zip(names, source(conf, *names), strict=True)) == {
         "VERSION": "1.2", "MACHINE": "m", "ROOT_UUID": "u", "TARGET_TAG": "LABEL",
         "TARGET_VALUE": "TINYKDUMP", "FILESYSTEMS": "vfat exfat", "WAIT": "5", "KEEP": "2",
-        "DUMP_FLAGS": "-d 1", "ENCRYPT": "", "SCRIPT": "/script", "SCRIPT_WAIT": "60",
-        "FINAL_ACTION": "halt",
+        "COMPRESSION": "", "LEVEL": "1", "KEY_TIME": "", "STALL": "300", "SCRIPT": "/script",
+        "SCRIPT_WAIT": "60", "FINAL_ACTION": "halt",
     }  # fmt: skip
-    defaults = render(DEFAULTS, machine=Machine("m", ""), version="1")
-    assert source(defaults, "ENCRYPT", "SCRIPT", "DUMP_FLAGS") == ["yes", "", "-l -d 31"]
+    defaults = render(DEFAULTS, machine=Machine("m", ""), key_time="20260102T030405", version="1")
+    names = ["KEY_TIME", "SCRIPT", "COMPRESSION", "LEVEL", "KEEP"]
+    assert source(defaults, *names) == ["20260102T030405", "", "-l", "31", "5"]

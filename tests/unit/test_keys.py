@@ -1,5 +1,6 @@
 """Keys in every condition, made by the real gpg."""
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -109,3 +110,14 @@ def test_the_key_of_the_machine_is_made_once(fake: FakeHost) -> None:
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(TinykdumpError, match=f"{tmp_path}/none is not a folder of GnuPG"):
         keys_module.gpg(tmp_path / "none")
+
+
+def test_the_time_at_which_a_key_can_encrypt_is_its_own(keys: Keyring) -> None:
+    """Two builds give the same image, so it is not the time of the build."""
+    keys.make("expiring@example.org", "future-default", "default", "1d")
+    found = from_file(keys.public("expiring@example.org"), "key")
+    keys.gpg("--quick-set-expire", found.fingerprint, "2d")
+    later = from_file(keys.public("expiring@example.org"), "key")
+    assert re.fullmatch(r"20[0-9]{6}T[0-9]{6}", found.valid_at)
+    assert later.valid_at >= found.valid_at
+    assert from_file(keys.public("expiring@example.org"), "key") == later

@@ -1,12 +1,17 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What the VM tests share. A tool that is missing fails them: a skipped test looks like a pass."""
 
+import inspect
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.vm import rootfs
+from tests.vm import cache, rootfs, service, snapshot, stick
+from tests.vm.machine import Disk, Machine, Stick
+from tests.vm.rootfs import Root
+from tests.vm.vm import VM
 
 TOOLS = (
     "cpio", "debugfs", "depmod", "dpkg-deb", "mcopy", "mke2fs", "mkfs.vfat", "mmdebstrap",
@@ -27,3 +32,50 @@ def root() -> rootfs.Root:
     if missing:
         pytest.fail(f"the VM tests need {', '.join(missing)} (run: make deps)", pytrace=False)
     return rootfs.build()
+
+
+# --- a machine that is ready to crash, with Debian's kernel and crashkernel= ----------------
+
+
+@pytest.fixture(scope="module")
+def keys() -> service.KeyPair:
+    return service.cached_key_pair()
+
+
+def decoy_image() -> Path:
+    """A disk with a stick's label; in the cache, for the snapshots that refer to it."""
+
+    def build(directory: Path) -> None:
+        stick.make(directory / "disk.img", size_mib=64)
+
+    return cache.entry("decoy", cache.key(inspect.getsource(build)), build) / "disk.img"
+
+
+@pytest.fixture(scope="module")
+def machine(root: Root, tmp_path_factory: pytest.TempPathFactory) -> Machine:
+    """With a stick, one that is too small, and an internal disk that is called like a stick."""
+    directory = tmp_path_factory.mktemp("images")
+    usual = stick.make(directory / "stick.img")
+    small = stick.make(directory / "small.img", size_mib=40)
+    return root.machine(
+        "crashkernel=192M",
+        memory_mib=service.MEMORY_MIB,
+        disks=(Disk("root", root.image), Disk("decoy", decoy_image())),
+        sticks=(Stick("stick", usual.path), Stick("small", small.path, plugged=False)),
+    )
+
+
+@pytest.fixture(scope="module")
+def armed(machine: Machine, root: Root, keys: service.KeyPair) -> Path:
+    def arm(vm: VM) -> None:
+        # Less than the usual margin: this is about the figures that are promised.
+        service.install(vm, keys=keys, configuration="[crashkernel]\nmargin = 2\n")
+        service.kernel_install(vm, "add", root.kver)
+
+    return snapshot.armed(machine, arm, service.archive(), keys.public, inspect.getsource(arm))
+
+
+@pytest.fixture
+def vm(machine: Machine, armed: Path, tmp_path: Path) -> Iterator[VM]:
+    with snapshot.resumed(machine, armed, tmp_path / "vm") as awake:
+        yield awake

@@ -25,6 +25,11 @@ CONFIGURATION = "/etc/default/tinykdump"
 DROP_IN = "/etc/default/tinykdump.d/test.conf"
 KEY = "/etc/tinykdump-test.key"
 
+# Of the machine that is ready to crash.
+MEMORY_MIB = 1024
+# From a crash to the final action, with a dump between them, on a busy host.
+CRASH_SECONDS = 400.0
+
 # What the crash side says at the start and at the end of each stage (src/crash/lib.sh).
 _STAGE = re.compile(r"tinykdump: \[([0-9.]+) s\] (.*)")
 
@@ -148,6 +153,20 @@ def crash(vm: VM, name: str) -> None:
     """Bring the guest's kernel down from a process of that name; does not wait."""
     script = f"echo {name} >/proc/$$/comm; echo c >/proc/sysrq-trigger"
     vm.start(["/bin/sh", "-c", script])
+
+
+def reconfigure(vm: VM, text: str) -> None:
+    """Arm the machine again with that drop-in."""
+    vm.put(text.encode(), DROP_IN)
+    vm.run(["tinykdump", "--load"], timeout=300)
+
+
+def crash_and_wait(vm: VM) -> str:
+    """Crash and wait for what follows; the mark."""
+    name = mark()
+    crash(vm, name)
+    vm.wait_for_reboot(CRASH_SECONDS)
+    return name
 
 
 @dataclass(frozen=True)

@@ -1,22 +1,17 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Crashes: a stock kernel panics, and what is then on the stick is restored and read."""
 
-import inspect
 import json
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.vm import cache, service, snapshot, stick, vmcore
+from tests.vm import service, stick, vmcore
 from tests.vm.errors import GuestFailed
-from tests.vm.machine import Disk, Machine, Stick
+from tests.vm.machine import Machine
 from tests.vm.rootfs import Root
 from tests.vm.vm import VM
-
-MEMORY_MIB = 1024
-CRASH_SECONDS = 400.0
 
 # What the stick's controller, protocol and file system take, and nothing else.
 NEEDED_MODULES = [
@@ -25,66 +20,8 @@ NEEDED_MODULES = [
 ]  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def keys() -> service.KeyPair:
-    return service.cached_key_pair()
-
-
-def decoy_image() -> Path:
-    """A disk with a stick's label; in the cache, for the snapshots that refer to it."""
-
-    def build(directory: Path) -> None:
-        stick.make(directory / "disk.img", size_mib=64)
-
-    return cache.entry("decoy", cache.key(inspect.getsource(build)), build) / "disk.img"
-
-
-@pytest.fixture(scope="module")
-def machine(root: Root, tmp_path_factory: pytest.TempPathFactory) -> Machine:
-    """With a stick, one that is too small, and an internal disk that is called like a stick."""
-    directory = tmp_path_factory.mktemp("images")
-    usual = stick.make(directory / "stick.img")
-    small = stick.make(directory / "small.img", size_mib=40)
-    return root.machine(
-        "crashkernel=192M",
-        memory_mib=MEMORY_MIB,
-        disks=(Disk("root", root.image), Disk("decoy", decoy_image())),
-        sticks=(Stick("stick", usual.path), Stick("small", small.path, plugged=False)),
-    )
-
-
-@pytest.fixture(scope="module")
-def armed(machine: Machine, root: Root, keys: service.KeyPair) -> Path:
-    def arm(vm: VM) -> None:
-        # Less than the usual margin: this is about the figures that are promised.
-        service.install(vm, keys=keys, configuration="[crashkernel]\nmargin = 2\n")
-        service.kernel_install(vm, "add", root.kver)
-
-    return snapshot.armed(machine, arm, service.archive(), keys.public, inspect.getsource(arm))
-
-
-@pytest.fixture
-def vm(machine: Machine, armed: Path, tmp_path: Path) -> Iterator[VM]:
-    with snapshot.resumed(machine, armed, tmp_path / "vm") as awake:
-        yield awake
-
-
-def reconfigure(vm: VM, text: str) -> None:
-    """Arm the machine again with that drop-in."""
-    vm.put(text.encode(), service.DROP_IN)
-    vm.run(["tinykdump", "--load"], timeout=300)
-
-
 def stick_image(vm: VM, name: str = "stick") -> stick.Image:
     return stick.Image(vm.machine.stick(name).image, "vfat")
-
-
-def crash(vm: VM) -> str:
-    """Crash and wait for what follows; the mark."""
-    mark = service.mark()
-    service.crash(vm, mark)
-    vm.wait_for_reboot(CRASH_SECONDS)
-    return mark
 
 
 def test_a_dump_is_saved_encrypted_and_restored(
@@ -97,7 +34,7 @@ def test_a_dump_is_saved_encrypted_and_restored(
     assert manifest["unpacked"] <= 14_000_000
     assert service.reserved(vm) <= 88 << 20
 
-    mark = crash(vm)
+    mark = service.crash_and_wait(vm)
     image = stick_image(vm)
     vm.quit()
 
@@ -114,7 +51,7 @@ def test_a_dump_is_saved_encrypted_and_restored(
     core = tmp_path / "restored/vmcore"
     assert mark in (tmp_path / "restored/dmesg.txt").read_text()
     assert mark in vmcore.log(core)
-    assert vmcore.has_process(core, mark, memory_mib=MEMORY_MIB)
+    assert vmcore.has_process(core, mark, memory_mib=service.MEMORY_MIB)
     assert core.stat().st_mode & 0o777 == 0o600
 
 
@@ -126,7 +63,9 @@ def test_a_late_stick_is_found_and_no_other_disk_touched(
     script = '#!/bin/sh\ngrep -c vda /proc/partitions >"$1/disks"; hostname >"$1/ran"\n'
     vm.put(script.encode(), "/root/script", mode=0o755)
     vm.put(b"", service.CONFIGURATION)
-    reconfigure(vm, "[dump]\nscript = /root/script\n[image]\nmodules = virtio_pci,virtio_blk\n")
+    service.reconfigure(
+        vm, "[dump]\nscript = /root/script\n[image]\nmodules = virtio_pci,virtio_blk\n"
+    )
     keys = tmp_path / "keys"
     subprocess.run(
         ["tar", "-x", "--one-top-level=" + str(keys)],
@@ -137,7 +76,7 @@ def test_a_late_stick_is_found_and_no_other_disk_touched(
     service.crash(vm, mark)
     vm.wait_for_console("tinykdump: .*waiting for the stick", 120)
     vm.plug("stick")
-    vm.wait_for_reboot(CRASH_SECONDS)
+    vm.wait_for_reboot(service.CRASH_SECONDS)
     image = stick_image(vm)
     vm.quit()
 
@@ -168,7 +107,7 @@ def test_what_does_not_load_changes_nothing(
     assert status["needed"] < before, "nothing was to be given back"
     assert service.reserved(vm) == before
 
-    mark = crash(vm)
+    mark = service.crash_and_wait(vm)
     image = stick_image(vm)
     vm.quit()
     (dump,) = service.dumps(image, tmp_path / "stick")
@@ -179,16 +118,16 @@ def test_what_does_not_load_changes_nothing(
 
 def test_without_a_stick_the_final_action_follows(vm: VM) -> None:
     vm.unplug("stick")
-    reconfigure(vm, "[dump]\nwait = 5\nfinal_action = poweroff\n")
+    service.reconfigure(vm, "[dump]\nwait = 5\nfinal_action = poweroff\n")
     service.crash(vm, service.mark())
-    event = vm.wait_for_reboot(CRASH_SECONDS)
+    event = vm.wait_for_reboot(service.CRASH_SECONDS)
     assert (event["event"], event["data"]["reason"]) == ("SHUTDOWN", "guest-shutdown")
 
 
 def test_a_full_stick_keeps_the_log(vm: VM, keys: service.KeyPair, tmp_path: Path) -> None:
     vm.unplug("stick")
     vm.plug("small")
-    mark = crash(vm)
+    mark = service.crash_and_wait(vm)
     image = stick_image(vm, "small")
     vm.quit()
     (dump,) = service.dumps(image, tmp_path / "stick")

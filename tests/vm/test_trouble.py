@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Crash kernels in trouble: programs and sticks that fail or hang while the dump is written.
+
+The script that runs in the crash kernel before the dump is what breaks the programs there.
+"""
+
+import subprocess
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.vm import service, stick, vmcore
+from tests.vm.machine import Machine, Stick
+from tests.vm.rootfs import Root
+from tests.vm.vm import VM, running
+
+SCRIPT = "/root/script"
+
+# In bytes: none at all would be no limit.
+STOPPED = 1
+
+
+def arm_with_script(vm: VM, text: str, configuration: str = "") -> None:
+    vm.put(f"#!/bin/sh\n{text}\n".encode(), SCRIPT, mode=0o755)
+    service.reconfigure(vm, f"[dump]\nscript = {SCRIPT}\n{configuration}")
+
+
+def stick_image(vm: VM) -> stick.Image:
+    return stick.Image(vm.machine.stick("stick").image, "vfat")
+
+
+@pytest.mark.parametrize(
+    ("script", "says"),
+    [
+        ("rm /bin/makedumpfile", "could not save the memory with makedumpfile: "),
+        # It is replaced by one that never ends, as it does on damaged lists of pages.
+        ("rm /bin/makedumpfile; printf '#!/bin/sh\\nwhile :; do :; done' >/bin/makedumpfile;"
+         "chmod +x /bin/makedumpfile", "ended makedumpfile: no progress for "),
+    ],
+    ids=["missing", "hangs"],
+)  # fmt: skip
+def test_the_memory_is_copied_when_makedumpfile_does_not_work(
+    vm: VM, tmp_path: Path, script: str, says: str
+) -> None:
+    """As large as the memory, and all that crash and drgn need."""
+    large = stick.make(tmp_path / "large.img", size_mib=2048)
+    vm.unplug("stick")
+    vm.plug(Stick("large", large.path))
+    arm_with_script(vm, script, "stall = 20\nencrypt = no\n")
+    mark = service.crash_and_wait(vm)
+    console = vm.console
+    vm.quit()
+    assert says in console
+    assert "could not save the log: " in console
+    (dump,) = service.dumps(large, tmp_path / "files")
+    assert dump.complete
+    assert sorted(path.name for path in dump.directory.iterdir()) == ["SHA256SUMS", "vmcore.000"]
+    core = dump.directory / "vmcore.000"
+    assert mark in vmcore.log(core)
+    assert vmcore.has_process(core, mark, memory_mib=service.MEMORY_MIB)
+
+
+def test_a_stick_that_is_pulled_out(vm: VM) -> None:
+    """Its write errors are seen, and the machine goes on."""
+    service.crash(vm, service.mark())
+    vm.wait_for_console("saving the memory", service.CRASH_SECONDS)
+    vm.unplug("stick")
+    vm.wait_for_reboot(service.CRASH_SECONDS)
+    console = vm.console
+    vm.quit()
+    assert "failed: the memory is not saved: writing " in console
+    assert "saved as" not in console
+    assert "dump failed; final action: reboot" in console
+
+
+def test_a_stick_that_hangs(vm: VM) -> None:
+    """No program that waits for it can be ended, and the final action follows all the same."""
+    service.reconfigure(vm, "[dump]\nstall = 20\n")
+    service.crash(vm, service.mark())
+    vm.wait_for_console("saving the memory", service.CRASH_SECONDS)
+    (disk,) = (
+        each["qdev"] for each in vm.qmp("query-block")
+        if each["inserted"]["node-name"] == "stick-image"
+    )  # fmt: skip
+    limits = dict.fromkeys(("bps_rd", "bps_wr", "iops", "iops_rd", "iops_wr"), 0)
+    vm.qmp("block_set_io_throttle", id=disk, bps=STOPPED, **limits)
+    vm.wait_for_reboot(service.CRASH_SECONDS)
+    console = vm.console
+    vm.quit()
+    assert "failed: no progress for " in console
+    assert "dump failed; final action: reboot" in console
+
+
+def test_a_stick_full_of_a_dump_that_was_cut_off(
+    vm: VM, keys: service.KeyPair, tmp_path: Path
+) -> None:
+    """Its memory makes room for the new dump; its log stays."""
+    image = stick_image(vm)
+    machine = vm.run(
+        ["python3", "-c", "from tinykdump import hardware; from tinykdump.host import Host;"
+         "print(hardware.machine_name(Host()))"]
+    ).text.strip()  # fmt: skip
+    vm.unplug("stick")
+    torn = f"tinykdump/{machine}/20250101T000000Z.partial"
+    for name in ("tinykdump", f"tinykdump/{machine}", torn):
+        stick.make_directory(image, name)
+    stick.write(image, f"{torn}/dmesg.txt.gpg.000", b"log")
+    stick.write(image, f"{torn}/vmcore.flat.gpg.000", bytes(500 << 20))
+    vm.plug("stick")
+    mark = service.crash_and_wait(vm)
+    vm.quit()
+    old, new = service.dumps(image, tmp_path / "stick")
+    assert (old.complete, new.complete) == (False, True)
+    assert [path.name for path in old.directory.iterdir()] == ["dmesg.txt.gpg.000"]
+    service.restore(new, tmp_path / "restored", keys.home)
+    assert mark in vmcore.log(tmp_path / "restored/vmcore")
+
+
+def test_a_key_that_has_expired_since(vm: VM, tmp_path: Path) -> None:
+    """The image is armed with it, then comes the day, and then the crash."""
+    home = tmp_path / "keys"
+    home.mkdir(mode=0o700)
+    gpg = ["gpg", "--homedir", str(home), "--batch", "--quiet", "--passphrase", ""]
+    subprocess.run([*gpg, "--quick-gen-key", "soon@localhost", "default", "default", "1d"],
+                   check=True)  # fmt: skip
+    public = subprocess.run([*gpg, "--export"], check=True, capture_output=True).stdout
+    subprocess.run(["gpgconf", "--homedir", home, "--kill", "all"], check=True)
+    vm.put(public, service.KEY)
+    vm.run(["tinykdump", "--load"], timeout=300)
+    # The crash kernel has its time from the same clock.
+    vm.shell("date -s @$(($(date +%s) + 40 * 86400)); hwclock --systohc --utc 2>/dev/null || "
+             "python3 -c \"import fcntl, struct, time; t = time.gmtime(); "
+             "fcntl.ioctl(open('/dev/rtc0'), 0x4024700a, struct.pack('9i', t.tm_sec, t.tm_min, "
+             "t.tm_hour, t.tm_mday, t.tm_mon - 1, t.tm_year - 1900, 0, 0, 0))\"")  # fmt: skip
+    mark = service.crash_and_wait(vm)
+    image = stick_image(vm)
+    vm.quit()
+    (dump,) = service.dumps(image, tmp_path / "stick")
+    assert dump.complete
+    ahead = time.strftime("%Y%m%d", time.gmtime(time.time() + 30 * 86400))
+    assert dump.directory.name > ahead, "the crash kernel's clock was not ahead"
+    service.restore(dump, tmp_path / "restored", home)
+    assert mark in vmcore.log(tmp_path / "restored/vmcore")
+
+
+def test_a_watchdog_that_runs_is_fed(
+    machine: Machine, root: Root, keys: service.KeyPair, tmp_path: Path
+) -> None:
+    """It resets the machine after 30 s that nobody feeds it, and the dump takes longer."""
+    image = stick.make(tmp_path / "stick.img")
+    watched = replace(
+        machine, devices=("i6300esb",), arguments=("-action", "watchdog=reset"),
+        sticks=(Stick("stick", image.path),),
+    )  # fmt: skip
+    with running(watched, tmp_path / "vm") as vm:
+        vm.wait_for_agent()
+        service.install(vm, keys=keys)
+        vm.run(["modprobe", "i6300esb", "heartbeat=30"])
+        vm.start(["sh", "-c", "while echo && sleep 5; do :; done >/dev/watchdog0"])
+        vm.shell("until grep -qx active /sys/class/watchdog/watchdog0/state; do sleep 0.2; done")
+        arm_with_script(vm, "sleep 45", "script_wait = 60\n")
+        assert "i6300esb" in service.manifest(vm, root.kver)["modules"]
+        service.crash_and_wait(vm)
+        console = vm.console
+        vm.quit()
+    assert "saved as " in console
+    (dump,) = service.dumps(image, tmp_path / "files")
+    assert dump.complete
