@@ -21,6 +21,7 @@ SYS=${SYS:-/sys}
 DEV=${DEV:-/dev}
 MODULES=${MODULES:-/lib/modules.order}
 VMCORE=${VMCORE:-/proc/vmcore}
+SYSRQ=${SYSRQ:-/proc/sysrq-trigger}
 MAKEDUMPFILE=${MAKEDUMPFILE:-/bin/makedumpfile}
 RENAMED=${RENAMED:-/lib/makedumpfile.renamed}
 STICK=${STICK:-/mnt}         # where the stick is mounted
@@ -160,6 +161,8 @@ final_action() {
 			[ ! -c "$device" ] || echo V >"$device"
 		done
 	fi
+	# A driver that waits for its device keeps a reboot waiting; this kind asks no driver.
+	[ "$FINAL_ACTION" != reboot ] || { sleep 30 && echo b >"$SYSRQ"; } &
 	# -n: what was written is on the stick by now, and a stick that hangs would stop a sync.
 	"$FINAL_ACTION" -n -f
 	# Without that system call the kernel ends a PID 1 that exits by a panic, and panic=10

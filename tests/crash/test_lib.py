@@ -24,6 +24,7 @@ BLOCK = 65536  # bytes, the unit of CHUNK
 PREAMBLE = """\
 exec 9>&1
 KMSG=/proc/self/fd/9 SYS={top}/sys DEV={top}/dev STICK={top}/stick TMP={top}/tmp
+SYSRQ={top}/sysrq
 MACHINE=0123456789ab ROOT_UUID= TARGET_TAG=LABEL TARGET_VALUE=TINYKDUMP FILESYSTEMS=vfat
 WAIT=1 KEEP=0 COMPRESSION=-l LEVEL=31 KEY_TIME= SCRIPT= SCRIPT_WAIT=1 STALL=2
 FINAL_ACTION=reboot
@@ -546,6 +547,13 @@ def test_a_stick_that_hangs_to_the_end_does_not_keep_the_final_action_away(crash
     log = init(crash, f"save_log() {{ {hang}; }}; umount() {{ {hang}; }}")
     assert log.count("failed: no progress for ") == 2
     assert log.endswith("ACTION reboot -n -f\n")
+
+
+def test_a_reboot_that_hangs_is_forced(crash: Crash) -> None:
+    """Some driver waits for a device."""
+    wait = 'sleep() { [ "$1" != 30 ] || set -- 1; command sleep "$1"; }'
+    init(crash, f"{wait}; reboot() {{ command sleep 3; }}")
+    assert (crash.top / "sysrq").read_text() == "b\n"
 
 
 def test_a_makedumpfile_that_hangs_is_ended_and_the_next_way_taken(crash: Crash) -> None:
