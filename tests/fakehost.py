@@ -95,6 +95,27 @@ class FakeHost:
         for number, modalias in enumerate(modaliases):
             self.write(f"/sys/bus/pci/devices/0000:00:{number:02x}.0/modalias", f"{modalias}\n")
 
+    def device(
+        self, path: str, bus: str, driver: str, module: str = "", modalias: str = ""
+    ) -> None:
+        """A device below /sys/devices with its driver, as sysfs shows them.
+
+        A driver that is built in has a link to a module on some buses only: ``module`` is "" then.
+        """
+        place = f"/sys/bus/{bus}/drivers/{driver}"
+        self.path(place).mkdir(parents=True, exist_ok=True)
+        if module and not self.path(f"{place}/module").is_symlink():
+            self.path(f"/sys/module/{module}").mkdir(parents=True, exist_ok=True)
+            self.link(f"{place}/module", f"/sys/module/{module}")
+        self.write(f"/sys/devices/{path}/modalias", f"{modalias}\n")
+        self.link(f"/sys/devices/{path}/driver", place)
+        self.link(f"/sys/bus/{bus}/devices/{Path(path).name}", f"/sys/devices/{path}")
+
+    def root_hub(self, path: str, number: int = 1) -> None:
+        """The root hub that the driver of a host controller has made."""
+        self.path(f"/sys/devices/{path}/usb{number}").mkdir()
+        self.link(f"/sys/bus/usb/devices/usb{number}", f"/sys/devices/{path}/usb{number}")
+
     def snapshot(self, name: str = "/var/lib/tinykdump") -> dict[str, tuple[int, bytes]]:
         """Every file below ``name``: mode and content."""
         top = self.path(name)

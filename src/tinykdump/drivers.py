@@ -8,10 +8,11 @@ from tinykdump import hardware, image, modules, pstore
 from tinykdump.cmdline import module_parameters
 from tinykdump.config import Config
 from tinykdump.errors import TinykdumpError
+from tinykdump.hardware import Device
 from tinykdump.host import Host
 from tinykdump.image import Entry
 from tinykdump.kmod import ModuleTree, unpack
-from tinykdump.modules import Module
+from tinykdump.modules import Module, Wish
 
 # Compressions that busybox's insmod reads by itself. Every other module is compressed for the
 # image with gzip: its bytes count twice while the crash kernel unpacks the image.
@@ -25,29 +26,57 @@ def needed(host: Host, config: Config, tree: ModuleTree) -> tuple[Module, ...]:
     any other place, of all that there are. Raises TinykdumpError when a module is missing,
     damaged or of another kernel.
     """
-    if host.is_target():
-        found = modules.controllers(hardware.usb_controllers(host), tree.usb_host_drivers())
-        watchdogs, log = hardware.running_watchdogs(host), pstore.modules(host)
-    else:
-        found = tuple(name for name in modules.ALL_CONTROLLERS if _has(tree, name))
-        watchdogs, log = (), ()
-    if not found:
-        raise TinykdumpError(
-            f"kernel {tree.kver} has no driver for a USB host controller of this machine",
-            "check lspci, and add a driver with modules = in /etc/default/tinykdump",
-        )
-    wanted = modules.wishes(
-        host_controllers=found,
-        filesystems=config.filesystems,
-        watchdogs=watchdogs,
-        log=log,
-        extra=config.modules,
-    )
+    wanted = _of_this_machine(host, config, tree) if host.is_target() else _elsewhere(config, tree)
     return modules.closure(wanted, tree.lookup)
 
 
-def _has(tree: ModuleTree, name: str) -> bool:
-    return name in tree.files or name in tree.builtin
+def _of_this_machine(host: Host, config: Config, tree: ModuleTree) -> tuple[Wish, ...]:
+    devices = hardware.usb_controllers(host)
+    asked = [module for name in config.modules if (module := tree.lookup(name))]
+    controllers = _controllers(devices, (*tree.usb_host_drivers(), *asked), tree)
+    if not controllers and not any(tree.drives_usb(name) for name in config.modules):
+        raise _no_driver(tree)
+    watchdogs = hardware.running_watchdogs(host)
+    return modules.wishes(
+        host_controllers=controllers,
+        filesystems=config.filesystems,
+        buses=[name for device in devices for name in device.above],
+        storage=("uas", *hardware.usb_storage_modules(host)),
+        watchdogs=[name for device in watchdogs for name in (*device.above, device.driver)],
+        log=pstore.modules(host),
+        extra=config.modules,
+    )
+
+
+def _controllers(
+    devices: Iterable[Device], drivers: Iterable[Module], tree: ModuleTree
+) -> tuple[str, ...]:
+    """Those of the drivers that say they are for one of the devices, and what drives one now.
+
+    The latter is the running kernel's: another one need not have it.
+    """
+    bound = {device.driver for device in devices if tree.has(device.driver)}
+    modaliases = [device.modalias for device in devices]
+    return tuple(sorted(bound | set(modules.controllers(modaliases, drivers))))
+
+
+def _elsewhere(config: Config, tree: ModuleTree) -> tuple[Wish, ...]:
+    controllers = [name for name in modules.ALL_CONTROLLERS if tree.has(name)]
+    if not controllers and not any(tree.drives_usb(name) for name in config.modules):
+        raise _no_driver(tree)
+    return modules.wishes(
+        host_controllers=controllers,
+        filesystems=config.filesystems,
+        storage=modules.ALL_STORAGE,
+        extra=config.modules,
+    )
+
+
+def _no_driver(tree: ModuleTree) -> TinykdumpError:
+    return TinykdumpError(
+        f"kernel {tree.kver} has no driver for a USB host controller of this machine",
+        "check lspci, and add a driver with modules = in /etc/default/tinykdump",
+    )
 
 
 def entries(host: Host, chosen: Iterable[Module], cmdline: str) -> tuple[Entry, ...]:

@@ -3,13 +3,28 @@
 
 import hashlib
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tinykdump.host import Host
+from tinykdump.modinfo import normal
 
 # The class of a USB host controller in a PCI device's modalias: base class 0x0c, subclass
-# 0x03 (PCI Code and ID Assignment Specification).
-_PCI_USB = "bc0Csc03"
+# 0x03, interface 0x00 to 0x30 (PCI Code and ID Assignment Specification).
+_PCI_USB = re.compile("bc0Csc03i[0-3]0")
+
+# Drivers whose modules have another name. sysfs has a link from a driver to its module; some
+# built-in drivers have none.
+_MODULES: Mapping[str, str] = {
+    "xhci_hcd": "xhci_pci",  # of the PCI bus
+    "xhci-hcd": "xhci_plat_hcd",  # of the platform bus
+    "i801_smbus": "i2c_i801",
+}
+
+# The drivers of mass storage: usb-storage leaves the devices of its sub-drivers to them.
+_STORAGE = ("usb_storage", "uas")
+_SUB_DRIVERS = "ums_"
 
 # machine-id(5): tell others a hash of it that is made for one purpose, never the ID.
 _MACHINE_SALT = b"tinykdump: the name of this machine on a stick\0"
@@ -21,38 +36,71 @@ def machine_name(host: Host) -> str:
     return hashlib.sha256(_MACHINE_SALT + machine_id.encode()).hexdigest()[:12]
 
 
-def usb_controllers(host: Host) -> tuple[str, ...]:
-    """The modaliases of the machine's USB host controllers.
+@dataclass(frozen=True)
+class Device:
+    """A device that the crash kernel will have to drive, and the modules that drive it now."""
+
+    modalias: str
+    driver: str  # the module of its driver; empty: none
+    above: tuple[str, ...]  # of the devices that it is behind, the topmost first
+
+
+def usb_controllers(host: Host) -> tuple[Device, ...]:
+    """The machine's USB host controllers.
 
     PCI devices of that class, whether or not a driver is bound, and the parents of the root
-    hubs, which finds those on other buses.
+    hubs, which finds those on other buses. Only what has made a root hub is a driver of such a
+    controller: another one may hold it for a virtual machine.
     """
-    found = set()
+    found: dict[Path, Device] = {}
     for device in host.children("/sys/bus/pci/devices"):
-        modalias = host.text(device / "modalias") or ""
-        if _PCI_USB in modalias:
-            found.add(modalias)
+        if _PCI_USB.search(host.text(device / "modalias") or ""):
+            path = host.resolve(device) or device
+            found[path] = replace(_device(host, path), driver="")
     for device in host.children("/sys/bus/usb/devices"):
         hub = host.resolve(device) if device.name.startswith("usb") else None
         if hub is not None:
-            found.add(host.text(hub.parent / "modalias") or "")
-    return tuple(sorted(found - {""}))
+            found[hub.parent] = _device(host, hub.parent)
+    return tuple(found[path] for path in sorted(found))
 
 
-def running_watchdogs(host: Host) -> tuple[str, ...]:
-    """The driver modules of hardware watchdogs that are counting now.
+def running_watchdogs(host: Host) -> tuple[Device, ...]:
+    """The hardware watchdogs that are counting now.
 
     /sys/class/watchdog/watchdogN/state is "active" then (Documentation/ABI/testing/
-    sysfs-class-watchdog). One that only the kernel could name has no module to load.
+    sysfs-class-watchdog). One of the kernel's own, softdog, is no device.
     """
-    found = []
-    for device in host.children("/sys/class/watchdog"):
-        if host.text(device / "state") != "active":
-            continue
-        module = host.resolve(device / "device/driver/module")
-        if module:
-            found.append(module.name)
-    return tuple(dict.fromkeys(found))
+    active = (
+        host.resolve(watchdog / "device")
+        for watchdog in host.children("/sys/class/watchdog")
+        if host.text(watchdog / "state") == "active"
+    )
+    return tuple(_device(host, path) for path in active if path is not None)
+
+
+def usb_storage_modules(host: Host) -> tuple[str, ...]:
+    """The modules that drive the USB storage that is plugged in, card readers among it."""
+    bound = (_bound(host, interface) for interface in host.children("/sys/bus/usb/devices"))
+    found = {name for name in bound if name in _STORAGE or name.startswith(_SUB_DRIVERS)}
+    return tuple(sorted(found))
+
+
+def _device(host: Host, path: Path) -> Device:
+    above = (_bound(host, parent) for parent in reversed(path.parents))
+    return Device(
+        modalias=host.text(path / "modalias") or "",
+        driver=_bound(host, path),
+        above=tuple(name for name in above if name),
+    )
+
+
+def _bound(host: Host, device: Path) -> str:
+    """The module of the driver that is bound to a device, or nothing."""
+    driver = host.resolve(device / "driver")
+    if driver is None:
+        return ""
+    module = host.resolve(driver / "module")
+    return normal(module.name if module else _MODULES.get(driver.name, driver.name))
 
 
 def root_tags(host: Host) -> tuple[str, ...]:

@@ -5,15 +5,15 @@ import gzip
 import lzma
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
 from tinykdump import run
 from tinykdump.errors import TinykdumpError
 from tinykdump.host import Host
-from tinykdump.modinfo import REINSTALL, ModInfo, normal, parse_module
-from tinykdump.modules import Module, NotFoundError
+from tinykdump.modinfo import REINSTALL, ModInfo, normal, parse_modinfo, parse_module
+from tinykdump.modules import CONTROLLER_ALIASES, Module, NotFoundError
 
 SUFFIXES = (".ko", ".ko.xz", ".ko.zst", ".ko.gz")
 
@@ -77,21 +77,28 @@ class ModuleTree:
         return _PRECEDENCE.index(top) if top in _PRECEDENCE else len(_PRECEDENCE)
 
     @cached_property
-    def builtin(self) -> frozenset[str]:
-        """Names of what would be modules but is built in (modules.builtin)."""
+    def builtin(self) -> Mapping[str, Path]:
+        """What would be modules but is built in (modules.builtin): name -> path in the source."""
         lines = (self.host.text(self.directory / "modules.builtin") or "").splitlines()
-        return frozenset(normal(Path(line).name.removesuffix(".ko")) for line in lines)
+        paths = (Path(line.removesuffix(".ko")) for line in lines if line)
+        return {normal(path.name): path for path in paths}
+
+    def builtin_info(self, name: str) -> ModInfo:
+        """What something that is built in says of itself, as far as the kernel's package tells.
+
+        Aliases of device tables are not among it before Linux 6.18.
+        """
+        return parse_modinfo("\0".join(self._builtin_tags.get(name, ())).encode())
 
     @cached_property
-    def builtin_aliases(self) -> Mapping[str, tuple[str, ...]]:
-        """Aliases of what is built in (modules.builtin.modinfo: NUL-ended name.tag=value)."""
+    def _builtin_tags(self) -> Mapping[str, list[str]]:
+        """modules.builtin.modinfo: NUL-ended name.tag=value."""
         found: dict[str, list[str]] = {}
         text = self.host.text(self.directory / "modules.builtin.modinfo") or ""
         for entry in text.split("\0"):
-            name, dot, alias = entry.partition(".alias=")
-            if dot:
-                found.setdefault(normal(name), []).append(alias)
-        return {name: tuple(aliases) for name, aliases in found.items()}
+            name, _, tag = entry.partition(".")
+            found.setdefault(normal(name), []).append(tag)
+        return found
 
     @cached_property
     def aliases(self) -> Mapping[str, str]:
@@ -139,14 +146,26 @@ class ModuleTree:
             self._read[name] = Module(name, path, info)
         return self._read[name]
 
+    def has(self, name: str) -> bool:
+        """Whether the kernel has a module of that name, as a file or built in."""
+        return normal(name) in self.files or normal(name) in self.builtin
+
+    def drives_usb(self, name: str) -> bool:
+        """Whether a module is one of the kernel's USB drivers, by its place in the source."""
+        name = normal(name)
+        path = self.files.get(name) or self.builtin.get(name)
+        return path is not None and "drivers/usb" in str(path.parent)
+
     def usb_host_drivers(self) -> tuple[Module, ...]:
         """The drivers of USB host controllers, built-in ones as modules without a file."""
-        names = [
-            name for name, path in self.files.items() if "usb/host" in str(path.parent)
-        ]  # fmt: skip
-        builtin = [
-            Module(name, Path(), ModInfo(vermagic="", aliases=aliases))
-            for name, aliases in self.builtin_aliases.items()
-            if name in self.builtin
-        ]
-        return (*(self._load(name) for name in sorted(names)), *builtin)
+        names = [name for name, path in self.files.items() if "usb/host" in str(path.parent)]
+        builtin = [name for name, path in self.builtin.items() if "usb/host" in str(path.parent)]
+        return (
+            *(self._load(name) for name in sorted(names)),
+            *(self._builtin_driver(name) for name in builtin),
+        )
+
+    def _builtin_driver(self, name: str) -> Module:
+        info = self.builtin_info(name)
+        known = CONTROLLER_ALIASES.get(name, ())
+        return Module(name, Path(), replace(info, aliases=info.aliases or known))

@@ -23,12 +23,21 @@ FILESYSTEM_MODULES: Mapping[str, tuple[str, ...]] = {
     "f2fs": ("f2fs",),
 }
 
-# USB mass storage in both of its protocols, and the disk that either one shows.
-STORAGE_MODULES = ("usb_storage", "uas", "sd_mod")
+# What the drivers of USB host controllers on PCI are for, as their device tables have it. A kernel
+# that has them built in does not say so before Linux 6.18.
+CONTROLLER_ALIASES: Mapping[str, tuple[str, ...]] = {
+    "uhci_hcd": ("pci:v*d*sv*sd*bc0Csc03i00*",),
+    "ohci_pci": ("pci:v*d*sv*sd*bc0Csc03i10*",),
+    "ehci_pci": ("pci:v*d*sv*sd*bc0Csc03i20*",),
+    "xhci_pci": ("pci:v*d*sv*sd*bc0Csc03i30*",),
+    "xhci_pci_renesas": ("pci:v00001912d00000014sv*", "pci:v00001912d00000015sv*"),
+}
 
-# Every host controller that a machine of this kind can have, for an image that is built
-# elsewhere than on the machine that will crash.
-ALL_CONTROLLERS = ("xhci_pci", "ehci_pci", "ohci_pci", "uhci_hcd", "xhci_plat_hcd")
+# For an image that is built elsewhere than on the machine that will crash: every host controller
+# and the commonest kind of card reader that a machine can have.
+ALL_CONTROLLERS = ("xhci_pci", "xhci_pci_renesas", "ehci_pci", "ohci_pci", "uhci_hcd",
+                   "xhci_plat_hcd")  # fmt: skip
+ALL_STORAGE = ("uas", "ums_realtek")
 
 
 @dataclass(frozen=True)
@@ -77,19 +86,28 @@ def wishes(
     *,
     host_controllers: Iterable[str],
     filesystems: Iterable[str],
+    buses: Iterable[str] = (),
+    storage: Iterable[str] = (),
     watchdogs: Iterable[str] = (),
     log: Iterable[str] = (),
     extra: Iterable[str] = (),
 ) -> tuple[Wish, ...]:
-    """What a dump to a stick needs, in the order in which it is to be loaded."""
+    """What a dump to a stick needs, in the order in which it is to be loaded.
+
+    ``buses`` are what the host controllers are behind, ``storage`` protocols of sticks beside
+    the usual one.
+    """
     return (
         # First, so that it keeps what all others have to say.
         *(Wish(name, "pstore's backend", required=False) for name in log),
         *(Wish(name, "as asked for") for name in extra),
         # A watchdog that runs resets the machine in the middle of the dump if nobody feeds it.
         *(Wish(name, "the running watchdog", required=False) for name in watchdogs),
+        *(Wish(name, "the bus of a USB host controller", required=False) for name in buses),
         *(Wish(name, "a USB host controller") for name in host_controllers),
-        *(Wish(name, "USB storage", required=name != "uas") for name in STORAGE_MODULES),
+        Wish("usb_storage", "USB storage"),
+        *(Wish(name, "USB storage", required=False) for name in storage if name != "usb_storage"),
+        Wish("sd_mod", "the disk that USB storage shows"),
         *(
             # A kernel may have its character sets built in, or do without them.
             Wish(name, f"the file system {fs}", required=not name.startswith("nls_"))

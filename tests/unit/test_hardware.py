@@ -4,34 +4,86 @@ import pytest
 
 from tests.fakehost import XHCI, FakeHost
 from tinykdump import hardware
+from tinykdump.hardware import Device
 
-PLATFORM = "of:NusbT(null)Cgeneric-xhci"
+PLATFORM = "platform:xhci-hcd"
+BRIDGE = "pci0000:00/0000:00:1c.0"
+
+
+def modaliases(fake: FakeHost) -> list[str]:
+    return sorted(device.modalias for device in hardware.usb_controllers(fake.host))
 
 
 def test_controllers_of_pci_need_no_driver_to_be_seen(fake: FakeHost) -> None:
-    assert hardware.usb_controllers(fake.host) == (XHCI,)
+    assert hardware.usb_controllers(fake.host) == (Device(XHCI, driver="", above=()),)
+
+
+@pytest.mark.parametrize("interface", ["40", "FE"])
+def test_usb4_and_usb_devices_are_no_host_controllers(fake: FakeHost, interface: str) -> None:
+    fake.device("pci0000:00/0000:00:0d.2", "pci", "x", "x", XHCI.replace("i30", f"i{interface}"))
+    assert modaliases(fake) == [XHCI]
 
 
 def test_controllers_on_other_buses_are_the_parents_of_root_hubs(fake: FakeHost) -> None:
-    fake.write("/sys/devices/platform/xhci.0/modalias", f"{PLATFORM}\n")
-    for hub in ("usb1", "usb2"):
-        fake.path(f"/sys/devices/platform/xhci.0/{hub}").mkdir()
-        fake.link(f"/sys/bus/usb/devices/{hub}", f"../../../devices/platform/xhci.0/{hub}")
+    fake.device("platform/xhci.0", "platform", "xhci-hcd", modalias=PLATFORM)
+    for number in (1, 2):
+        fake.root_hub("platform/xhci.0", number)
     # a device behind a hub, whose parent is not a controller
-    fake.write("/sys/devices/platform/xhci.0/usb1/modalias", "usb:v1D6B")
-    fake.path("/sys/devices/platform/xhci.0/usb1/1-1").mkdir()
-    fake.link("/sys/bus/usb/devices/1-1", "../../../devices/platform/xhci.0/usb1/1-1")
-    assert hardware.usb_controllers(fake.host) == (PLATFORM, XHCI)
+    fake.device("platform/xhci.0/usb1/1-1", "usb", "usb", modalias="usb:v1D6B")
+    assert modaliases(fake) == sorted([PLATFORM, XHCI])
 
 
-@pytest.mark.parametrize(("state", "expected"), [("active", ("iTCO_wdt",)), ("inactive", ())])
-def test_watchdogs_that_count(fake: FakeHost, state: str, expected: tuple[str, ...]) -> None:
-    fake.path("/sys/module/iTCO_wdt").mkdir(parents=True)
+def test_what_a_controller_is_behind(fake: FakeHost) -> None:
+    """dwc3, as on some Intel and AMD machines: a PCI device, its core, and xHCI in host mode."""
+    top = "pci0000:00/0000:00:15.0"
+    fake.device(top, "pci", "dwc3-pci", "dwc3_pci", "pci:v00008086d000022B7sv0sd0bc0Csc03iFE")
+    fake.device(f"{top}/dwc3.0.auto", "platform", "dwc3", "dwc3")
+    fake.device(f"{top}/dwc3.0.auto/xhci.1", "platform", "xhci-hcd", modalias=PLATFORM)
+    fake.root_hub(f"{top}/dwc3.0.auto/xhci.1")
+    assert Device(PLATFORM, "xhci_plat_hcd", ("dwc3_pci", "dwc3")) in hardware.usb_controllers(
+        fake.host
+    )
+
+
+@pytest.mark.parametrize(
+    ("driver", "link", "module"),
+    [
+        ("xhci_hcd", "xhci_pci", "xhci_pci"),
+        # without a link: built in, as some buses show it
+        ("xhci_hcd", "", "xhci_pci"),
+        ("ehci-pci", "", "ehci_pci"),
+    ],
+)
+def test_the_driver_of_a_controller(fake: FakeHost, driver: str, link: str, module: str) -> None:
+    fake.remove("/sys/bus/pci/devices")
+    fake.device(BRIDGE, "pci", "pcieport")
+    fake.device(f"{BRIDGE}/0000:01:00.0", "pci", driver, link, XHCI)
+    (bound,) = hardware.usb_controllers(fake.host)
+    assert bound.driver == "", "without a root hub it may be vfio-pci as well"
+    fake.root_hub(f"{BRIDGE}/0000:01:00.0")
+    assert hardware.usb_controllers(fake.host) == (Device(XHCI, module, ("pcieport",)),)
+
+
+@pytest.mark.parametrize(("state", "seen"), [("active", True), ("inactive", False)])
+@pytest.mark.parametrize("module", ["iTCO_wdt", ""])
+def test_watchdogs_that_count(fake: FakeHost, state: str, seen: bool, module: str) -> None:
+    """iTCO_wdt is behind the SMBus, whose driver makes its device; it can be built in alone."""
+    smbus = "pci0000:00/0000:00:1f.4"
+    fake.device(smbus, "pci", "i801_smbus", "i2c_i801")
+    fake.device(f"{smbus}/iTCO_wdt.1.auto", "platform", "iTCO_wdt", module)
     fake.write("/sys/class/watchdog/watchdog0/state", f"{state}\n")
-    fake.link("/sys/class/watchdog/watchdog0/device/driver/module", "/sys/module/iTCO_wdt")
-    # one that the kernel has built in has no module to load
+    fake.link("/sys/class/watchdog/watchdog0/device", f"/sys/devices/{smbus}/iTCO_wdt.1.auto")
+    # one that the kernel counts itself has no device
     fake.write("/sys/class/watchdog/watchdog1/state", "active\n")
+    expected = (Device("", "iTCO_wdt", ("i2c_i801",)),) if seen else ()
     assert hardware.running_watchdogs(fake.host) == expected
+
+
+def test_the_drivers_of_usb_storage_that_is_plugged_in(fake: FakeHost) -> None:
+    for number, driver in enumerate(("hub", "usb-storage", "ums-realtek", "usbhid")):
+        module = driver.replace("-", "_")
+        fake.device(f"x/usb1/1-{number}/1-{number}:1.0", "usb", driver, module)
+    assert hardware.usb_storage_modules(fake.host) == ("ums_realtek", "usb_storage")
 
 
 MOUNTS = """\

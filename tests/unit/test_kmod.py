@@ -86,13 +86,15 @@ def test_an_alias_takes_the_portable_implementation(fake: FakeHost) -> None:
 
 
 def test_the_drivers_of_usb_hosts(fake: FakeHost) -> None:
-    fake.write(f"{TOP}/modules.builtin", "kernel/drivers/usb/host/ohci-pci.ko\n")
+    fake.write(f"{TOP}/modules.builtin", "kernel/drivers/usb/host/ohci-pci.ko\n"
+               "kernel/drivers/usb/host/uhci-hcd.ko\nkernel/drivers/char/core.ko\n")  # fmt: skip
     fake.write(f"{TOP}/modules.builtin.modinfo",
                b"ohci_pci.alias=pci:x\0ohci_pci.license=GPL\0core.alias=pci:y\0")  # fmt: skip
     found = {driver.name: driver.info.aliases for driver in
              ModuleTree(fake.host, KVER).usb_host_drivers()}  # fmt: skip
-    assert sorted(found) == ["ehci_pci", "ohci_pci", "xhci_hcd", "xhci_pci"]
-    assert found["ohci_pci"] == ("pci:x",)
+    assert sorted(found) == ["ehci_pci", "ohci_pci", "uhci_hcd", "xhci_hcd", "xhci_pci"]
+    assert found["ohci_pci"] == ("pci:x",), "what the kernel says comes before what is known"
+    assert found["uhci_hcd"] == ("pci:v*d*sv*sd*bc0Csc03i00*",)
 
 
 def test_a_kernel_without_modules(fake: FakeHost) -> None:

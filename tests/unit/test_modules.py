@@ -100,11 +100,12 @@ def test_each_module_comes_once_and_after_what_it_depends_on(
 
 def test_wishes_are_in_load_order() -> None:
     found = wishes(host_controllers=["xhci_pci"], filesystems=["vfat", "ext3"],
+                   buses=["dwc3"], storage=["uas", "usb_storage", "ums_realtek"],
                    watchdogs=["iTCO_wdt"], extra=["ast"])  # fmt: skip
     assert [(wish.name, wish.required) for wish in found] == [
-        ("ast", True), ("iTCO_wdt", False), ("xhci_pci", True), ("usb_storage", True),
-        ("uas", False), ("sd_mod", True), ("vfat", True), ("nls_cp437", False),
-        ("nls_ascii", False), ("ext4", True),
+        ("ast", True), ("iTCO_wdt", False), ("dwc3", False), ("xhci_pci", True),
+        ("usb_storage", True), ("uas", False), ("ums_realtek", False), ("sd_mod", True),
+        ("vfat", True), ("nls_cp437", False), ("nls_ascii", False), ("ext4", True),
     ]  # fmt: skip
 
 

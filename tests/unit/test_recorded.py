@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from tests import elfwriter
-from tests.fakehost import FakeHost
+from tests.fakehost import KVER, FakeHost
 from tinykdump import config, drivers
+from tinykdump.errors import TinykdumpError
 from tinykdump.host import Host
 from tinykdump.kmod import ModuleTree
 
@@ -19,20 +20,42 @@ STORAGE = ["scsi_common", "scsi_mod", "usb_storage", "uas", "sd_mod"]
 FAT = ["fat", "vfat", "nls_cp437", "nls_ascii"]
 
 
-@pytest.fixture(scope="module")
-def tree(tmp_path_factory: pytest.TempPathFactory) -> ModuleTree:
-    """Debian 13's kernel, as far as it was recorded (tests/record_kernel.py)."""
+# What Fedora 6.17 has built in, by place in the source. What that kernel says of it
+# (modules.builtin.modinfo) has no device tables: only Linux 6.18 and later write them there.
+BUILT_IN = ("kernel/drivers/usb/common/", "kernel/drivers/usb/core/", "kernel/drivers/usb/host/",
+            "kernel/drivers/scsi/s")  # fmt: skip
+NO_DRIVER = "has no driver for a USB host controller"
+
+
+def installed(fake: FakeHost, built_in: tuple[str, ...] = ()) -> ModuleTree:
+    """Debian 13's kernel, as far as it was recorded (tests/record_kernel.py), with what lies in
+    some places built in."""
     record = json.loads((RECORDS / "debian13-6.12.json").read_text())
-    fake = FakeHost(tmp_path_factory.mktemp("recorded"))
     top = f"/lib/modules/{record['kver']}"
+    builtin = list(record["modules.builtin"])
+    builtin_modinfo = list(record["modules.builtin.modinfo"])
     for path, entries in record["modules"].items():
+        if path.startswith(built_in):
+            builtin.append(path.removesuffix(".xz"))
+            builtin_modinfo.append(f"{Path(path).name.split('.')[0].replace('-', '_')}.license=GPL")
+            continue
         tags = [(entry.split("=", 1)[0], entry.split("=", 1)[1]) for entry in entries]
         suffix = path[path.index(".ko") :]
         fake.write(f"{top}/{path}", elfwriter.compress(elfwriter.module(tags), suffix))
-    fake.write(f"{top}/modules.builtin", "\n".join(record["modules.builtin"]))
-    fake.write(f"{top}/modules.builtin.modinfo", "\0".join(record["modules.builtin.modinfo"]))
+    fake.write(f"{top}/modules.builtin", "\n".join(builtin))
+    fake.write(f"{top}/modules.builtin.modinfo", "\0".join(builtin_modinfo))
     fake.write(f"{top}/modules.alias", "\n".join(record["modules.alias"]))
     return ModuleTree(fake.host, record["kver"])
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> ModuleTree:
+    return installed(FakeHost(tmp_path_factory.mktemp("recorded")))
+
+
+@pytest.fixture(scope="module")
+def built_in_tree(tmp_path_factory: pytest.TempPathFactory) -> ModuleTree:
+    return installed(FakeHost(tmp_path_factory.mktemp("built-in")), BUILT_IN)
 
 
 def needed(tree: ModuleTree, root: Path, modaliases: list[str], **options: str) -> list[str]:
@@ -80,11 +103,95 @@ def test_elsewhere_than_on_the_machine_every_controller_is_there(
 ) -> None:
     found = drivers.needed(FakeHost(tmp_path).host, config.resolve([], {}), tree)
     assert [module.name for module in found] == [
-        "usb_common", "usbcore", "xhci_hcd", "xhci_pci", *EHCI, "ohci_hcd", "ohci_pci",
+        *XHCI, "xhci_pci_renesas", *EHCI, "ohci_hcd", "ohci_pci",
         "uhci_hcd", "xhci_plat_hcd", *STORAGE, *FAT,
     ]  # fmt: skip
 
 
 def test_a_machine_without_a_driver(tree: ModuleTree, tmp_path: Path) -> None:
-    with pytest.raises(Exception, match="has no driver for a USB host controller"):
+    with pytest.raises(TinykdumpError, match=NO_DRIVER):
         needed(tree, tmp_path, ["pci:v00008086d000029C0sv0sd0bc06sc00i00"])
+
+
+@pytest.mark.parametrize("host", ["host-q35.txt", "host-laptop.txt"])
+def test_host_controllers_that_are_built_in(
+    built_in_tree: ModuleTree, tmp_path: Path, host: str
+) -> None:
+    assert needed(built_in_tree, tmp_path, modaliases(host)) == ["usb_storage", "uas", *FAT]
+
+
+def test_an_image_that_is_built_elsewhere_has_built_in_controllers_too(
+    built_in_tree: ModuleTree, tmp_path: Path
+) -> None:
+    found = drivers.needed(FakeHost(tmp_path).host, config.resolve([], {}), built_in_tree)
+    assert [module.name for module in found] == ["usb_storage", "uas", *FAT]
+
+
+PLATFORM = "platform/VENDOR:00/xhci-hcd.1.auto"
+
+
+def test_a_controller_that_is_known_by_its_driver_alone(
+    built_in_tree: ModuleTree, tmp_path: Path
+) -> None:
+    """On other buses than PCI what is built in says nothing of itself at all."""
+    fake = FakeHost(tmp_path)
+    fake.device(PLATFORM, "platform", "xhci-hcd", modalias="acpi:VENDOR00:")
+    with pytest.raises(TinykdumpError, match=NO_DRIVER):
+        needed(built_in_tree, tmp_path, [])
+    fake.root_hub(PLATFORM)
+    assert needed(built_in_tree, tmp_path, []) == ["usb_storage", "uas", *FAT]
+
+
+@pytest.mark.parametrize("added", ["ehci_pci", "xhci-plat-hcd"])
+def test_a_driver_that_is_asked_for_does_for_a_controller_that_nobody_knows(
+    tree: ModuleTree, built_in_tree: ModuleTree, tmp_path: Path, added: str
+) -> None:
+    unknown = ["pci:v00001234d00005678sv0sd0bc0Csc03i50"]
+    for kernel in (tree, built_in_tree):
+        with pytest.raises(TinykdumpError, match=rf"{NO_DRIVER}.*add a driver with modules ="):
+            needed(kernel, tmp_path / kernel.host.root.name, unknown)
+        with pytest.raises(TinykdumpError, match=NO_DRIVER):
+            needed(kernel, tmp_path / kernel.host.root.name, [], modules="nls_ascii")
+    assert needed(built_in_tree, tmp_path, [], modules=added) == ["usb_storage", "uas", *FAT]
+    assert set(needed(tree, tmp_path, [], modules=added)) >= {added.replace("-", "_"), *STORAGE}
+
+
+def test_a_controller_that_a_virtual_machine_has(tree: ModuleTree, tmp_path: Path) -> None:
+    """vfio-pci is bound to it, and will not be in the crash kernel."""
+    fake = FakeHost(tmp_path)
+    (xhci,) = (alias for alias in modaliases("host-q35.txt") if "bc0Csc03" in alias)
+    fake.device("pci0000:00/0000:00:14.0", "pci", "vfio-pci", "vfio_pci", xhci)
+    assert needed(tree, tmp_path, []) == [*XHCI, *STORAGE, *FAT]
+
+
+def test_what_a_controller_and_a_watchdog_are_behind(tmp_path: Path) -> None:
+    """dwc3 under xHCI, and the SMBus under iTCO_wdt, each before what it is for."""
+    fake = FakeHost(tmp_path)
+    tree = installed(fake)
+    for name in ("usb/dwc3/dwc3", "usb/dwc3/dwc3-pci", "i2c/i2c-i801", "watchdog/iTCO_wdt"):
+        module = elfwriter.module([("vermagic", f"{tree.kver} SMP")])
+        fake.write(f"/lib/modules/{tree.kver}/kernel/drivers/{name}.ko", module)
+    usb, smbus = "pci0000:00/0000:00:15.0", "pci0000:00/0000:00:1f.4"
+    fake.device(usb, "pci", "dwc3-pci", "dwc3_pci")
+    fake.device(f"{usb}/dwc3.0.auto", "platform", "dwc3", "dwc3")
+    fake.device(f"{usb}/dwc3.0.auto/x", "platform", "xhci-hcd", "xhci_plat_hcd")
+    fake.root_hub(f"{usb}/dwc3.0.auto/x")
+    fake.device(smbus, "pci", "i801_smbus", "i2c_i801")
+    fake.device(f"{smbus}/iTCO_wdt.1.auto", "platform", "iTCO_wdt", "iTCO_wdt")
+    fake.write("/sys/class/watchdog/watchdog0/state", "active\n")
+    fake.link("/sys/class/watchdog/watchdog0/device", f"/sys/devices/{smbus}/iTCO_wdt.1.auto")
+    assert needed(tree, tmp_path, []) == [
+        "i2c_i801", "iTCO_wdt", "dwc3_pci", "dwc3", "usb_common", "usbcore", "xhci_hcd",
+        "xhci_plat_hcd", *STORAGE, *FAT,
+    ]  # fmt: skip
+
+
+def test_a_card_reader_with_a_driver_of_its_own(fake: FakeHost) -> None:
+    fake.module("kernel/drivers/usb/storage/ums-realtek.ko.xz", [("depends", "usb-storage")])
+    fake.module("kernel/drivers/usb/storage/ums-karma.ko.xz", [("depends", "usb-storage")])
+    tree = ModuleTree(fake.host, KVER)
+    assert not {"ums_realtek", "ums_karma"} & set(needed(tree, fake.root, []))
+    fake.device("x/usb1/1-4/1-4:1.0", "usb", "ums-realtek", "ums_realtek")
+    assert {"ums_realtek"} == {"ums_realtek", "ums_karma"} & set(needed(tree, fake.root, []))
+    elsewhere = drivers.needed(fake.host, config.resolve([], {}), tree)
+    assert "ums_realtek" in [module.name for module in elsewhere]
