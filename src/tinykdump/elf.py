@@ -6,9 +6,12 @@ dynamic section is read (DT_NEEDED, DT_RUNPATH, DT_SONAME; System V ABI, chapter
 libraries are looked up as ld.so(8) would, less LD_LIBRARY_PATH and its cache.
 """
 
-from collections.abc import Iterable, Mapping
+import struct
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
+from itertools import chain
 
 from elftools.common.exceptions import ELFError
 from elftools.construct.core import ConstructError
@@ -50,54 +53,62 @@ class Elf:
 
 
 # What pyelftools raises for files that are cut off or damaged, beside errors of its own.
-BROKEN = (ELFError, ConstructError, ArithmeticError, AttributeError, LookupError, OSError,
-          TypeError, ValueError)  # fmt: skip
+BROKEN = (ELFError, ConstructError, ArithmeticError, AssertionError, AttributeError, LookupError,
+          OSError, TypeError, ValueError, struct.error)  # fmt: skip
+
+# Bytes of an Elf64_Verneed and of an Elf64_Vernaux (Linux Standard Base, Symbol Versioning).
+_VERSION_RECORD = 16
 
 # Tags of the dynamic section whose value is a text, and what pyelftools calls it.
 _STRING_TAGS = {"DT_NEEDED": "needed", "DT_RUNPATH": "runpath", "DT_RPATH": "rpath"}
 
 
-def _open(data: bytes, name: str) -> ELFFile:
+@contextmanager
+def _whole(name: str) -> Iterator[None]:
+    """Raise TinykdumpError where a file turns out to be damaged."""
     try:
-        return ELFFile(BytesIO(data))
+        yield
     except BROKEN:
-        raise not_elf(name) from None
-
-
-def not_elf(name: str) -> TinykdumpError:
-    """The error for a file that should be a program or library and is not."""
-    return TinykdumpError(f"{name}: not a whole ELF file", "reinstall the package that it is from")
+        raise TinykdumpError(
+            f"{name}: not a whole ELF file", "reinstall the package that it is from"
+        ) from None
 
 
 def parse(data: bytes, name: str) -> Elf:
     """Read one file; ``name`` is for messages. Raises TinykdumpError when it is not ELF."""
-    elf = _open(data, name)
     interpreter = ""
     found: dict[str, list[str]] = {tag: [] for tag in _STRING_TAGS}
-    try:
+    with _whole(name):
+        elf = ELFFile(BytesIO(data))
         for segment in elf.iter_segments():
+            if segment["p_offset"] + segment["p_filesz"] > len(data):
+                raise ELFError("cut off")
             if isinstance(segment, InterpSegment):
                 interpreter = segment.get_interp_name()
             elif isinstance(segment, DynamicSegment):
                 for tag in segment.iter_tags():
                     if attribute := _STRING_TAGS.get(tag.entry.d_tag):
                         found[tag.entry.d_tag].append(getattr(tag, attribute))
-    except BROKEN:
-        raise not_elf(name) from None
     paths = found["DT_RUNPATH"] or found["DT_RPATH"]
     runpath = tuple(path for text in paths for path in text.split(":"))
     return Elf(elf["e_machine"], elf.elfclass, interpreter, tuple(found["DT_NEEDED"]), runpath)
 
 
 def undefined(data: bytes, name: str) -> frozenset[Symbol]:
-    """The dynamic symbols that a file asks others for, with the versions it wants."""
-    elf = _open(data, name)
+    """The dynamic symbols that a file asks others for, with the versions it wants.
+
+    ``name`` is for messages. Raises TinykdumpError when it is damaged.
+    """
+    with _whole(name):
+        return _undefined(ELFFile(BytesIO(data)), len(data))
+
+
+def _undefined(elf: ELFFile, size: int) -> frozenset[Symbol]:
     versions: dict[int, str] = {}
     indices: GNUVerSymSection | None = None
     for section in elf.iter_sections():
         if isinstance(section, GNUVerNeedSection):
-            for _, auxiliaries in section.iter_versions():
-                versions |= {aux["vna_other"]: aux.name for aux in auxiliaries}
+            versions |= _version_names(section, size // _VERSION_RECORD)
         elif isinstance(section, GNUVerSymSection):
             indices = section
     symbols = set()
@@ -112,12 +123,30 @@ def undefined(data: bytes, name: str) -> frozenset[Symbol]:
     return frozenset(symbols)
 
 
+def _version_names(section: GNUVerNeedSection, left: int) -> Mapping[int, str]:
+    """Number -> symbol version, of at most ``left`` records: a damaged list can be a circle."""
+    found = {}
+    for _, auxiliaries in section.iter_versions():
+        for auxiliary in chain([None], auxiliaries):
+            if auxiliary:
+                found[auxiliary["vna_other"]] = auxiliary.name
+            left -= 1
+            if left < 0:
+                raise ELFError("more versions than there is room for")
+    return found
+
+
 def exported(data: bytes, names: Iterable[str], name: str) -> Mapping[str, Symbol]:
     """Those of ``names`` that a library offers, by name; ``name`` is for messages.
 
-    Looked up in DT_GNU_HASH or DT_HASH as ld.so does it: a library offers thousands.
+    Looked up in DT_GNU_HASH or DT_HASH as ld.so does it: a library offers thousands. Raises
+    TinykdumpError when it is damaged.
     """
-    elf = _open(data, name)
+    with _whole(name):
+        return _exported(ELFFile(BytesIO(data)), names)
+
+
+def _exported(elf: ELFFile, names: Iterable[str]) -> Mapping[str, Symbol]:
     tables = (elf.get_section_by_name(section) for section in (".gnu.hash", ".hash"))
     table = next((t for t in tables if isinstance(t, GNUHashSection | ELFHashSection)), None)
     found = {}

@@ -101,19 +101,24 @@ class ModuleTree:
         return found
 
     @cached_property
+    def _all_aliases(self) -> tuple[tuple[str, str], ...]:
+        """Pattern and module of each line of depmod's modules.alias."""
+        lines = (self.host.text(self.directory / "modules.alias") or "").splitlines()
+        words = [line.split() for line in lines]
+        return tuple((w[1], normal(w[2])) for w in words if len(w) == 3 and w[0] == "alias")
+
+    @cached_property
     def aliases(self) -> Mapping[str, str]:
         """Alias -> module for the aliases that are plain names, as soft dependencies use.
 
-        From depmod's modules.alias. Where several modules share one (crc32c), the portable
-        one is taken, which depends on no CPU feature.
+        Where several modules share one (crc32c), the portable one is taken, which depends on no
+        CPU feature.
         """
         found: dict[str, str] = {}
-        for line in (self.host.text(self.directory / "modules.alias") or "").splitlines():
-            words = line.split()
-            if len(words) == 3 and words[0] == "alias" and "*" not in words[1]:
-                alias, name = normal(words[1]), normal(words[2])
-                if alias not in found or name.endswith("_generic"):
-                    found[alias] = name
+        for pattern, name in self._all_aliases:
+            alias = normal(pattern)
+            if "*" not in alias and (alias not in found or name.endswith("_generic")):
+                found[alias] = name
         return found
 
     def lookup(self, name: str) -> Module | None:
@@ -161,9 +166,22 @@ class ModuleTree:
         names = [name for name, path in self.files.items() if "usb/host" in str(path.parent)]
         builtin = [name for name, path in self.builtin.items() if "usb/host" in str(path.parent)]
         return (
-            *(self._load(name) for name in sorted(names)),
+            *(self._candidate(name) for name in sorted(names)),
             *(self._builtin_driver(name) for name in builtin),
         )
+
+    def _candidate(self, name: str) -> Module:
+        """A module that may be of no use here: when it is damaged, lookup() is to say so.
+
+        What it is for is then known from modules.alias, or it is taken to be for everything.
+        """
+        try:
+            return self._load(name)
+        except TinykdumpError:
+            aliases = tuple(pattern for pattern, module in self._all_aliases if module == name)
+            if not self._all_aliases:
+                aliases = ("*",)
+            return Module(name, self.files[name], ModInfo("", aliases=aliases))
 
     def _builtin_driver(self, name: str) -> Module:
         info = self.builtin_info(name)

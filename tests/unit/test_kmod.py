@@ -1,7 +1,10 @@
 import pytest
 
-from tests.fakehost import KVER, FakeHost
+from tests import elfwriter
+from tests.fakehost import KVER, XHCI_ALIAS, FakeHost
+from tinykdump import config, drivers
 from tinykdump.errors import TinykdumpError
+from tinykdump.host import Host
 from tinykdump.kmod import ModuleTree
 from tinykdump.modules import Module, NotFoundError
 
@@ -95,6 +98,34 @@ def test_the_drivers_of_usb_hosts(fake: FakeHost) -> None:
     assert sorted(found) == ["ehci_pci", "ohci_pci", "uhci_hcd", "xhci_hcd", "xhci_pci"]
     assert found["ohci_pci"] == ("pci:x",), "what the kernel says comes before what is known"
     assert found["uhci_hcd"] == ("pci:v*d*sv*sd*bc0Csc03i00*",)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a module", elfwriter.module([("vermagic", "5.0")])])
+@pytest.mark.parametrize(
+    ("aliases", "needed"),
+    [
+        ("alias pci:v00001912d00000014sv* bad_hcd\nalias pci:*bc0Csc03i30* xhci_pci\n", False),
+        (f"alias {XHCI_ALIAS} bad-hcd\n", True),
+        # nobody knows what it is for
+        (None, True),
+    ],
+)
+def test_a_damaged_driver_matters_where_it_is_needed(
+    fake: FakeHost, content: bytes, aliases: str | None, needed: bool
+) -> None:
+    fake.write(f"{TOP}/kernel/drivers/usb/host/bad-hcd.ko", content)
+    fake.remove(f"{TOP}/modules.alias")
+    if aliases:
+        fake.write(f"{TOP}/modules.alias", aliases)
+    tree = ModuleTree(fake.host, KVER)
+    host = Host(fake.root, target=True)
+    if not needed:
+        names = [module.name for module in drivers.needed(host, config.resolve([], {}), tree)]
+        assert "xhci_pci" in names
+        assert "bad_hcd" not in names
+        return
+    with pytest.raises(TinykdumpError, match=r"usb/host/bad-hcd\.ko.*(reinstall|rebuild)"):
+        drivers.needed(host, config.resolve([], {}), tree)
 
 
 def test_a_kernel_without_modules(fake: FakeHost) -> None:
