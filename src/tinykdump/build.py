@@ -58,7 +58,8 @@ def draft(host: Host, config: Config, kver: str, kernel: str = "") -> Draft:
     """
     state.folder(kver)  # refuses what is no version before anything is looked up by it
     tree = ModuleTree(host, kver)
-    chosen = drivers.needed(host, config, tree)
+    cmdline = _cmdline(host, config, kver)
+    chosen = drivers.needed(host, config, tree, cmdline)
     _refuse_root(host, config)
     machine = _machine(host)
     kernel_image = state.find_kernel(host, kver, kernel)
@@ -67,12 +68,11 @@ def draft(host: Host, config: Config, kver: str, kernel: str = "") -> Draft:
         key = keys.configured(config.key, host)
     elif config.encrypt:
         key = keys.machine_key(host, create=True)
-    cmdline = _cmdline(host, config, kver)
     key_time = key.valid_at if key else ""
     conf = crashconf.render(config, machine=machine, key_time=key_time, version=__version__)
     entries = image.plan(
         (
-            *drivers.entries(host, chosen, cmdline),
+            *drivers.entries(host, chosen),
             *programs.userland(host, config, encrypt=key is not None),
             *(image.directory(path) for path in _EMPTY_DIRECTORIES),
             image.file("/etc/tinykdump.conf", conf.encode()),
@@ -80,7 +80,7 @@ def draft(host: Host, config: Config, kver: str, kernel: str = "") -> Draft:
         )
     )
     compression = pack.compressor(state.kernel_config(host, kver))
-    return Draft(kver, entries, chosen, key, kernel_image, compression, cmdline)
+    return Draft(kver, entries, chosen.modules, key, kernel_image, compression, cmdline)
 
 
 def _refuse_root(host: Host, config: Config) -> None:

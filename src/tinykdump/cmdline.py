@@ -9,12 +9,20 @@ from fnmatch import fnmatchcase
 # its hardware. Everything else (root=, quiet, hugepages=, crashkernel=, ...) was meant for
 # a whole system, and costs memory or does harm in this one.
 KEPT = (
-    "acpi", "acpi_*", "amd_iommu", "clocksource", "console", "dis_ucode_ldr", "earlycon",
-    "earlyprintk", "efi", "intel_iommu", "iommu", "iommu.*", "lapic", "loglevel", "memmap",
-    "module.sig_enforce", "nmi_watchdog", "no_timer_check", "noapic", "nolapic", "nox2apic",
-    "pci", "pcie_aspm", "pstore.*", "ramoops.*", "random.trust_cpu", "reboot", "tsc",
-    "usb-storage.*", "usb_storage.*", "usbcore.autosuspend", "usbcore.quirks", "xhci_hcd.*",
+    "8250.*", "acpi", "acpi_*", "amd_iommu", "clearcpuid", "clocksource", "console",
+    "cpuidle.off", "dis_ucode_ldr", "earlycon", "earlyprintk", "efi", "ehci_hcd.*", "hpet",
+    "idle", "ignore_loglevel", "initcall_blacklist", "intel_idle.max_cstate", "intel_iommu",
+    "intremap", "iommu", "iommu.*", "ivrs_*", "lapic", "loglevel", "mem_encrypt", "memmap",
+    "microcode", "modprobe.blacklist", "module.sig_enforce", "module_blacklist", "nmi_watchdog",
+    "no_timer_check", "noapic", "nohpet", "nolapic", "nox2apic", "noxsave", "ohci_hcd.*", "pci",
+    "pcie_aspm", "pcie_port_pm", "processor.max_cstate", "pstore.*", "ramoops.*",
+    "random.trust_cpu", "reboot", "scsi_mod.*", "tsc", "uhci_hcd.*", "usb-storage.*",
+    "usb_storage.*", "usbcore.*", "x2apic_phys", "xhci_hcd.*",
 )  # fmt: skip
+
+# Parameters of modules that keep USB or disks away, which is right for the normal system alone:
+# nothing but the target is looked at in the crash kernel, and there is nobody to allow a device.
+NOT_KEPT = ("scsi_mod.scan", "usbcore.authorized_default", "usbcore.nousb")
 
 # What kdump of every distribution has found to be right on x86, and what follows from a
 # small image and a small reservation.
@@ -41,6 +49,11 @@ ADDED = (
     "printk.devkmsg=on",
 )
 
+# With memory encryption of the host (SME) on, the kernel keeps 64 MiB for bounce buffers. That is
+# for devices that can not reach its addresses: of ours old USB controllers, which need little.
+BOUNCE_BUFFERS = 8 << 20
+_SLOT = 2048  # bytes; swiotlb= has the number of these (kernel-parameters.txt)
+
 _WORD = re.compile(r'(?:"[^"]*"|[^\s"])+')  # values may be quoted, as in next_arg()
 
 
@@ -52,17 +65,33 @@ def crash_cmdline(running: str, append: str, pstore: Iterable[str] = ()) -> str:
     kernel.
     """
     kept = [word for word in _WORD.findall(running.split(" -- ", 1)[0]) if _is_kept(word)]
-    return " ".join([*kept, *ADDED, *pstore, *_WORD.findall(append)])
+    swiotlb = [f"swiotlb={BOUNCE_BUFFERS // _SLOT}"] if encrypts_memory(" ".join(kept)) else []
+    return " ".join([*kept, *ADDED, *swiotlb, *pstore, *_WORD.findall(append)])
 
 
-def module_parameters(cmdline: str, module: str) -> str:
-    """The parameters that a kernel's command line has for a module, as insmod takes them.
+def encrypts_memory(cmdline: str) -> bool:
+    """Whether a kernel is told to encrypt its memory; a crash kernel then has to, as well.
 
-    A kernel hands them to what is built in only; for a module it is modprobe that does it, and
-    the crash kernel has none.
+    It reads the crashed kernel's memory as it reads its own.
+    """
+    return values(cmdline, "mem_encrypt")[-1:] == ("on",)
+
+
+def values(cmdline: str, name: str) -> tuple[str, ...]:
+    """What a command line has for a parameter, in its order; quotes are taken away."""
+    words = [word.replace('"', "").partition("=") for word in _WORD.findall(cmdline)]
+    return tuple(value for key, equals, value in words if equals and _name(key) == _name(name))
+
+
+def module_parameters(cmdline: str, module: str, options: str = "") -> str:
+    """The parameters that a module is loaded with, as insmod takes them; later ones win.
+
+    First ``options``, those of modprobe.d, less what would keep the stick away. Then those of the
+    crash kernel's command line: a kernel hands them to what is built in only. For a module it is
+    modprobe that does it, and the crash kernel has none.
     """
     prefix = f"{module}."
-    found = []
+    found = [word for word in _WORD.findall(options) if prefix + _name(word) not in NOT_KEPT]
     for word in _WORD.findall(cmdline):
         quote = word[: word.startswith('"')]  # a quote may be around the name, too
         if _name(word).startswith(prefix):
@@ -71,7 +100,9 @@ def module_parameters(cmdline: str, module: str) -> str:
 
 
 def _is_kept(word: str) -> bool:
-    return any(fnmatchcase(_name(word), pattern.replace("-", "_")) for pattern in KEPT)
+    name = _name(word)
+    listed = any(fnmatchcase(name, pattern.replace("-", "_")) for pattern in KEPT)
+    return listed and name not in NOT_KEPT
 
 
 def _name(word: str) -> str:

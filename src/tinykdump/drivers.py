@@ -2,38 +2,94 @@
 """The modules of an image: what this machine and configuration need of one kernel."""
 
 import gzip
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass
 
 from tinykdump import hardware, image, modules, pstore
-from tinykdump.cmdline import module_parameters
+from tinykdump.cmdline import module_parameters, values
 from tinykdump.config import Config
 from tinykdump.errors import TinykdumpError
 from tinykdump.hardware import Device
 from tinykdump.host import Host
 from tinykdump.image import Entry
 from tinykdump.kmod import ModuleTree, unpack
-from tinykdump.modules import Module, Wish
+from tinykdump.modinfo import normal
+from tinykdump.modules import Module, NotFoundError, Wish
 
 # Compressions that busybox's insmod reads by itself. Every other module is compressed for the
 # image with gzip: its bytes count twice while the crash kernel unpacks the image.
 _READ_BY_INSMOD = (".xz", ".gz")
 
 
-def needed(host: Host, config: Config, tree: ModuleTree) -> tuple[Module, ...]:
-    """The modules of ``tree`` that a dump needs, in load order.
+@dataclass(frozen=True)
+class Drivers:
+    """What drives the devices that a dump needs."""
+
+    modules: tuple[Module, ...]  # in load order
+    parameters: Mapping[str, str]  # of each module, as insmod takes them
+
+
+def needed(host: Host, config: Config, tree: ModuleTree, cmdline: str) -> Drivers:
+    """The modules of ``tree`` that a dump needs.
 
     On the machine that will crash these are the drivers of its own USB host controllers; in
-    any other place, of all that there are. Raises TinykdumpError when a module is missing,
-    damaged or of another kernel.
+    any other place, of all that there are. ``cmdline`` is the crash kernel's. Raises
+    TinykdumpError when a module is missing, damaged, forbidden or of another kernel.
     """
-    wanted = _of_this_machine(host, config, tree) if host.is_target() else _elsewhere(config, tree)
-    return modules.closure(wanted, tree.lookup)
+    forbidden = _forbidden(config, tree, cmdline)
+    unwanted = tree.rules.blacklist | _listed(cmdline, "modprobe.blacklist") | set(forbidden)
+
+    def lookup(name: str) -> Module | None:
+        module = tree.lookup(name)
+        if module and module.name in forbidden:
+            raise forbidden[module.name]
+        return module
+
+    plan = _of_this_machine if host.is_target() else _elsewhere
+    found = modules.closure(plan(host, config, tree, unwanted), lookup)
+    parameters = {
+        module.name: module_parameters(
+            cmdline, module.name, tree.rules.options.get(module.name, "")
+        )
+        for module in found
+    }
+    return Drivers(found, parameters)
 
 
-def _of_this_machine(host: Host, config: Config, tree: ModuleTree) -> tuple[Wish, ...]:
+def _listed(cmdline: str, name: str) -> frozenset[str]:
+    """The modules that a parameter of the kernel's command line lists."""
+    lists = values(cmdline, name)
+    return frozenset(normal(module) for text in lists for module in text.split(","))
+
+
+def _forbidden(config: Config, tree: ModuleTree, cmdline: str) -> Mapping[str, NotFoundError]:
+    """Module -> why it must not be loaded, even if something else depends on it.
+
+    What modprobe.d forbids can be asked for: the configuration is about the crash kernel alone.
+    """
+    never = tree.rules.disabled - {normal(name) for name in config.modules}
+    by_modprobe = {
+        name: NotFoundError(
+            f"module {name} is never loaded, says its install line in modprobe.d",
+            "remove that line, or name the module with modules = in /etc/default/tinykdump",
+        )
+        for name in never
+    }
+    return by_modprobe | {
+        name: NotFoundError(
+            f"module {name} is in module_blacklist= of the kernel command line",
+            "remove it there",
+        )
+        for name in _listed(cmdline, "module_blacklist")
+    }
+
+
+def _of_this_machine(
+    host: Host, config: Config, tree: ModuleTree, unwanted: Set[str]
+) -> tuple[Wish, ...]:
     devices = hardware.usb_controllers(host)
     asked = [module for name in config.modules if (module := tree.lookup(name))]
-    controllers = _controllers(devices, (*tree.usb_host_drivers(), *asked), tree)
+    controllers = _controllers(devices, (*tree.usb_host_drivers(), *asked), tree, unwanted)
     if not controllers and not any(tree.drives_usb(name) for name in config.modules):
         raise _no_driver(tree)
     watchdogs = hardware.running_watchdogs(host)
@@ -41,7 +97,7 @@ def _of_this_machine(host: Host, config: Config, tree: ModuleTree) -> tuple[Wish
         host_controllers=controllers,
         filesystems=config.filesystems,
         buses=[name for device in devices for name in device.above],
-        storage=("uas", *hardware.usb_storage_modules(host)),
+        storage=(*({"uas"} - unwanted), *hardware.usb_storage_modules(host)),
         watchdogs=[name for device in watchdogs for name in (*device.above, device.driver)],
         log=pstore.modules(host),
         extra=config.modules,
@@ -49,25 +105,34 @@ def _of_this_machine(host: Host, config: Config, tree: ModuleTree) -> tuple[Wish
 
 
 def _controllers(
-    devices: Iterable[Device], drivers: Iterable[Module], tree: ModuleTree
+    devices: Iterable[Device], drivers: Sequence[Module], tree: ModuleTree, unwanted: Set[str]
 ) -> tuple[str, ...]:
     """Those of the drivers that say they are for one of the devices, and what drives one now.
 
-    The latter is the running kernel's: another one need not have it.
+    The latter is the running kernel's: another one need not have it. It is loaded even when it
+    is on a blacklist, which is about what devices ask for.
     """
-    bound = {device.driver for device in devices if tree.has(device.driver)}
-    modaliases = [device.modalias for device in devices]
-    return tuple(sorted(bound | set(modules.controllers(modaliases, drivers))))
+    found = {device.driver for device in devices if tree.has(device.driver)}
+    for device in devices:
+        names = tree.rules.aliased(device.modalias) or modules.controllers(
+            [device.modalias], drivers
+        )
+        found |= {name for name in names if tree.has(name)} - unwanted
+    return tuple(sorted(found))
 
 
-def _elsewhere(config: Config, tree: ModuleTree) -> tuple[Wish, ...]:
-    controllers = [name for name in modules.ALL_CONTROLLERS if tree.has(name)]
+def _elsewhere(
+    _host: Host, config: Config, tree: ModuleTree, unwanted: Set[str]
+) -> tuple[Wish, ...]:
+    controllers = [
+        name for name in modules.ALL_CONTROLLERS if tree.has(name) and name not in unwanted
+    ]
     if not controllers and not any(tree.drives_usb(name) for name in config.modules):
         raise _no_driver(tree)
     return modules.wishes(
         host_controllers=controllers,
         filesystems=config.filesystems,
-        storage=modules.ALL_STORAGE,
+        storage=[name for name in modules.ALL_STORAGE if name not in unwanted],
         extra=config.modules,
     )
 
@@ -75,24 +140,24 @@ def _elsewhere(config: Config, tree: ModuleTree) -> tuple[Wish, ...]:
 def _no_driver(tree: ModuleTree) -> TinykdumpError:
     return TinykdumpError(
         f"kernel {tree.kver} has no driver for a USB host controller of this machine",
-        "check lspci, and add a driver with modules = in /etc/default/tinykdump",
+        "check lspci, modprobe.d and module_blacklist=, "
+        "and add a driver with modules = in /etc/default/tinykdump",
     )
 
 
-def entries(host: Host, chosen: Iterable[Module], cmdline: str) -> tuple[Entry, ...]:
+def entries(host: Host, drivers: Drivers) -> tuple[Entry, ...]:
     """The modules as entries of the image, the list of them in load order, and firmware.
 
-    A line of the list is a path, and what ``cmdline``, the crash kernel's, has for that module.
+    A line of the list is a path and the module's parameters.
     """
-    files = {module.name: _module_entry(host, module) for module in chosen}
+    files = {module.name: _module_entry(host, module) for module in drivers.modules}
     order = "".join(
-        f"{entry.path} {module_parameters(cmdline, name)}".rstrip() + "\n"
-        for name, entry in files.items()
+        f"{entry.path} {drivers.parameters[name]}".rstrip() + "\n" for name, entry in files.items()
     )
     return (
         *files.values(),
         image.file("/lib/modules.order", order.encode()),
-        *_firmware(host, chosen),
+        *_firmware(host, drivers.modules),
     )
 
 

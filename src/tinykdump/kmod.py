@@ -9,10 +9,11 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
-from tinykdump import run
+from tinykdump import modprobe, run
 from tinykdump.errors import TinykdumpError
 from tinykdump.host import Host
 from tinykdump.modinfo import REINSTALL, ModInfo, normal, parse_modinfo, parse_module
+from tinykdump.modprobe import Rules
 from tinykdump.modules import CONTROLLER_ALIASES, Module, NotFoundError
 
 SUFFIXES = (".ko", ".ko.xz", ".ko.zst", ".ko.gz")
@@ -39,6 +40,20 @@ def unpack(data: bytes, path: Path) -> bytes:
         raise TinykdumpError(f"{path} does not unpack: {error.message}", REINSTALL) from None
 
 
+def configuration(host: Host, name: str) -> list[str]:
+    """The lines of modprobe.d(5) or depmod.d(5), which is ``name``, in the order of the files.
+
+    A file hides those of the same name in a later directory.
+    """
+    files: dict[str, Path] = {}
+    for top in ("/etc", "/run", "/usr/local/lib", "/usr/lib", "/lib"):
+        for path in host.children(f"{top}/{name}"):
+            if path.suffix == ".conf":
+                files.setdefault(path.name, path)
+    texts = [host.text(files[file]) or "" for file in sorted(files)]
+    return [line for text in texts for line in modprobe.logical_lines(text)]
+
+
 @dataclass(frozen=True)
 class ModuleTree:
     """/lib/modules/KVER of a host."""
@@ -57,6 +72,11 @@ class ModuleTree:
             f"kernel {self.kver} has no directory /lib/modules/{self.kver}",
             "install that kernel's modules, or name an installed kernel",
         )
+
+    @cached_property
+    def rules(self) -> Rules:
+        """What modprobe.d says."""
+        return modprobe.parse(configuration(self.host, "modprobe.d"))
 
     @cached_property
     def files(self) -> Mapping[str, Path]:
@@ -127,8 +147,8 @@ class ModuleTree:
         Raises NotFoundError, and TinykdumpError for a file that can not be read or that was
         built for another kernel.
         """
-        name = normal(name)
-        if name not in self.files and name not in self.builtin:
+        name = next(iter(self.rules.aliased(name)), normal(name))
+        if not self.has(name):
             name = self.aliases.get(name, name)
         if name in self.files:
             return self._load(name)
@@ -148,6 +168,12 @@ class ModuleTree:
                     f"{path} was built for kernel {info.kernel or 'unknown'}, not {self.kver}",
                     "rebuild or remove that module",
                 )
+            pre, post = self.rules.softdeps.get(name, ([], []))
+            info = replace(
+                info,
+                softdep_pre=(*pre, *info.softdep_pre),
+                softdep_post=(*info.softdep_post, *post),
+            )
             self._read[name] = Module(name, path, info)
         return self._read[name]
 

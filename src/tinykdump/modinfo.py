@@ -69,7 +69,7 @@ def parse_modinfo(text: bytes) -> ModInfo:
         tag, equals, value = entry.partition("=")
         if equals:
             tags.setdefault(tag, []).append(value)
-    softdeps = [_softdep(value) for value in tags.get("softdep", [])]
+    softdeps = [softdep(value) for value in tags.get("softdep", [])]
     return ModInfo(
         vermagic=next(iter(tags.get("vermagic", [])), ""),
         depends=tuple(
@@ -82,8 +82,8 @@ def parse_modinfo(text: bytes) -> ModInfo:
     )
 
 
-def _softdep(value: str) -> tuple[list[str], list[str]]:
-    """Split ``pre: a b post: c`` (MODULE_SOFTDEP) into both lists of names."""
+def softdep(value: str) -> tuple[list[str], list[str]]:
+    """Split ``pre: a b post: c`` (MODULE_SOFTDEP, modprobe.d(5)) into both lists of names."""
     lists: dict[str, list[str]] = {"pre:": [], "post:": []}
     current: list[str] = []
     for word in value.split():

@@ -63,7 +63,7 @@ Lookup = Callable[[str], Module | None]
 
 
 class NotFoundError(TinykdumpError):
-    """A kernel has a module neither as a file nor built in."""
+    """A kernel has a module neither as a file nor built in, or is not to load it."""
 
 
 def controllers(modaliases: Iterable[str], drivers: Iterable[Module]) -> tuple[str, ...]:

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinykdump.cmdline import ADDED, KEPT, crash_cmdline, module_parameters
+from tinykdump.cmdline import ADDED, KEPT, crash_cmdline, encrypts_memory, module_parameters, values
 
 
 def kept(running: str) -> str:
@@ -21,6 +21,15 @@ def kept(running: str) -> str:
         ("pci=nomsi,noaer noapic pcie_aspm=off", "pci=nomsi,noaer noapic pcie_aspm=off"),
         ("acpi_osi=! acpi_enforce_resources=lax", "acpi_osi=! acpi_enforce_resources=lax"),
         ("acpixyz=1 consoles=2 pcix", ""),
+        (
+            "module_blacklist=uas,x modprobe.blacklist=y initcall_blacklist=a,b",
+            "module_blacklist=uas,x modprobe.blacklist=y initcall_blacklist=a,b",
+        ),
+        (
+            "usbcore.authorized_default=0 usbcore.old_scheme_first=1 scsi_mod.scan=none",
+            "usbcore.old_scheme_first=1",
+        ),
+        ("mem_encrypt=off ivrs_ioapic[4]=00:14.0", "mem_encrypt=off ivrs_ioapic[4]=00:14.0"),
         ('pci="a b" dyndbg="file x +p"', 'pci="a b"'),
         ('"acpi_osi=Windows 2009" x', '"acpi_osi=Windows 2009"'),
         ("console=ttyS0 -- console=init", "console=ttyS0"),
@@ -29,6 +38,27 @@ def kept(running: str) -> str:
 )
 def test_what_is_taken_over(running: str, expected: str) -> None:
     assert kept(running) == expected
+
+
+@pytest.mark.parametrize(
+    ("running", "encrypts"),
+    [("mem_encrypt=on", True), ("mem_encrypt=off mem_encrypt=on", True), ("mem_encrypt=off", False),
+     ("mem_encrypt", False), ("mem_encrypt=on mem_encrypt=off", False), ("", False)],
+)  # fmt: skip
+def test_memory_that_is_encrypted(running: str, encrypts: bool) -> None:
+    """The crash kernel can not read it otherwise; bounce buffers are not to take 64 MiB there."""
+    words = crash_cmdline(running, "").split()
+    assert [word for word in words if word.startswith("mem_encrypt")] == running.split()
+    assert ("swiotlb=4096" in words) == encrypts
+    assert encrypts_memory(" ".join(words)) == encrypts
+
+
+@pytest.mark.parametrize(
+    ("cmdline", "expected"),
+    [("", ()), ("a-b=1 c=2 a_b=3", ("1", "3")), ('a_b="x y" a_b', ("x y",)), ("a_bc=1", ())],
+)
+def test_values(cmdline: str, expected: tuple[str, ...]) -> None:
+    assert values(cmdline, "a_b") == expected
 
 
 def test_what_is_added_comes_later_and_so_wins() -> None:
@@ -40,7 +70,7 @@ def test_what_is_added_comes_later_and_so_wins() -> None:
 @given(st.lists(st.sampled_from([*KEPT, "root", "init", "usbcore.nousb", "mem", "acpixyz"])))
 def test_only_names_of_the_list(names: list[str]) -> None:
     words = [f"{name.replace('*', 'x')}=1" for name in names]
-    dropped = {"root=1", "init=1", "usbcore.nousb=1", "mem=1", "acpixyz=1"}
+    dropped = {"root=1", "swiotlb=4096", "init=1", "usbcore.nousb=1", "mem=1", "acpixyz=1"}
     assert kept(" ".join(words)).split() == [word for word in words if word not in dropped]
 
 
@@ -58,3 +88,20 @@ def test_only_names_of_the_list(names: list[str]) -> None:
 )  # fmt: skip
 def test_parameters_of_a_module(cmdline: str, expected: str) -> None:
     assert module_parameters(cmdline, "usb_storage") == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ("quirks=1:2:u", "quirks=1:2:u delay_use=5"),
+        ('a="x y"  b', 'a="x y" b delay_use=5'),
+        ("delay_use=1", "delay_use=1 delay_use=5"),
+    ],
+)
+def test_parameters_of_modprobe_d_come_first(options: str, expected: str) -> None:
+    assert module_parameters("usb-storage.delay_use=5", "usb_storage", options) == expected
+
+
+def test_parameters_that_would_keep_the_stick_away() -> None:
+    assert module_parameters("", "usbcore", "nousb authorized-default=0 x=1") == "x=1"
+    assert module_parameters("usbcore.nousb=0", "usbcore", "") == "nousb=0", "as it was asked for"

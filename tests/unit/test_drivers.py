@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Modules as they stand in the image."""
+"""Modules as they stand in the image, and what modprobe.d and the command line say of them."""
 
 import gzip
 import lzma
@@ -8,8 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakehost import FakeHost
-from tinykdump import drivers
+from tests.fakehost import KVER, FakeHost
+from tinykdump import config, drivers
+from tinykdump.drivers import Drivers
+from tinykdump.errors import TinykdumpError
+from tinykdump.host import Host
+from tinykdump.kmod import ModuleTree
 from tinykdump.modinfo import ModInfo
 from tinykdump.modules import Module
 
@@ -35,7 +39,7 @@ def test_every_module_is_one_that_busybox_unpacks(
         ).stdout
     fake.write(str(path), content)
     module = Module("x", path, ModInfo("1"))
-    entry, order = drivers.entries(fake.host, [module], "y.a=1 x.b=2 x.c")
+    entry, order = drivers.entries(fake.host, Drivers((module,), {"x": "b=2 c"}))
     assert entry.path == f"/lib/modules/{placed}"
     assert order.content.decode() == f"{entry.path} b=2 c\n"
     unpacked = subprocess.run(
@@ -43,3 +47,116 @@ def test_every_module_is_one_that_busybox_unpacks(
         input=entry.content, capture_output=True, check=True,
     )  # fmt: skip
     assert unpacked.stdout == CONTENT
+
+
+LOCAL = "/etc/modprobe.d/local.conf"
+
+
+def planned(fake: FakeHost, cmdline: str = "", **options: str) -> Drivers:
+    """For that machine itself."""
+    host = Host(fake.root, target=True)
+    return drivers.needed(host, config.resolve([], options), ModuleTree(host, KVER), cmdline)
+
+
+def names(fake: FakeHost, cmdline: str = "", **options: str) -> set[str]:
+    return {module.name for module in planned(fake, cmdline, **options).modules}
+
+
+def test_parameters_of_modprobe_d_come_before_those_of_the_command_line(fake: FakeHost) -> None:
+    fake.write(
+        LOCAL,
+        "options usb-storage quirks=1:2:u \\\n\tdelay_use=1\n"
+        "options scsi_mod scan=none max_luns=2\n"
+        "options usb_storage swi_tru_install=1\noptions other x=1\n",
+    )
+    found = planned(fake, "usb_storage.delay_use=5 other.y=1")
+    listed = next(entry for entry in drivers.entries(fake.host, found)
+                  if entry.path == "/lib/modules.order")  # fmt: skip
+    lines = [line.rpartition("/")[2] for line in listed.content.decode().splitlines()]
+    assert (
+        "usb-storage.ko.gz quirks=1:2:u  delay_use=1 swi_tru_install=1 delay_use=5".replace(
+            "  ", " "
+        )
+        in lines
+    )
+    # scan=none would show no disk at all
+    assert "scsi_mod.ko.gz max_luns=2" in lines
+    assert "sd_mod.ko.gz" in lines
+
+
+@pytest.mark.parametrize(
+    ("text", "cmdline"),
+    [
+        ("blacklist uas\n", ""),
+        ("install uas /bin/false\n", ""),
+        ("install uas /usr/bin/true # no\n", ""),
+        ("", "modprobe.blacklist=nouveau,uas"),
+        ("", "module_blacklist=uas"),
+    ],
+)
+def test_uas_that_is_not_to_be_loaded_is_left_out(fake: FakeHost, text: str, cmdline: str) -> None:
+    assert "uas" in names(fake)
+    fake.write(LOCAL, text)
+    assert "uas" not in names(fake, cmdline)
+    assert "usb_storage" in names(fake, cmdline)
+
+
+def test_what_is_blacklisted_is_loaded_when_it_is_needed_by_name(fake: FakeHost) -> None:
+    fake.write(LOCAL, "blacklist usb-storage\nblacklist uas\nblacklist sd_mod\n")
+    assert {"usb_storage", "sd_mod"} <= names(fake)
+    assert "uas" in names(fake, modules="uas")
+    # a stick that is driven by it now shows that somebody has loaded it by name
+    fake.device("x/usb1/1-1/1-1:1.0", "usb", "uas", "uas")
+    assert "uas" in names(fake)
+
+
+def test_a_controller_that_is_blacklisted(fake: FakeHost) -> None:
+    ehci = "pci:v00008086d00001E2Dsv000017AAsd000021FAbc0Csc03i20"
+    fake.device("pci0000:00/0000:00:1d.0", "pci", "ehci-pci", "ehci_pci", ehci)
+    assert {"xhci_pci", "ehci_pci"} <= names(fake)
+    for text in ("blacklist ehci-pci\n", "install ehci-pci /bin/true\n"):
+        fake.write(LOCAL, text)
+        assert {"xhci_pci", "ehci_pci"} & names(fake) == {"xhci_pci"}
+    fake.write(LOCAL, "blacklist ehci-pci\nblacklist xhci_pci\n")
+    with pytest.raises(TinykdumpError, match=r"has no driver .*check lspci, modprobe\.d"):
+        names(fake)
+    fake.root_hub("pci0000:00/0000:00:1d.0")  # loaded by name, as it drives the controller now
+    assert {"xhci_pci", "ehci_pci"} & names(fake) == {"ehci_pci"}
+
+
+@pytest.mark.parametrize(
+    ("text", "cmdline", "says"),
+    [
+        ("install usb-storage /bin/false\n", "",
+         "module usb_storage is never loaded, says its install line in modprobe.d (remove that"),
+        ("install fat /bin/true\n", "", "module fat is never loaded"),
+        ("", "module_blacklist=x,usb_storage",
+         "module usb_storage is in module_blacklist= of the kernel command line (remove it"),
+    ],
+)  # fmt: skip
+def test_what_is_needed_and_forbidden(fake: FakeHost, text: str, cmdline: str, says: str) -> None:
+    fake.write(LOCAL, text)
+    with pytest.raises(TinykdumpError) as caught:
+        names(fake, cmdline)
+    assert str(caught.value).startswith(says)
+    if text:
+        assert {"usb_storage", "fat"} <= names(fake, modules="usb_storage fat")
+
+
+def test_an_install_line_with_a_command_of_its_own(fake: FakeHost) -> None:
+    """There is no shell for it; the module is needed all the same."""
+    fake.write(LOCAL, "install usb_storage /sbin/modprobe -i usb_storage && echo 1 >/x\n")
+    assert "usb_storage" in names(fake)
+
+
+def test_aliases_and_soft_dependencies_of_modprobe_d(fake: FakeHost) -> None:
+    for name in ("special_hcd", "before", "after"):
+        fake.module(f"extra/{name}.ko")
+    fake.write(LOCAL, "alias pci:v00001B36d0000000D* special-hcd\n"
+                      "softdep special_hcd pre: before post: after nosuch\n")  # fmt: skip
+    found = [module.name for module in planned(fake).modules]
+    assert found[:3] == ["before", "special_hcd", "after"]
+    assert "xhci_pci" not in found
+    fake.write(LOCAL, "alias pci:v00001B36d0000000D* off\n")
+    with pytest.raises(TinykdumpError, match="has no driver"):
+        names(fake)

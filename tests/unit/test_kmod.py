@@ -120,12 +120,14 @@ def test_a_damaged_driver_matters_where_it_is_needed(
     tree = ModuleTree(fake.host, KVER)
     host = Host(fake.root, target=True)
     if not needed:
-        names = [module.name for module in drivers.needed(host, config.resolve([], {}), tree)]
+        names = [
+            module.name for module in drivers.needed(host, config.resolve([], {}), tree, "").modules
+        ]
         assert "xhci_pci" in names
         assert "bad_hcd" not in names
         return
     with pytest.raises(TinykdumpError, match=r"usb/host/bad-hcd\.ko.*(reinstall|rebuild)"):
-        drivers.needed(host, config.resolve([], {}), tree)
+        drivers.needed(host, config.resolve([], {}), tree, "")
 
 
 def test_a_kernel_without_modules(fake: FakeHost) -> None:

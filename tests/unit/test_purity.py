@@ -11,7 +11,7 @@ PACKAGE = Path(tinykdump.__file__).parent
 
 PURE = {
     "__init__", "cmdline", "config", "crashconf", "crashlog", "elf", "errors", "image",
-    "makedumpfile", "manifest", "memory", "modinfo", "modules", "placeholder",
+    "makedumpfile", "manifest", "memory", "modinfo", "modprobe", "modules", "placeholder",
 }  # fmt: skip
 # These touch the system, each for the reason that its first line gives.
 EFFECTS = {

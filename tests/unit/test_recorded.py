@@ -62,7 +62,9 @@ def needed(tree: ModuleTree, root: Path, modaliases: list[str], **options: str) 
     fake = FakeHost(root)
     fake.pci(*modaliases)
     wanted = config.resolve([], options)
-    return [module.name for module in drivers.needed(Host(root, target=True), wanted, tree)]
+    return [
+        module.name for module in drivers.needed(Host(root, target=True), wanted, tree, "").modules
+    ]
 
 
 def modaliases(name: str) -> list[str]:
@@ -101,7 +103,7 @@ def test_other_file_systems(
 def test_elsewhere_than_on_the_machine_every_controller_is_there(
     tree: ModuleTree, tmp_path: Path
 ) -> None:
-    found = drivers.needed(FakeHost(tmp_path).host, config.resolve([], {}), tree)
+    found = drivers.needed(FakeHost(tmp_path).host, config.resolve([], {}), tree, "").modules
     assert [module.name for module in found] == [
         *XHCI, "xhci_pci_renesas", *EHCI, "ohci_hcd", "ohci_pci",
         "uhci_hcd", "xhci_plat_hcd", *STORAGE, *FAT,
@@ -123,7 +125,9 @@ def test_host_controllers_that_are_built_in(
 def test_an_image_that_is_built_elsewhere_has_built_in_controllers_too(
     built_in_tree: ModuleTree, tmp_path: Path
 ) -> None:
-    found = drivers.needed(FakeHost(tmp_path).host, config.resolve([], {}), built_in_tree)
+    found = drivers.needed(
+        FakeHost(tmp_path).host, config.resolve([], {}), built_in_tree, ""
+    ).modules
     assert [module.name for module in found] == ["usb_storage", "uas", *FAT]
 
 
@@ -193,5 +197,5 @@ def test_a_card_reader_with_a_driver_of_its_own(fake: FakeHost) -> None:
     assert not {"ums_realtek", "ums_karma"} & set(needed(tree, fake.root, []))
     fake.device("x/usb1/1-4/1-4:1.0", "usb", "ums-realtek", "ums_realtek")
     assert {"ums_realtek"} == {"ums_realtek", "ums_karma"} & set(needed(tree, fake.root, []))
-    elsewhere = drivers.needed(fake.host, config.resolve([], {}), tree)
+    elsewhere = drivers.needed(fake.host, config.resolve([], {}), tree, "").modules
     assert "ums_realtek" in [module.name for module in elsewhere]

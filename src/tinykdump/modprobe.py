@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""modprobe.d(5): what the machine's administrator has to say of modules. No I/O here.
+
+The crash kernel has no modprobe, so that all of it is done when the image is built.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import PurePosixPath
+
+from tinykdump.modinfo import normal, softdep
+
+# Commands of "install" lines that do nothing, so that the module is never loaded.
+_NOTHING = ("true", "false", ":")
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What the files say, with the names of modules as the kernel spells them."""
+
+    aliases: tuple[tuple[str, str], ...] = ()  # pattern, module
+    blacklist: frozenset[str] = frozenset()  # modules that no device's modalias loads
+    disabled: frozenset[str] = frozenset()  # modules that nothing loads
+    options: dict[str, str] = field(default_factory=dict)  # parameters, as insmod takes them
+    softdeps: dict[str, tuple[list[str], list[str]]] = field(default_factory=dict)  # pre, post
+
+    def aliased(self, name: str) -> tuple[str, ...]:
+        """The modules that are to be loaded for a name or a device's modalias."""
+        return tuple(
+            module for pattern, module in self.aliases if fnmatchcase(normal(name), pattern)
+        )
+
+
+def parse(lines: Iterable[str]) -> Rules:
+    """Read the lines of all files, in their order. What modprobe would not take is left out."""
+    aliases: list[tuple[str, str]] = []
+    blacklist: set[str] = set()
+    disabled: set[str] = set()
+    options: dict[str, str] = {}
+    softdeps: dict[str, tuple[list[str], list[str]]] = {}
+    for line in lines:
+        match line.split(None, 2):
+            case ["alias", pattern, module]:
+                aliases.append((normal(pattern), normal(module.split()[0])))
+            case ["blacklist", module, *_]:
+                blacklist.add(normal(module))
+            case ["install", module, command]:
+                if PurePosixPath(command.split()[0]).name in _NOTHING:
+                    disabled.add(normal(module))
+            case ["options", module, words]:
+                earlier = options.get(normal(module), "")
+                options[normal(module)] = f"{earlier} {words}".strip()
+            case ["softdep", module, words]:
+                softdeps.setdefault(normal(module), softdep(words))
+    return Rules(tuple(aliases), frozenset(blacklist), frozenset(disabled), options, softdeps)
+
+
+def logical_lines(text: str) -> Iterator[str]:
+    """The lines of a file of modprobe.d or depmod.d: a backslash at the end joins two lines."""
+    for line in text.replace("\\\n", "").splitlines():
+        if line.strip() and not line.startswith("#"):
+            yield line.replace("\t", " ").strip()
