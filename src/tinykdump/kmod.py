@@ -18,8 +18,9 @@ from tinykdump.modules import CONTROLLER_ALIASES, Module, NotFoundError
 
 SUFFIXES = (".ko", ".ko.xz", ".ko.zst", ".ko.gz")
 
-# depmod.d(5): what stands in updates comes before what came with the kernel.
-_PRECEDENCE = ("updates", "extra", "weak-updates")
+# Where depmod looks first when no file of depmod.d(5) says "search": what stands in updates comes
+# before what came with the kernel, which has its place in the order as "built-in".
+_SEARCH = ("updates", "built-in")
 
 
 def unpack(data: bytes, path: Path) -> bytes:
@@ -80,7 +81,7 @@ class ModuleTree:
 
     @cached_property
     def files(self) -> Mapping[str, Path]:
-        """Module name -> path, the one that depmod would choose."""
+        """Module name -> path, the one that depmod would choose, or the first of equal ones."""
         found: dict[str, Path] = {}
         for directory, names in self.host.walk(self.directory):
             for name in names:
@@ -92,9 +93,19 @@ class ModuleTree:
                         found[normal(stem)] = path
         return found
 
+    @cached_property
+    def _search(self) -> tuple[str, ...]:
+        lines = [line.split() for line in configuration(self.host, "depmod.d")]
+        return tuple(n for words in lines if words[0] == "search" for n in words[1:]) or _SEARCH
+
     def _rank(self, path: Path) -> int:
-        top = path.relative_to(self.directory).parts[0]
-        return _PRECEDENCE.index(top) if top in _PRECEDENCE else len(_PRECEDENCE)
+        """A module's place in depmod's order; a directory that is not named is the kernel's."""
+        place = path.relative_to(self.directory).parent
+        directories = [place, *place.parents]
+        for rank, name in enumerate(self._search):
+            if Path(name) in directories:
+                return rank
+        return self._search.index("built-in") if "built-in" in self._search else len(self._search)
 
     @cached_property
     def builtin(self) -> Mapping[str, Path]:
@@ -108,7 +119,7 @@ class ModuleTree:
 
         Aliases of device tables are not among it before Linux 6.18.
         """
-        return parse_modinfo("\0".join(self._builtin_tags.get(name, ())).encode())
+        return parse_modinfo("\0".join(self._builtin_tags.get(normal(name), ())).encode())
 
     @cached_property
     def _builtin_tags(self) -> Mapping[str, list[str]]:
@@ -163,7 +174,7 @@ class ModuleTree:
         if name not in self._read:
             path = self.files[name]
             info = parse_module(unpack(self.host.read(path), path), str(path))
-            if info.kernel != self.kver:
+            if info.kernel != self.kver and not self._is_weak(path, info):
                 raise TinykdumpError(
                     f"{path} was built for kernel {info.kernel or 'unknown'}, not {self.kver}",
                     "rebuild or remove that module",
@@ -176,6 +187,14 @@ class ModuleTree:
             )
             self._read[name] = Module(name, path, info)
         return self._read[name]
+
+    def _is_weak(self, path: Path, info: ModInfo) -> bool:
+        """Whether a module of another kernel is one that weak-modules(8) has found to fit.
+
+        With modversions the kernel compares checksums of symbols instead of versions.
+        """
+        top = path.relative_to(self.directory).parts[0]
+        return top == "weak-updates" and "modversions" in info.vermagic.split()
 
     def has(self, name: str) -> bool:
         """Whether the kernel has a module of that name, as a file or built in."""

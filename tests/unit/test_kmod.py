@@ -1,6 +1,8 @@
+import subprocess
+
 import pytest
 
-from tests import elfwriter
+from tests import elfwriter, fakehost
 from tests.fakehost import KVER, XHCI_ALIAS, FakeHost
 from tinykdump import config, drivers
 from tinykdump.errors import TinykdumpError
@@ -57,12 +59,51 @@ def test_a_module_for_another_kernel(fake: FakeHost, built_for: str, says: str) 
         find(fake, "x")
 
 
-def test_what_depmod_prefers(fake: FakeHost) -> None:
-    for place in ("kernel", "extra", "updates/dkms"):
+REDHAT = "# as Fedora and RHEL have it\nsearch updates extra built-in weak-updates\n"
+
+
+@pytest.mark.parametrize(
+    ("search", "places"),
+    [
+        ("", ["kernel", "updates/dkms"]),
+        (REDHAT, ["weak-updates", "kernel/fs", "extra", "updates"]),
+        ("search weak-updates built-in\n", ["kernel", "weak-updates/a"]),
+        ("search extra\n", ["kernel", "extra"]),
+        ("search updates/new built-in\n", ["kernel", "updates/new/x"]),
+        ("search built-in updates\n", ["updates", "kernel"]),
+        ("search updates \\\nbuilt-in\nsearch extra\n", ["extra", "kernel", "updates"]),
+    ],
+)
+def test_the_file_that_depmod_chooses(fake: FakeHost, search: str, places: list[str]) -> None:
+    """Each one of the places before the one that stands to its left; the real depmod says which."""
+    fake.write("/usr/lib/depmod.d/dist.conf", search)
+    fake.write(f"{TOP}/modules.order")
+    for place in places:
         fake.module(f"{place}/x.ko")
+        subprocess.run(
+            [fakehost.real("depmod"), "--basedir", fake.root, "--config",
+             fake.path("/usr/lib/depmod.d"), KVER], check=True,
+        )  # fmt: skip
+        (line,) = (
+            line
+            for line in fake.path(f"{TOP}/modules.dep").read_text().splitlines()
+            if "/x.ko" in line
+        )
+        assert line == f"{place}/x.ko:"
         assert str(find(fake, "x").path) == f"{TOP}/{place}/x.ko"
-    fake.module("weak-updates/x.ko")
-    assert "updates/dkms" in str(find(fake, "x").path)
+
+
+def test_a_module_of_another_kernel_that_weak_modules_has_linked(fake: FakeHost) -> None:
+    vermagic = ("vermagic", "6.0.0-other SMP preempt mod_unload modversions ")
+    fake.write("/lib/modules/6.0.0-other/extra/x.ko", elfwriter.module([vermagic]))
+    fake.path(f"{TOP}/weak-updates").mkdir()
+    fake.link(f"{TOP}/weak-updates/x.ko", "/lib/modules/6.0.0-other/extra/x.ko")
+    assert str(find(fake, "x").path) == f"{TOP}/weak-updates/x.ko"
+    # without checksums of its symbols no kernel takes it
+    vermagic = ("vermagic", "6.0.0-other SMP preempt mod_unload ")
+    fake.write("/lib/modules/6.0.0-other/extra/x.ko", elfwriter.module([vermagic]))
+    with pytest.raises(TinykdumpError, match="was built for kernel 6"):
+        find(fake, "x")
 
 
 def test_what_is_no_module_is_not_found(fake: FakeHost) -> None:
