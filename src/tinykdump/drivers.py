@@ -20,6 +20,8 @@ from tinykdump.modules import Module, NotFoundError, Wish
 # image with gzip: its bytes count twice while the crash kernel unpacks the image.
 _READ_BY_INSMOD = (".xz", ".gz")
 
+_FIRMWARE = ("/lib/firmware/updates", "/lib/firmware")
+
 
 @dataclass(frozen=True)
 class Drivers:
@@ -27,6 +29,7 @@ class Drivers:
 
     modules: tuple[Module, ...]  # in load order
     parameters: Mapping[str, str]  # of each module, as insmod takes them
+    firmware: tuple[str, ...] = ()  # names of files that they may ask for, built-in ones as well
 
 
 def needed(host: Host, config: Config, tree: ModuleTree, cmdline: str) -> Drivers:
@@ -46,14 +49,19 @@ def needed(host: Host, config: Config, tree: ModuleTree, cmdline: str) -> Driver
         return module
 
     plan = _of_this_machine if host.is_target() else _elsewhere
-    found = modules.closure(plan(host, config, tree, unwanted), lookup)
+    wanted = plan(host, config, tree, unwanted)
+    found = modules.closure(wanted, lookup)
     parameters = {
         module.name: module_parameters(
             cmdline, module.name, tree.rules.options.get(module.name, "")
         )
         for module in found
     }
-    return Drivers(found, parameters)
+    infos = [
+        *(module.info for module in found),
+        *(tree.builtin_info(wish.name) for wish in wanted if normal(wish.name) in tree.builtin),
+    ]
+    return Drivers(found, parameters, tuple(name for info in infos for name in info.firmware))
 
 
 def _listed(cmdline: str, name: str) -> frozenset[str]:
@@ -157,7 +165,7 @@ def entries(host: Host, drivers: Drivers) -> tuple[Entry, ...]:
     return (
         *files.values(),
         image.file("/lib/modules.order", order.encode()),
-        *_firmware(host, drivers.modules),
+        *_firmware(host, drivers),
     )
 
 
@@ -170,16 +178,17 @@ def _module_entry(host: Host, module: Module) -> Entry:
     return image.file(f"/lib/modules/{name}", data, source=str(module.path))
 
 
-def _firmware(host: Host, chosen: Iterable[Module]) -> tuple[Entry, ...]:
-    """The firmware files that modules name, as far as the host has them.
+def _firmware(host: Host, drivers: Drivers) -> tuple[Entry, ...]:
+    """The firmware files that drivers name, as far as the host has them.
 
-    A module names all that it could ever need; what is not installed was not needed so far.
+    A driver names all that it could ever need; what is not installed was not needed so far. The
+    kernel looks into a directory for updates first (Documentation/driver-api/firmware/
+    fw_search_path.rst); it finds in the image what it would find here.
     """
     found = []
-    for name in dict.fromkeys(name for module in chosen for name in module.info.firmware):
-        for suffix in ("", ".xz", ".zst"):
-            path = f"/lib/firmware/{name}{suffix}"
-            if ".." not in name and host.exists(path):
-                found.append(image.file(path, host.read(path), source=path))
-                break
+    for name in dict.fromkeys(drivers.firmware):
+        places = (f"{top}/{name}{suffix}" for top in _FIRMWARE for suffix in ("", ".xz", ".zst"))
+        path = next((place for place in places if host.exists(place)), None)
+        if path and ".." not in name:
+            found.append(image.file(path, host.read(path), source=path))
     return tuple(found)

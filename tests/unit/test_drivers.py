@@ -160,3 +160,24 @@ def test_aliases_and_soft_dependencies_of_modprobe_d(fake: FakeHost) -> None:
     fake.write(LOCAL, "alias pci:v00001B36d0000000D* off\n")
     with pytest.raises(TinykdumpError, match="has no driver"):
         names(fake)
+
+
+def firmware(fake: FakeHost) -> list[str]:
+    paths = (entry.path for entry in drivers.entries(fake.host, planned(fake)))
+    return [path for path in paths if path.startswith("/lib/firmware/")]
+
+
+def test_firmware_of_drivers_that_are_built_in(fake: FakeHost) -> None:
+    """Of those that the crash kernel needs alone; the one for updates before the other."""
+    top = f"/lib/modules/{KVER}"
+    for name in ("usb.mem", "updated.mem.xz", "updates/updated.mem", "gpu.bin"):
+        fake.write(f"/lib/firmware/{name}", name)
+    assert firmware(fake) == []
+    fake.remove(f"{top}/kernel/drivers/usb/host/xhci-pci.ko.xz")
+    fake.write(f"{top}/modules.builtin",
+               "kernel/drivers/usb/host/xhci-pci.ko\nkernel/drivers/gpu/gpu.ko\n"
+               "kernel/fs/nls/nls_cp437.ko\n")  # fmt: skip
+    xhci = ("usb.mem", "updated.mem", "not-there.mem", "../lib/firmware/gpu.bin")
+    tags = ["gpu.firmware=gpu.bin", *(f"xhci_pci.firmware={name}" for name in xhci)]
+    fake.write(f"{top}/modules.builtin.modinfo", "\0".join(tags))
+    assert firmware(fake) == ["/lib/firmware/usb.mem", "/lib/firmware/updates/updated.mem"]
