@@ -45,6 +45,12 @@ class Device:
     above: tuple[str, ...]  # of the devices that it is behind, the topmost first
 
 
+def possible_cpus(host: Host) -> int:
+    """How many processors the running kernel is prepared for: a list like 0-3, up to the last."""
+    numbers = re.findall("[0-9]+", host.text("/sys/devices/system/cpu/possible") or "0")
+    return int(numbers[-1]) + 1
+
+
 def usb_controllers(host: Host) -> tuple[Device, ...]:
     """The machine's USB host controllers.
 

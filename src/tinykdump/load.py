@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tinykdump import manifest, memory, pack, reserve, state
+from tinykdump import cmdline, hardware, manifest, memory, pack, reserve, state
 from tinykdump.errors import TinykdumpError
 from tinykdump.host import Host
 from tinykdump.manifest import Manifest
@@ -35,12 +35,19 @@ def ours(host: Host) -> Manifest | None:
 
 def need_of(host: Host, image: Manifest) -> Need:
     """The memory that a built image needs. Raises TinykdumpError for a damaged kernel."""
+    log = memory.log_buffer(
+        host.text("/proc/cmdline") or "",
+        state.kernel_config(host, state.running_kernel(host)),
+        hardware.possible_cpus(host),
+    )
     parts = memory.Parts(
         kernel=memory.init_size(host.read(image.kernel), image.kernel),
         packed=image.packed,
         unpacked=image.unpacked,
         drivers=image.drivers,
         memory=memory.total(host.text("/proc/meminfo") or ""),
+        log=log,
+        bounce=cmdline.BOUNCE_BUFFERS if cmdline.encrypts_memory(image.cmdline) else 0,
     )
     return memory.need(parts, image.margin)
 

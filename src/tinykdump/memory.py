@@ -11,6 +11,7 @@ import re
 import struct
 from dataclasses import dataclass
 
+from tinykdump.cmdline import values
 from tinykdump.errors import TinykdumpError
 
 MIB = 1 << 20
@@ -30,6 +31,16 @@ _MAP_OF_SECTION = 2 * MIB
 # rounds where that is more than it can have (makedumpfile(8), --cyclic-buffer).
 _BYTES_PER_BITMAP_BYTE = 4 * 4096
 _BITMAP_LIMIT = 8 * MIB
+
+# Before that, makedumpfile reads the crashed kernel's log: the text, and for each 32 bytes of room
+# for it (PRB_AVGBITS in kernel/printk) a descriptor of 24 and a printk_info of 88 bytes. It writes
+# to a file in memory, where each of these records has a time of 15 more. gpg does not run yet, so
+# that a log of up to 1 MiB takes no more than what follows it.
+_BYTES_PER_LOG_BYTE = 6
+_LOG_READER = 2 * MIB
+
+# What the kernel makes its log's room of when nothing is said (init/Kconfig), for distributions.
+_LOG_SHIFTS = {"CONFIG_LOG_BUF_SHIFT": 18, "CONFIG_LOG_CPU_MAX_BUF_SHIFT": 12}
 
 # A reservation is made of whole blocks of this size.
 ALIGNMENT = 2 * MIB
@@ -102,6 +113,41 @@ def total(meminfo: str) -> int:
     return int(found[1]) << 10 if found else 0
 
 
+def log_buffer(cmdline: str, kernel_config: str, cpus: int) -> int:
+    """Bytes of room that a kernel has for its log, by setup_log_buf() in kernel/printk/printk.c.
+
+    ``cmdline`` and ``kernel_config`` (the .config; empty: not known) are that kernel's, ``cpus``
+    are those that the machine can have.
+    """
+    shifts = {name: _shift(kernel_config, name) for name in _LOG_SHIFTS}
+    usual = 1 << shifts["CONFIG_LOG_BUF_SHIFT"]
+    asked = [_power_of_two(_bytes(text)) for text in values(cmdline, "log_buf_len")]
+    larger = [size for size in asked if size > usual]
+    if larger:
+        return larger[-1]
+    extra = (cpus - 1) << shifts["CONFIG_LOG_CPU_MAX_BUF_SHIFT"]
+    return _power_of_two(usual + extra) if extra > usual // 2 else usual
+
+
+def _shift(kernel_config: str, name: str) -> int:
+    found = re.search(rf"^{name}=([0-9]{{1,2}})$", kernel_config, re.MULTILINE)
+    return int(found[1]) if found else _LOG_SHIFTS[name]
+
+
+def _bytes(text: str) -> int:
+    """A size as the kernel's memparse() reads it; 0 for what is none."""
+    found = re.match(r"(0[xX][0-9a-fA-F]{1,15}|[0-9]{1,18})([kKmMgG]?)", text)
+    if not found:
+        return 0
+    number = int(found[1], 16 if found[1][1:2] in ("x", "X") else 10)
+    return number << {"": 0, "k": 10, "m": 20, "g": 30}[found[2].lower()]
+
+
+def _power_of_two(size: int) -> int:
+    """Not less than ``size``, and at most what the kernel allows."""
+    return min(1 << max(size - 1, 0).bit_length(), 1 << 31)
+
+
 @dataclass(frozen=True)
 class Parts:
     """What the need follows from, all in bytes."""
@@ -111,17 +157,20 @@ class Parts:
     unpacked: int
     drivers: int  # its modules, once they are loaded
     memory: int  # of the machine that crashes
+    log: int = 0  # room that its kernel has for its log
+    bounce: int = 0  # bounce buffers that the crash kernel sets aside
 
 
 def need(parts: Parts, margin: int) -> Need:
     """The need of a crash kernel; ``margin`` is percent of the sum."""
     bitmaps = min(parts.memory // _BYTES_PER_BITMAP_BYTE, _BITMAP_LIMIT)
+    dumping = max(CAPTURE + bitmaps, _LOG_READER + _BYTES_PER_LOG_BYTE * parts.log)
     fixed = (
         Row("kernel image", parts.kernel),
-        Row("data of the kernel", KERNEL_DATA),
+        Row("data of the kernel", KERNEL_DATA + parts.bounce),
         Row("unpacked image", parts.unpacked),
         Row("drivers and dumping, or packed image",
-            max(parts.packed, parts.drivers + CAPTURE + bitmaps)),
+            max(parts.packed, parts.drivers + dumping)),
     )  # fmt: skip
     rows = (*fixed, Row("memory map", _memory_map(sum(row.bytes for row in fixed))))
     extra = sum(row.bytes for row in rows) * margin // 100

@@ -64,6 +64,15 @@ def test_the_driver_of_a_controller(fake: FakeHost, driver: str, link: str, modu
     assert hardware.usb_controllers(fake.host) == (Device(XHCI, module, ("pcieport",)),)
 
 
+@pytest.mark.parametrize(
+    ("text", "count"), [("0\n", 1), ("0-3\n", 4), ("0-3,8-11\n", 12), ("", 1), (None, 1)]
+)
+def test_possible_cpus(fake: FakeHost, text: str | None, count: int) -> None:
+    if text is not None:
+        fake.write("/sys/devices/system/cpu/possible", text)
+    assert hardware.possible_cpus(fake.host) == count
+
+
 @pytest.mark.parametrize(("state", "seen"), [("active", True), ("inactive", False)])
 @pytest.mark.parametrize("module", ["iTCO_wdt", ""])
 def test_watchdogs_that_count(fake: FakeHost, state: str, seen: bool, module: str) -> None:

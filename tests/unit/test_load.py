@@ -115,6 +115,21 @@ def test_the_need_of_these_tests(kernel: Kernel) -> None:
     assert (need.minimum, need.total) == (MINIMUM, NEED)
 
 
+def test_what_the_crashed_kernel_adds_to_the_need(kernel: Kernel) -> None:
+    """The running one's log, which is read in memory, and memory that it encrypts."""
+    host, image = kernel.fake.host, built(kernel, margin=0)
+    before = load.need_of(host, image).total
+    kernel.fake.write("/proc/cmdline", "root=/dev/vda1 log_buf_len=8M\n")
+    assert load.need_of(host, image).total == before + (2 + 6 * 8 - 8) * MIB
+    kernel.fake.write("/proc/cmdline", "root=/dev/vda1\n")
+    kernel.fake.write("/sys/devices/system/cpu/possible", "0-511\n")
+    kernel.fake.write(f"/lib/modules/{KVER}/config", "CONFIG_LOG_CPU_MAX_BUF_SHIFT=13\n")
+    assert load.need_of(host, image).total == before + (2 + 6 * 8 - 8) * MIB
+    kernel.fake.remove("/sys/devices/system/cpu/possible")
+    encrypted = replace(image, cmdline="mem_encrypt=on")
+    assert load.need_of(host, encrypted).total == before + 8 * MIB
+
+
 def test_load_and_unload(kernel: Kernel) -> None:
     image = built(kernel)
     assert loaded(kernel, image) == NEED

@@ -15,6 +15,7 @@ from tinykdump.memory import (
     Parts,
     Row,
     init_size,
+    log_buffer,
     need,
     table,
     total,
@@ -57,6 +58,47 @@ def test_more_memory_takes_larger_bitmaps_up_to_a_limit() -> None:
     assert [more - totals[0] for more in totals] == [0, 2 * MIB, 8 * MIB, 8 * MIB]
 
 
+def test_a_log_of_up_to_a_mebibyte_is_nothing_beside_the_dump() -> None:
+    assert need(replace(PARTS, log=MIB), 0) == need(PARTS, 0)
+    larger = need(replace(PARTS, log=8 * MIB), 0)
+    # The text, its descriptors, and the file that it is written to; and no dump beside it.
+    assert larger.total == need(PARTS, 0).total + 50 * MIB - CAPTURE
+    # Both are not there at once: what is saved later can be larger.
+    assert need(replace(PARTS, log=2 * MIB, memory=128 << 30), 0).total == (
+        need(replace(PARTS, memory=128 << 30), 0).total
+    )
+
+
+def test_bounce_buffers_are_there_all_the_time() -> None:
+    assert need(replace(PARTS, bounce=8 * MIB), 0).total == need(PARTS, 0).total + 8 * MIB
+
+
+CONFIG = "CONFIG_LOG_BUF_SHIFT=17\nCONFIG_LOG_CPU_MAX_BUF_SHIFT=12\n"
+
+
+@pytest.mark.parametrize(
+    ("cmdline", "config", "cpus", "expected"),
+    [
+        ("", CONFIG, 1, 128 << 10),
+        ("", "", 1, 256 << 10),
+        # each processor adds 4 KiB, when all of them make up for more than half of the rest
+        ("", CONFIG, 17, 128 << 10),
+        ("", CONFIG, 18, 256 << 10),
+        ("", CONFIG, 257, 2 << 20),
+        ("", "", 8192, 64 << 20),
+        ("x log_buf_len=16M y", CONFIG, 257, 16 << 20),
+        ("log-buf-len=3000000", CONFIG, 1, 4 << 20),
+        ("log_buf_len=0x1000000", CONFIG, 1, 16 << 20),
+        ("log_buf_len=1M log_buf_len=2m log_buf_len=1k", CONFIG, 1, 2 << 20),
+        ("log_buf_len=64K log_buf_len=", CONFIG, 1, 128 << 10),
+        ("log_buf_len=x", CONFIG, 257, 2 << 20),
+        ("log_buf_len=99G", CONFIG, 1, 2 << 30),
+    ],
+)
+def test_the_room_for_a_log(cmdline: str, config: str, cpus: int, expected: int) -> None:
+    assert log_buffer(cmdline, config, cpus) == expected
+
+
 def test_a_region_can_lie_across_one_more_section_than_it_fills() -> None:
     large = need(replace(PARTS, kernel=168 * MIB), 0)
     assert large.total == need(PARTS, 0).total + 128 * MIB + 2 * MIB
@@ -73,7 +115,10 @@ def test_total(text: str, expected: int) -> None:
 sizes = st.integers(0, 1 << 34)
 
 
-@given(parts=st.builds(Parts, sizes, sizes, sizes, sizes, sizes), margin=st.integers(0, 400))
+@given(
+    parts=st.builds(Parts, sizes, sizes, sizes, sizes, sizes, sizes, sizes),
+    margin=st.integers(0, 400),
+)
 def test_whole_blocks_and_never_less_than_the_rows(parts: Parts, margin: int) -> None:
     found = need(parts, margin)
     rows = sum(row.bytes for row in found.rows)
