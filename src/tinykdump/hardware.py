@@ -22,6 +22,9 @@ _MODULES: Mapping[str, str] = {
     "i801_smbus": "i2c_i801",
 }
 
+# Drivers of host controllers that are no hardware: USB over IP, and one for tests.
+_VIRTUAL = ("vhci_hcd", "dummy_hcd")
+
 # The drivers of mass storage: usb-storage leaves the devices of its sub-drivers to them.
 _STORAGE = ("usb_storage", "uas")
 _SUB_DRIVERS = "ums_"
@@ -65,7 +68,7 @@ def usb_controllers(host: Host) -> tuple[Device, ...]:
             found[path] = replace(_device(host, path), driver="")
     for device in host.children("/sys/bus/usb/devices"):
         hub = host.resolve(device) if device.name.startswith("usb") else None
-        if hub is not None:
+        if hub is not None and _bound(host, hub.parent) not in _VIRTUAL:
             found[hub.parent] = _device(host, hub.parent)
     return tuple(found[path] for path in sorted(found))
 

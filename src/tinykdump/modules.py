@@ -109,8 +109,7 @@ def wishes(
         *(Wish(name, "USB storage", required=False) for name in storage if name != "usb_storage"),
         Wish("sd_mod", "the disk that USB storage shows"),
         *(
-            # A kernel may have its character sets built in, or do without them.
-            Wish(name, f"the file system {fs}", required=not name.startswith("nls_"))
+            Wish(name, f"the file system {fs}")
             for fs in filesystems
             for name in FILESYSTEM_MODULES[fs]
         ),

@@ -33,6 +33,13 @@ def test_controllers_on_other_buses_are_the_parents_of_root_hubs(fake: FakeHost)
     assert modaliases(fake) == sorted([PLATFORM, XHCI])
 
 
+@pytest.mark.parametrize("module", ["vhci_hcd", "dummy_hcd"])
+def test_controllers_that_are_no_hardware(fake: FakeHost, module: str) -> None:
+    fake.device(f"platform/{module}.0", "platform", module, module, f"platform:{module}")
+    fake.root_hub(f"platform/{module}.0")
+    assert modaliases(fake) == [XHCI]
+
+
 def test_what_a_controller_is_behind(fake: FakeHost) -> None:
     """dwc3, as on some Intel and AMD machines: a PCI device, its core, and xHCI in host mode."""
     top = "pci0000:00/0000:00:15.0"
