@@ -32,6 +32,14 @@ class Drivers:
     firmware: tuple[str, ...] = ()  # names of files that they may ask for, built-in ones as well
 
 
+@dataclass(frozen=True)
+class _Policy:
+    """What the machine's administrator has said of modules."""
+
+    blacklist: Set[str]  # what is not loaded for a device
+    forbidden: Mapping[str, NotFoundError]  # what is never loaded, and why
+
+
 def needed(host: Host, config: Config, tree: ModuleTree, cmdline: str) -> Drivers:
     """The modules of ``tree`` that a dump needs.
 
@@ -39,17 +47,16 @@ def needed(host: Host, config: Config, tree: ModuleTree, cmdline: str) -> Driver
     any other place, of all that there are. ``cmdline`` is the crash kernel's. Raises
     TinykdumpError when a module is missing, damaged, forbidden or of another kernel.
     """
-    forbidden = _forbidden(config, tree, cmdline)
-    unwanted = tree.rules.blacklist | _listed(cmdline, "modprobe.blacklist") | set(forbidden)
+    policy = _policy(config, tree, cmdline)
 
     def lookup(name: str) -> Module | None:
         module = tree.lookup(name)
-        if module and module.name in forbidden:
-            raise forbidden[module.name]
+        if module and module.name in policy.forbidden:
+            raise policy.forbidden[module.name]
         return module
 
     plan = _of_this_machine if host.is_target() else _elsewhere
-    wanted = plan(host, config, tree, unwanted)
+    wanted = plan(host, config, tree, policy)
     found = modules.closure(wanted, lookup)
     parameters = {
         module.name: module_parameters(
@@ -64,40 +71,36 @@ def needed(host: Host, config: Config, tree: ModuleTree, cmdline: str) -> Driver
     return Drivers(found, parameters, tuple(name for info in infos for name in info.firmware))
 
 
-def _listed(cmdline: str, name: str) -> frozenset[str]:
-    """The modules that a parameter of the kernel's command line lists."""
-    lists = values(cmdline, name)
-    return frozenset(normal(module) for text in lists for module in text.split(","))
+def _policy(config: Config, tree: ModuleTree, cmdline: str) -> _Policy:
+    """What modprobe.d forbids can be asked for: the configuration is of the crash kernel alone.
 
-
-def _forbidden(config: Config, tree: ModuleTree, cmdline: str) -> Mapping[str, NotFoundError]:
-    """Module -> why it must not be loaded, even if something else depends on it.
-
-    What modprobe.d forbids can be asked for: the configuration is about the crash kernel alone.
+    The kernel knows one module_blacklist=, the last one, and spells names with underscores.
     """
-    never = tree.rules.disabled - {normal(name) for name in config.modules}
-    by_modprobe = {
+    blacklist = {
+        normal(name) for names in values(cmdline, "modprobe.blacklist") for name in names.split(",")
+    }
+    forbidden = {
         name: NotFoundError(
             f"module {name} is never loaded, says its install line in modprobe.d",
             "remove that line, or name the module with modules = in /etc/default/tinykdump",
         )
-        for name in never
+        for name in tree.rules.disabled - {normal(name) for name in config.modules}
     }
-    return by_modprobe | {
-        name: NotFoundError(
-            f"module {name} is in module_blacklist= of the kernel command line",
-            "remove it there",
-        )
-        for name in _listed(cmdline, "module_blacklist")
-    }
+    for names in values(cmdline, "module_blacklist")[-1:]:
+        for name in names.split(","):
+            forbidden[name] = NotFoundError(
+                f"module {name} is in module_blacklist= of the kernel command line",
+                "remove it there, or add another list with append = in /etc/default/tinykdump",
+            )
+    return _Policy(tree.rules.blacklist | blacklist, forbidden)
 
 
 def _of_this_machine(
-    host: Host, config: Config, tree: ModuleTree, unwanted: Set[str]
+    host: Host, config: Config, tree: ModuleTree, policy: _Policy
 ) -> tuple[Wish, ...]:
     devices = hardware.usb_controllers(host)
     asked = [module for name in config.modules if (module := tree.lookup(name))]
-    controllers = _controllers(devices, (*tree.usb_host_drivers(), *asked), tree, unwanted)
+    controllers = _controllers(devices, (*tree.usb_host_drivers(), *asked), tree, policy)
     if not controllers and not any(tree.drives_usb(name) for name in config.modules):
         raise _no_driver(tree)
     watchdogs = hardware.running_watchdogs(host)
@@ -105,7 +108,7 @@ def _of_this_machine(
         host_controllers=controllers,
         filesystems=config.filesystems,
         buses=[name for device in devices for name in device.above],
-        storage=(*({"uas"} - unwanted), *hardware.usb_storage_modules(host)),
+        storage=(*({"uas"} - policy.blacklist), *hardware.usb_storage_modules(host)),
         watchdogs=[name for device in watchdogs for name in (*device.above, device.driver)],
         log=pstore.modules(host),
         extra=config.modules,
@@ -113,7 +116,7 @@ def _of_this_machine(
 
 
 def _controllers(
-    devices: Iterable[Device], drivers: Sequence[Module], tree: ModuleTree, unwanted: Set[str]
+    devices: Iterable[Device], drivers: Sequence[Module], tree: ModuleTree, policy: _Policy
 ) -> tuple[str, ...]:
     """Those of the drivers that say they are for one of the devices, and what drives one now.
 
@@ -125,13 +128,12 @@ def _controllers(
         names = tree.rules.aliased(device.modalias) or modules.controllers(
             [device.modalias], drivers
         )
-        found |= {name for name in names if tree.has(name)} - unwanted
-    return tuple(sorted(found))
+        found |= {name for name in names if tree.has(name)} - policy.blacklist
+    return tuple(sorted(found - policy.forbidden.keys()))
 
 
-def _elsewhere(
-    _host: Host, config: Config, tree: ModuleTree, unwanted: Set[str]
-) -> tuple[Wish, ...]:
+def _elsewhere(_host: Host, config: Config, tree: ModuleTree, policy: _Policy) -> tuple[Wish, ...]:
+    unwanted = policy.blacklist | policy.forbidden.keys()
     controllers = [
         name for name in modules.ALL_CONTROLLERS if tree.has(name) and name not in unwanted
     ]

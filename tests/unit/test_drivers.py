@@ -101,6 +101,11 @@ def test_uas_that_is_not_to_be_loaded_is_left_out(fake: FakeHost, text: str, cmd
     assert "usb_storage" in names(fake, cmdline)
 
 
+def test_the_last_module_blacklist_counts_as_the_kernel_reads_it(fake: FakeHost) -> None:
+    assert "uas" in names(fake, "module_blacklist=uas module_blacklist=x")
+    assert "usb_storage" in names(fake, "module_blacklist=usb-storage")
+
+
 def test_what_is_blacklisted_is_loaded_when_it_is_needed_by_name(fake: FakeHost) -> None:
     fake.write(LOCAL, "blacklist usb-storage\nblacklist uas\nblacklist sd_mod\n")
     assert {"usb_storage", "sd_mod"} <= names(fake)
@@ -122,6 +127,9 @@ def test_a_controller_that_is_blacklisted(fake: FakeHost) -> None:
         names(fake)
     fake.root_hub("pci0000:00/0000:00:1d.0")  # loaded by name, as it drives the controller now
     assert {"xhci_pci", "ehci_pci"} & names(fake) == {"ehci_pci"}
+    # What is never loaded is no reason to do without the other one.
+    fake.write(LOCAL, "install ehci-pci /bin/true\n")
+    assert {"xhci_pci", "ehci_pci"} & names(fake) == {"xhci_pci"}
 
 
 @pytest.mark.parametrize(

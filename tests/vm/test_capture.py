@@ -11,7 +11,7 @@ from tests.vm import service, stick, vmcore
 from tests.vm.errors import GuestFailed
 from tests.vm.machine import Machine
 from tests.vm.rootfs import Root
-from tests.vm.vm import VM
+from tests.vm.vm import VM, running
 
 # What the stick's controller, protocol and file system take, and nothing else.
 NEEDED_MODULES = [
@@ -137,6 +137,48 @@ def test_a_full_stick_keeps_the_log(vm: VM, keys: service.KeyPair, tmp_path: Pat
     restored = tmp_path / "restored"
     assert [path.name for path in restored.iterdir()] == ["dmesg.txt"]
     assert mark in (restored / "dmesg.txt").read_text()
+
+
+# 16 MiB of log in lines that the console does not show.
+_FILL_LOG = """
+import os
+os.system("sysctl -q kernel.printk_devkmsg=on || echo on >/proc/sys/kernel/printk_devkmsg")
+kmsg = os.open("/dev/kmsg", os.O_WRONLY)
+for number in range(17000):
+    os.write(kmsg, b"<7>" + b"%d " % number + 950 * b"x")
+"""
+
+
+def test_what_the_machine_is_told_counts_in_the_crash_kernel(
+    root: Root, keys: service.KeyPair, tmp_path: Path
+) -> None:
+    """A large log, which is full, and what modprobe.d says of USB storage."""
+    usual = stick.make(tmp_path / "stick.img")
+    machine = root.machine("crashkernel=320M", "log_buf_len=16M", memory_mib=MEMORY_MIB,
+                           sticks=(Stick("stick", usual.path),))  # fmt: skip
+    with running(machine, tmp_path / "vm") as vm:
+        vm.wait_for_agent()
+        vm.put(b"blacklist uas\noptions usb-storage quirks=46f4:0001:s\n", "/etc/modprobe.d/t.conf")
+        script = '#!/bin/sh\ncat /sys/module/usb_storage/parameters/quirks >"$1/quirks"\n'
+        vm.put(script.encode(), "/root/script", mode=0o755)
+        service.install(vm, keys=keys, configuration="[dump]\nscript = /root/script\n")
+        service.kernel_install(vm, "add", root.kver)
+        assert service.manifest(vm, root.kver)["modules"] == [
+            name for name in NEEDED_MODULES if name != "uas"
+        ]
+        vm.run(["python3", "-c", _FILL_LOG], timeout=300)
+        mark = service.mark()
+        service.crash(vm, mark)
+        vm.wait_for_reboot(2 * CRASH_SECONDS)
+        image = stick_image(vm)
+        vm.quit()
+    (dump,) = service.dumps(image, tmp_path / "stick")
+    assert dump.complete
+    assert stick.read(image, "quirks") == b"46f4:0001:s\n"
+    service.restore(dump, tmp_path / "restored", keys.home)
+    log = (tmp_path / "restored/dmesg.txt").read_text()
+    assert mark in log
+    assert len(log) > 15 << 20
 
 
 def test_somebody_elses_crash_kernel_is_left_alone(vm: VM, root: Root) -> None:
