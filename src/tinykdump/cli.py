@@ -47,6 +47,8 @@ def parser() -> argparse.ArgumentParser:
                           help="where to write vmcore and dmesg.txt (here)")  # fmt: skip
     restored.add_argument("--keys", type=Path, metavar="DIR",
                           help="GnuPG folder with the secret key")  # fmt: skip
+    restored.add_argument("--plain", action="store_true",
+                          help="take what is not encrypted, and so can be forged")  # fmt: skip
     return top
 
 
@@ -135,12 +137,17 @@ def unload(host: Host, _options: argparse.Namespace) -> int:
 
 
 def restore_dump(host: Host, options: argparse.Namespace) -> int:
-    """Decrypt and reassemble."""
+    """Decrypt and put in order; 0 when all of it is there and whole."""
     machine = host.path(keys.MACHINE_KEYS)
     home = options.keys or (machine if machine.is_dir() else Path("~/.gnupg").expanduser())
-    for name in restore.restore(options.directory, options.output, home):
-        print(name)
-    return 0
+    done = restore.restore(options.directory, options.output, home, plain=options.plain)
+    for file in done.files:
+        print(file, flush=True)
+    if done.ignored:  # anybody can have written them, with anything in them
+        say(f"not of a dump, and ignored: {', '.join(map(repr, done.ignored[:9]))}")
+    for failure in done.failures:
+        say(line(failure))
+    return 1 if done.failures else 0
 
 
 COMMANDS = {

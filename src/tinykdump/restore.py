@@ -1,25 +1,39 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""From a directory on a stick back to a vmcore: check, decrypt, reassemble."""
+"""From a directory on a stick back to a vmcore: check, decrypt, put in order.
+
+Whatever is on a stick can be torn, because power was lost or the stick was pulled, and can be made
+by somebody else. Each stream is restored as far as it goes, and what is not whole says so in its
+name. Only regular files of the names that the crash side gives are opened, and never a link.
+"""
 
 import errno
 import hashlib
 import os
 import re
+import shutil
 import stat
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 from tinykdump import keys
 from tinykdump.errors import TinykdumpError
-from tinykdump.run import Filter
+from tinykdump.flattened import Parser
+from tinykdump.memory import MIB
 
-_LINE = re.compile(
-    r"([0-9a-f]{64})  ((dmesg\.txt|vmcore\.flat|crash-kernel\.txt)(\.gpg)?\.[0-9]{3,})"
-)
+# What the crash side saves, and the file that it becomes; the small ones first.
+_FILES = {"dmesg.txt": "dmesg.txt", "crash-kernel.txt": "crash-kernel.txt", "vmcore.flat": "vmcore"}
+
+_PART = re.compile(r"(dmesg\.txt|vmcore\.flat|crash-kernel\.txt)(\.gpg)?\.([0-9]{3,6})")
+_LINE = re.compile(r"([0-9a-f]{64})  (\S+)")
+_SUMS = "SHA256SUMS"
+_EXPECTED = (_SUMS, "README")
+_NAME_ONE = "name a directory tinykdump/MACHINE/TIME of the stick"
 _CHUNK = 1 << 20  # bytes
+
+# What python-gnupg says of a message that is damaged or cut off.
+_NO_FAULT_OF_THE_KEY = ("", "no data was provided", "decryption failed", "decryption incomplete")
 
 # A stick may hold links to files of this machine, or pipes that never end.
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
@@ -27,174 +41,369 @@ _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
 
 @dataclass(frozen=True)
 class Part:
-    """One file of a dump as SHA256SUMS lists it."""
+    """One file of a stream, and the sums that SHA256SUMS has for it: none when it was not done."""
 
     path: Path
-    sha256: str
+    sums: frozenset[str]
 
 
 @dataclass(frozen=True)
 class Stream:
     """What the crash side saved under one name, in parts."""
 
-    name: str  # dmesg.txt, vmcore.flat, crash-kernel.txt
+    name: str  # one of _FILES
     encrypted: bool
-    parts: tuple[Part, ...]
+    parts: tuple[Part, ...]  # from the first one to the last, or to where one is missing
+    missing: str  # the name of the part that is missing; empty: none that is known of
+    size: int  # bytes of what is there
+
+    @property
+    def file(self) -> str:
+        """The name of what it is restored to."""
+        return _FILES[self.name]
 
 
-def streams(directory: Path) -> tuple[Stream, ...]:
+@dataclass(frozen=True)
+class Dump:
+    """What is in a dump's directory."""
+
+    streams: tuple[Stream, ...]
+    ignored: tuple[str, ...]  # names that nobody knows; anything can be in them
+
+
+@dataclass(frozen=True)
+class Restored:
+    """What became of a dump."""
+
+    files: tuple[Path, ...]  # that were written
+    ignored: tuple[str, ...]  # names on the stick
+    failures: tuple[TinykdumpError, ...]  # what is not there, or not whole; none: all is well
+
+
+def look(directory: Path) -> Dump:
     """What is in a dump's directory. Raises TinykdumpError when it is not a dump's.
 
-    SHA256SUMS was written on the crashed machine and travelled on a stick: only the names
-    that the crash side writes are taken from it, and never a path.
+    SHA256SUMS was written on the crashed machine and travelled on a stick: it says which parts
+    there were and which of them were completed, and nothing else is taken from it.
     """
     try:
-        text = _sums(directory / "SHA256SUMS")
+        there = sorted(entry.name for entry in directory.iterdir())
+    except OSError as error:
+        raise TinykdumpError(f"{directory}: {error.strerror}", _NAME_ONE) from None
+    listed = _sums(directory)
+    known: dict[tuple[str, bool], set[int]] = {}
+    for name in (*there, *listed):
+        if found := _parsed(name):
+            known.setdefault(found[:2], set()).add(found[2])
+    if not known:
+        what = "holds nothing" if _SUMS in there else f"is not a dump: it has no {_SUMS}"
+        raise TinykdumpError(f"{directory} {what}", _NAME_ONE)
+    streams = []
+    for name in _FILES:
+        # What is there in both ways was not written by one crash kernel: the safe one counts.
+        kinds = [encrypted for encrypted in (True, False) if (name, encrypted) in known]
+        if kinds:
+            streams.append(_stream(directory, name, kinds[0], known[name, kinds[0]], listed))
+    taken = {part.path.name for stream in streams for part in stream.parts}
+    return Dump(tuple(streams), tuple(name for name in there if name not in (*taken, *_EXPECTED)))
+
+
+def _parsed(name: str) -> tuple[str, bool, int] | None:
+    """Stream, whether it is encrypted and number of a part, when it is the name of one."""
+    match = _PART.fullmatch(name)
+    if not match or not name.endswith(f".{int(match[3]):03d}"):
+        return None
+    return match[1], bool(match[2]), int(match[3])
+
+
+def _stream(
+    directory: Path, name: str, encrypted: bool, numbers: set[int], listed: dict[str, set[str]]
+) -> Stream:
+    parts: list[Part] = []
+    size = 0
+    for number in range(len(numbers) + 1):
+        file = f"{name}{'.gpg' * encrypted}.{number:03d}"
+        path = directory / file
+        if not os.path.lexists(path):
+            is_last = number > max(numbers)
+            return Stream(name, encrypted, tuple(parts), "" if is_last else file, size)
+        parts.append(Part(path, frozenset(listed.get(file, ()))))
+        size += path.lstat().st_size
+    raise AssertionError("there is a number that is not in the set")
+
+
+def _sums(directory: Path) -> dict[str, set[str]]:
+    """The sums of each name in SHA256SUMS, as far as it can be read and understood.
+
+    64 KiB are the sums of two terabytes on FAT. A name that stands there twice was written
+    twice: a second try takes the names of the first.
+    """
+    try:
+        with _open(directory / _SUMS) as handle:
+            text = handle.read(1 << 16).decode(errors="replace")
     except OSError:
-        raise TinykdumpError(
-            f"{directory} is not a dump: it has no SHA256SUMS",
-            "name a directory tinykdump/MACHINE/TIME of the stick",
-        ) from None
-    found: dict[tuple[str, bool], list[Part]] = {}
+        return {}
+    found: dict[str, set[str]] = {}
     for line in text.splitlines():
-        match = _LINE.fullmatch(line)
-        if not match:
-            raise TinykdumpError(f"{directory}/SHA256SUMS is damaged", "copy the dump again")
-        parts = found.setdefault((match[3], bool(match[4])), [])
-        if not match[2].endswith(f".{len(parts):03d}"):
-            raise TinykdumpError(f"{directory}: a part before {match[2]} is missing",
-                                 "copy the whole directory")  # fmt: skip
-        parts.append(Part(directory / match[2], match[1]))
-    return tuple(Stream(*key, tuple(parts)) for key, parts in found.items())
+        if match := _LINE.fullmatch(line):
+            found.setdefault(match[2], set()).add(match[1])
+    return found
 
 
-def _sums(path: Path) -> str:
-    """The text, as far as it can be one: 64 KiB are the sums of two terabytes on FAT."""
-    with os.fdopen(os.open(path, _READ), "rb") as handle:
-        if not stat.S_ISREG(os.fstat(handle.fileno()).st_mode):
-            raise OSError(errno.EINVAL, "not a file")
-        return handle.read(1 << 16).decode(errors="replace")
+def _open(path: Path) -> BinaryIO:
+    """A regular file. Raises OSError for anything else, which is not even opened."""
+    if not stat.S_ISREG(path.lstat().st_mode):
+        raise OSError(errno.EINVAL, "not a regular file")
+    handle = os.fdopen(os.open(path, _READ), "rb")
+    if not stat.S_ISREG(os.fstat(handle.fileno()).st_mode):  # it was put there since
+        handle.close()
+        raise OSError(errno.EINVAL, "not a regular file")
+    return handle
 
 
-class Parts:
+class Source:
     """The parts of a stream as one file, each compared with its sum once it was read."""
 
-    def __init__(self, parts: Sequence[Part]) -> None:
-        self._chunks = self._read_all(parts)
+    def __init__(self, stream: Stream) -> None:
+        self.problem: TinykdumpError | None = None  # the first thing that is wrong with them
+        self._chunks = self._read_all(stream)
         self._rest = b""
 
-    def _read_all(self, parts: Sequence[Part]) -> Iterator[bytes]:
-        for part in parts:
-            digest = hashlib.sha256()
-            try:
-                with os.fdopen(os.open(part.path, _READ), "rb") as handle:
-                    while chunk := handle.read(_CHUNK):
-                        digest.update(chunk)
-                        yield chunk
-            except OSError as error:
-                raise TinykdumpError(f"{part.path}: {error.strerror}", "check the stick") from None
-            if digest.hexdigest() != part.sha256:
-                raise TinykdumpError(
-                    f"{part.path} is damaged: its SHA-256 is not that of SHA256SUMS",
-                    "copy it from the stick again",
-                )
-
     def read(self, size: int = -1) -> bytes:
-        """At most ``size`` bytes, b"" at the end. Raises TinykdumpError for damage."""
+        """At most ``size`` bytes, b"" at the end."""
         if not self._rest:
             self._rest = next(self._chunks, b"")
         taken = self._rest if size < 0 else self._rest[:size]
         self._rest = self._rest[len(taken) :]
         return taken
 
+    def _read_all(self, stream: Stream) -> Iterator[bytes]:
+        for part in stream.parts:
+            digest = hashlib.sha256()
+            try:
+                with _open(part.path) as handle:
+                    while chunk := handle.read(_CHUNK):
+                        digest.update(chunk)
+                        yield chunk
+            except OSError as error:
+                self._note(f"{part.path}: {error.strerror}", "check the stick")
+                return
+            if not part.sums:
+                self._note(f"{part.path} has no line in {_SUMS}",
+                           "the crash kernel did not come to its end")  # fmt: skip
+            elif digest.hexdigest() not in part.sums:
+                self._note(f"{part.path} is damaged: its SHA-256 is not that of {_SUMS}",
+                           "copy it from the stick again")  # fmt: skip
+
+    def _note(self, message: str, hint: str) -> None:
+        self.problem = self.problem or TinykdumpError(message, hint)
+
+
+class SecretKeyError(TinykdumpError):
+    """A key that is not here or can not be used: the stick need not be wrong at all."""
+
 
 class Sink(Protocol):
     """Whatever takes the restored bytes."""
 
     def write(self, data: bytes, /) -> int:
-        """Take some bytes. Raises OSError when it can not."""
+        """Take some bytes. Raises OSError when it can not, TinykdumpError when it will not."""
 
 
-def _decrypt(stream: Stream, home: Path, sink: Sink) -> None:
-    """Write what is in a stream to ``sink``. Raises TinykdumpError or OSError."""
-    source = Parts(stream.parts)
+class InOrder:
+    """A file whose bytes come in the flattened format: what makedumpfile -R writes.
+
+    That program waits for ever for the rest of a stream that was cut off.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.parser = Parser()
+
+    def write(self, data: bytes) -> int:
+        """Put pieces into their places. Raises TinykdumpError for what is no such stream."""
+        try:
+            for place, piece in self.parser.feed(data):
+                self._file.seek(place)
+                self._file.write(piece)
+        except ValueError as error:
+            raise TinykdumpError(f"its contents are damaged: {error}", "copy the dump again"
+                                 ) from None  # fmt: skip
+        return len(data)
+
+
+def _decrypt(stream: Stream, source: Source, home: Path, sink: Sink) -> None:
+    """Write what is in a stream to ``sink``. Raises TinykdumpError or OSError.
+
+    All that gpg gives out before it finds something wrong is written.
+    """
     if not stream.encrypted:
         while chunk := source.read(_CHUNK):
             sink.write(chunk)
         return
     # python-gnupg reads and writes on threads of its own, where an exception would be lost.
     failures: list[TinykdumpError | OSError] = []
+    taken = 0
 
-    class Source:
+    class Input:
         def read(self, size: int) -> bytes:
-            try:
-                return b"" if failures else source.read(size)
-            except TinykdumpError as error:
-                failures.append(error)
-                return b""
+            return b"" if failures else source.read(size)
 
     def take(chunk: bytes) -> bool:
+        nonlocal taken
+        taken += len(chunk)
         try:
+            if taken > stream.size:  # the crash side does not compress with gpg
+                raise TinykdumpError("more is in it than it can hold", "copy the dump again")
             if chunk and not failures:
                 sink.write(chunk)
-        except OSError as error:
+        except (TinykdumpError, OSError) as error:
             failures.append(error)
         return False  # python-gnupg is not to keep it
 
     keyring = keys.gpg(home)
     keyring.buffer_size = _CHUNK
     keyring.on_data = take
-    result = keyring.decrypt_file(Source(), always_trust=True)
+    result = keyring.decrypt_file(Input(), always_trust=True)
     if failures:
         raise failures[0]
     if not result.ok:
-        raise TinykdumpError(
-            f"{stream.name} was not decrypted: {result.status or 'gpg failed'}",
-            f"import the secret key, or name its folder with --keys (now: {home})",
+        message = f"gpg did not decrypt it: {result.status or 'it failed'}"
+        if result.status in _NO_FAULT_OF_THE_KEY:
+            raise TinykdumpError(message, "copy the dump from the stick again")
+        raise SecretKeyError(
+            message, f"import the secret key, or name its folder with --keys (now: {home})"
         )
 
 
-def restore(directory: Path, output: Path, home: Path) -> tuple[Path, ...]:
-    """Write dmesg.txt and vmcore of a dump to ``output``; what was written, readable by us alone.
+def restore(directory: Path, output: Path, home: Path, *, plain: bool = False) -> Restored:
+    """Write dmesg.txt and vmcore of a dump to ``output``, readable by us alone.
 
-    ``home`` is the GnuPG folder with the secret key. Raises TinykdumpError; a file that is not
-    complete does not stay.
+    What is not complete, or not verified, is written as far as it goes under a name that says
+    so: vmcore-incomplete. ``home`` is the GnuPG folder with the secret key. Streams that are not
+    encrypted are refused unless ``plain`` is set: whoever has had the stick can have written
+    them. Raises TinykdumpError, or OSError, when nothing can be restored at all.
     """
-    found = streams(directory)
-    if not found:
-        raise TinykdumpError(f"{directory} holds nothing", "the stick was lost before the log")
+    dump = look(directory)
     output.mkdir(parents=True, exist_ok=True)
-    written = []
-    for stream in found:
-        name = output / ("vmcore" if stream.name == "vmcore.flat" else stream.name)
-        if name.exists():
+    for stream in dump.streams:
+        _refuse_to_overwrite(output / stream.file)
+    files, failures = [], []
+    for stream in dump.streams:
+        try:
+            if not stream.encrypted and not plain:
+                raise TinykdumpError(
+                    f"{stream.file} is not encrypted: whoever had the stick can have written it",
+                    "say --plain if the machine does not encrypt its dumps",
+                )
+            file, problem = _write(stream, output / stream.file, home)
+        except TinykdumpError as error:
+            failures.append(error)
+            continue
+        files.append(file)
+        failures.extend([problem] if problem else [])
+    if all(stream.name != "vmcore.flat" for stream in dump.streams):
+        why = "crash-kernel.txt, where there is one, says why"
+        failures.append(TinykdumpError(f"{directory} has no vmcore", why))
+    return Restored(tuple(files), dump.ignored, tuple(failures))
+
+
+def _incomplete(file: Path) -> Path:
+    return file.with_stem(f"{file.stem}-incomplete")
+
+
+def _refuse_to_overwrite(file: Path) -> None:
+    for name in (file, _incomplete(file)):
+        if os.path.lexists(name):
             raise TinykdumpError(f"{name} exists", "name another directory with --output")
-        partial = name.with_name(f"{name.name}.partial")
-        try:
-            _write(stream, partial, home)
-            partial.rename(name)
-        finally:
-            partial.unlink(missing_ok=True)
-        written.append(name)
-    return tuple(written)
 
 
-def _write(stream: Stream, path: Path, home: Path) -> None:
-    """One stream to one file; the flattened format goes through makedumpfile -R."""
-    path.unlink(missing_ok=True)
+def _write(stream: Stream, file: Path, home: Path) -> tuple[Path, TinykdumpError | None]:
+    """One stream to one file; its name, and why it is not whole.
+
+    Raises TinykdumpError when nothing of it can be restored.
+    """
+    if not stream.parts:
+        raise TinykdumpError(
+            f"{file.name} is not there: {stream.missing} is missing",
+            "the crash kernel of a later crash may have needed the room; "
+            "else copy the whole directory from the stick",
+        )
+    _check_room(stream, file)
+    partial = file.with_name(f"{file.name}.partial")
     try:
-        # Made here and not by makedumpfile, so that nobody else can read it from the start.
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as sink:
-            if stream.name != "vmcore.flat":
-                _decrypt(stream, home, sink)
-                return
-        tool = Filter(["makedumpfile", "-R", "-f", path])
-        try:
-            with suppress(BrokenPipeError):  # its own message is better
-                _decrypt(stream, home, tool)
-            tool.finish("check that there is room for the dump")
-        finally:
-            tool.kill()
+        partial.unlink(missing_ok=True)
+        problem = _fill(stream, partial, home)
+        if problem:
+            file = _incomplete(file)
+            problem = TinykdumpError(f"{stream.file} is not complete: {problem.message}",
+                                     f"{problem.hint}; {file} has what could be read")  # fmt: skip
+        partial.rename(file)
+        _sync(file.parent)
     except OSError as error:
-        raise TinykdumpError(f"{path}: {error.strerror}", "check that there is room") from None
+        raise TinykdumpError(f"{file}: {error.strerror}", "check that there is room") from None
+    finally:
+        partial.unlink(missing_ok=True)
+    return file, problem
+
+
+def _check_room(stream: Stream, file: Path) -> None:
+    """What is restored takes no more than its parts. Raises TinykdumpError."""
+    free = shutil.disk_usage(file.parent).free
+    if free < stream.size:
+        raise TinykdumpError(
+            f"{file.name} is not restored: {file.parent} has {free // MIB} MiB free, "
+            f"and it takes {-(-stream.size // MIB)} MiB",
+            "name another directory with --output",
+        )
+
+
+def _fill(stream: Stream, path: Path, home: Path) -> TinykdumpError | None:
+    """Write a stream to a new file, which is on the disk then; why it is not whole.
+
+    Raises OSError when it can not be written, and TinykdumpError when nothing was.
+    """
+    source = Source(stream)
+    # Nobody else can read it from the start.
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        problem = _copy(stream, source, home, file)
+        file.flush()
+        os.fsync(file.fileno())
+        if not os.fstat(file.fileno()).st_size:
+            problem = problem or TinykdumpError("it is empty", "copy the dump again")
+            raise TinykdumpError(f"{stream.file} is not restored: {problem.message}", problem.hint)
+    return problem
+
+
+def _copy(stream: Stream, source: Source, home: Path, file: BinaryIO) -> TinykdumpError | None:
+    """Restore a stream to an open file; why it is not whole. Raises OSError.
+
+    What is wrong with the parts is the reason for what gpg and the format have to say. When these
+    find nothing, they are at their end: a part that is missing then is of an earlier try.
+    """
+    in_order = InOrder(file) if stream.name == "vmcore.flat" else None
+    problem = None
+    try:
+        _decrypt(stream, source, home, in_order or file)
+        if in_order and not in_order.parser.ended:
+            problem = TinykdumpError("it ends before its end", "the crash kernel was cut off")
+    except SecretKeyError as error:
+        return error
+    except TinykdumpError as error:
+        problem = error
+    if source.problem:
+        return source.problem
+    if stream.missing and (problem or not (stream.encrypted or in_order)):
+        return TinykdumpError(f"{stream.missing} is missing",
+                              "copy the whole directory from the stick")  # fmt: skip
+    return problem
+
+
+def _sync(directory: Path) -> None:
+    """Have the names in a directory on the disk. Raises OSError."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -2,12 +2,9 @@
 """The one door through which other programs are started."""
 
 import subprocess
-import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, cast
 
 from tinykdump.errors import TinykdumpError
 
@@ -65,48 +62,6 @@ def run(
     if check and result.status != 0:
         raise TinykdumpError(f"{words[0]} failed: {result.last_line}", hint)
     return result
-
-
-class Filter:
-    """A program that is fed through its standard input, for streams of any length."""
-
-    def __init__(self, argv: Sequence[str | Path]) -> None:
-        """Start it. Raises TinykdumpError when it is not installed."""
-        words = [str(word) for word in argv]
-        self._name = words[0]
-        # Into a file: a pipe that nobody reads would stop a talkative program.
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the program
-        try:
-            self._process = subprocess.Popen(
-                words,
-                stdin=subprocess.PIPE,
-                stdout=self._errors,
-                stderr=self._errors,
-                env=ENVIRONMENT,
-            )
-        except FileNotFoundError:
-            raise missing(words[0]) from None
-
-    def write(self, data: bytes) -> int:
-        """Feed it. Raises OSError when it has ended."""
-        return cast(IO[bytes], self._process.stdin).write(data)
-
-    def finish(self, hint: str) -> None:
-        """End its input and wait. Raises TinykdumpError when it failed."""
-        with suppress(BrokenPipeError):
-            cast(IO[bytes], self._process.stdin).close()
-        status = self._process.wait()
-        self._errors.seek(0)
-        text = self._errors.read().decode(errors="replace")
-        if status != 0:
-            raise TinykdumpError(
-                f"{self._name} failed: {Finished(status, b'', text).last_line}", hint
-            )
-
-    def kill(self) -> None:
-        """End it at once."""
-        self._process.kill()
-        self._process.wait()
 
 
 def missing(program: str) -> TinykdumpError:

@@ -10,7 +10,7 @@ import tinykdump
 PACKAGE = Path(tinykdump.__file__).parent
 
 PURE = {
-    "__init__", "cmdline", "config", "crashconf", "crashlog", "elf", "errors", "image",
+    "__init__", "cmdline", "config", "crashconf", "crashlog", "elf", "errors", "flattened", "image",
     "makedumpfile", "manifest", "memory", "modinfo", "modprobe", "modules", "placeholder",
 }  # fmt: skip
 # These touch the system, each for the reason that its first line gives.

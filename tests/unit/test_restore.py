@@ -3,13 +3,17 @@
 import hashlib
 import os
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tests.keyring import Keyring
+from tinykdump import cli
 from tinykdump.errors import TinykdumpError
-from tinykdump.restore import restore
+from tinykdump.restore import Restored, restore
 
 LOG = b"[    1.0] panic\n" * 20000
 
@@ -22,6 +26,10 @@ def flat(records: list[tuple[int, bytes]]) -> bytes:
         offset.to_bytes(8, "big") + len(data).to_bytes(8, "big") + data for offset, data in records
     )
     return header.ljust(4096, b"\0") + body + b"\xff" * 16
+
+
+END = 16  # bytes of the mark at the end
+CORE = [(0, b"KDUMP" * 1000), (70000, os.urandom(300_000)), (8, b"late")]
 
 
 class Dump:
@@ -38,6 +46,10 @@ class Dump:
         if name.endswith(".gpg"):
             to = ("--trust-model", "always", "-r", f"{key}@example.org")
             content = self.keys.gpg(*to, "--encrypt", "--compress-algo", "none", stdin=content)
+        self.put(name, content, part=part)
+
+    def put(self, name: str, content: bytes, *, part: int = 1 << 20) -> None:
+        """A stream as it is, in parts, with its sums."""
         for number, start in enumerate(range(0, len(content), part)):
             piece = content[start : start + part]
             (self.path / f"{name}.{number:03d}").write_bytes(piece)
@@ -54,69 +66,282 @@ def names(path: Path) -> list[str]:
     return sorted(entry.name for entry in path.iterdir()) if path.exists() else []
 
 
-@pytest.mark.parametrize("suffix", [".gpg", ""])
-def test_a_dump_in_parts(dump: Dump, keys: Keyring, tmp_path: Path, suffix: str) -> None:
-    core = [(0, b"KDUMP" * 1000), (70000, b"\1" * 3000), (8, b"late")]
-    dump.add(f"dmesg.txt{suffix}", LOG, part=100_000)
-    dump.add(f"vmcore.flat{suffix}", flat(core), part=3000)
-    output = tmp_path / "new/out"
-    assert restore(dump.path, output, keys.home) == (output / "dmesg.txt", output / "vmcore")
-    assert names(output) == ["dmesg.txt", "vmcore"]
-    assert (output / "dmesg.txt").read_bytes() == LOG
-    # makedumpfile -R itself says what is right
-    (tmp_path / "flat").write_bytes(flat(core))
-    with (tmp_path / "flat").open("rb") as source:
-        subprocess.run(["makedumpfile", "-R", tmp_path / "vmcore"], stdin=source, check=True,
+@dataclass(frozen=True)
+class Said:
+    """How `tinykdump restore` ended."""
+
+    status: int
+    files: list[str]
+    errors: list[str]  # lines
+
+
+@dataclass(frozen=True)
+class Restore:
+    """`tinykdump restore` of the dump."""
+
+    dump: Dump
+    output: Path
+    capfd: pytest.CaptureFixture[str]
+
+    def __call__(self, *words: str, home: Path | None = None) -> Said:
+        given = ["restore", str(self.dump.path), "-o", str(self.output),
+                 "--keys", str(home or self.dump.keys.home), *words]  # fmt: skip
+        status = cli.main(given)
+        out, err = self.capfd.readouterr()
+        assert out.splitlines() == [str(self.output / name) for name in self.order(out)]
+        return Said(status, names(self.output), err.splitlines())
+
+    @staticmethod
+    def order(out: str) -> list[str]:
+        return [Path(line).name for line in out.splitlines()]
+
+
+@pytest.fixture
+def restoring(dump: Dump, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Restore:
+    return Restore(dump, tmp_path / "new/out", capfd)
+
+
+def in_order(core: list[tuple[int, bytes]], path: Path) -> bytes:
+    """What makedumpfile itself makes of a flattened stream."""
+    flattened, restored = path / "flat", path / "in-order"
+    flattened.write_bytes(flat(core))
+    with flattened.open("rb") as source:
+        subprocess.run(["makedumpfile", "-R", "-f", restored], stdin=source, check=True,
                        capture_output=True)  # fmt: skip
-    assert (output / "vmcore").read_bytes() == (tmp_path / "vmcore").read_bytes()
-    assert {path.stat().st_mode & 0o777 for path in output.iterdir()} == {0o600}
-
-
-def test_the_log_of_a_failed_dump(dump: Dump, keys: Keyring, tmp_path: Path) -> None:
-    dump.add("crash-kernel.txt.gpg", LOG)
-    restore(dump.path, tmp_path / "out", keys.home)
-    assert names(tmp_path / "out") == ["crash-kernel.txt"]
-
-
-def test_a_damaged_part(dump: Dump, keys: Keyring, tmp_path: Path) -> None:
-    dump.add("dmesg.txt.gpg", LOG, part=100_000)
-    part = dump.path / "dmesg.txt.gpg.001"
-    part.write_bytes(part.read_bytes()[:-1] + b"x")
-    with pytest.raises(TinykdumpError, match=r"^\S+/dmesg.txt.gpg.001 is damaged: its SHA-256"):
-        restore(dump.path, tmp_path / "out", keys.home)
-    assert names(tmp_path / "out") == []
+    return restored.read_bytes()
 
 
 @pytest.mark.parametrize("suffix", [".gpg", ""])
-def test_a_part_that_is_not_there(dump: Dump, keys: Keyring, tmp_path: Path, suffix: str) -> None:
+def test_a_dump_in_parts(restoring: Restore, dump: Dump, tmp_path: Path, suffix: str) -> None:
     dump.add(f"dmesg.txt{suffix}", LOG, part=100_000)
-    (dump.path / f"dmesg.txt{suffix}.001").unlink()
-    with pytest.raises(TinykdumpError, match=r"001: No such file or directory \(check the stick"):
-        restore(dump.path, tmp_path / "out", keys.home)
-    assert names(tmp_path / "out") == []
+    dump.add(f"vmcore.flat{suffix}", flat(CORE), part=3000)
+    (dump.path / "README").write_text("how to read this\n")
+    plain = () if suffix else ("--plain",)
+    assert restoring(*plain) == Said(0, ["dmesg.txt", "vmcore"], [])
+    assert (restoring.output / "dmesg.txt").read_bytes() == LOG
+    assert (restoring.output / "vmcore").read_bytes() == in_order(CORE, tmp_path)
+    assert {path.stat().st_mode & 0o777 for path in restoring.output.iterdir()} == {0o600}
 
 
-def test_another_key(dump: Dump, tmp_path: Path) -> None:
+def incomplete(said: Said, reason: str) -> None:
+    """The vmcore is kept as far as it goes, and the last line says why it is not whole."""
+    assert said.status == 1
+    assert "vmcore-incomplete" in said.files
+    assert "vmcore" not in said.files
+    assert said.errors[-1].startswith("tinykdump: vmcore is not complete: ")
+    assert reason in said.errors[-1]
+    assert said.errors[-1].endswith("/vmcore-incomplete has what could be read)")
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("cut", [END, END + 1, 5000, 200_000])
+def test_a_stream_that_was_cut(restoring: Restore, dump: Dump, tmp_path: Path, cut: int) -> None:
+    """makedumpfile -R waits for the rest of it. gpg itself finds nothing wrong here."""
+    dump.add("vmcore.flat.gpg", flat(CORE)[:-cut])
+    dump.add("crash-kernel.txt.gpg", LOG)
+    said = restoring()
+    incomplete(said, "it ends before its end")
+    assert said.files == ["crash-kernel.txt", "vmcore-incomplete"]
+    restored = (restoring.output / "vmcore-incomplete").read_bytes()
+    whole = in_order(CORE, tmp_path)
+    assert len(restored) >= len(whole) - cut
+    assert restored[12:] == whole[12 : len(restored)]  # the piece that comes late is at 8
+
+
+@pytest.mark.timeout(60)
+def test_power_was_lost(restoring: Restore, dump: Dump) -> None:
+    """The last part is torn, and has no line in SHA256SUMS: it counts, and the log is there."""
     dump.add("dmesg.txt.gpg", LOG)
+    dump.add("vmcore.flat.gpg", flat(CORE), part=100_000)
+    sums = (dump.path / "SHA256SUMS").read_text().splitlines(keepends=True)
+    (dump.path / "SHA256SUMS").write_text("".join(sums[:-2]) + sums[-2][:20])
+    (dump.path / "vmcore.flat.gpg.003").unlink()
+    part = dump.path / "vmcore.flat.gpg.002"
+    part.write_bytes(part.read_bytes()[:70_000])
+    said = restoring()
+    incomplete(said, "vmcore.flat.gpg.002 has no line in SHA256SUMS")
+    assert said.files == ["dmesg.txt", "vmcore-incomplete"]
+    assert 250_000 < (restoring.output / "vmcore-incomplete").stat().st_size < 340_000
+
+
+def test_a_whole_part_without_a_sum_is_not_verified(restoring: Restore, dump: Dump) -> None:
+    dump.add("dmesg.txt.gpg", LOG)
+    dump.add("vmcore.flat.gpg", flat(CORE))
+    sums = (dump.path / "SHA256SUMS").read_text().splitlines(keepends=True)
+    (dump.path / "SHA256SUMS").write_text(sums[0])
+    incomplete(restoring(), "vmcore.flat.gpg.000 has no line in SHA256SUMS")
+
+
+@pytest.mark.parametrize("sums", ["lost", "empty", "link", "pipe"])
+def test_parts_without_any_sums(restoring: Restore, dump: Dump, tmp_path: Path, sums: str) -> None:
+    dump.add("vmcore.flat.gpg", flat(CORE))
+    (dump.path / "SHA256SUMS").unlink()
+    match sums:
+        case "empty":
+            (dump.path / "SHA256SUMS").touch()
+        case "link":
+            (dump.path / "SHA256SUMS").symlink_to(tmp_path / "elsewhere")
+        case "pipe":
+            os.mkfifo(dump.path / "SHA256SUMS")
+    incomplete(restoring(), "vmcore.flat.gpg.000 has no line in SHA256SUMS")
+
+
+@pytest.mark.parametrize("suffix", [".gpg", ""])
+def test_a_damaged_part(restoring: Restore, dump: Dump, suffix: str) -> None:
+    """What comes behind it is not lost; gpg says so at its end."""
+    dump.add(f"dmesg.txt{suffix}", LOG, part=100_000)
+    dump.add(f"vmcore.flat{suffix}", flat(CORE))
+    part = dump.path / f"dmesg.txt{suffix}.001"
+    part.write_bytes(part.read_bytes()[:-1] + b"\0")
+    said = restoring("--plain")
+    assert (said.status, said.files) == (1, ["dmesg-incomplete.txt", "vmcore"])
+    (error,) = said.errors
+    assert f"dmesg.txt is not complete: {part} is damaged: its SHA-256 is not that of" in error
+    assert "(copy it from the stick again; " in error
+    assert (restoring.output / "dmesg-incomplete.txt").stat().st_size > len(LOG) - 2000
+
+
+@pytest.mark.parametrize("suffix", [".gpg", ""])
+def test_a_part_that_is_not_there(restoring: Restore, dump: Dump, suffix: str) -> None:
+    dump.add(f"dmesg.txt{suffix}", LOG, part=100_000)
+    dump.add(f"vmcore.flat{suffix}", flat(CORE), part=100_000)
+    (dump.path / f"vmcore.flat{suffix}.001").unlink()
+    said = restoring("--plain")
+    incomplete(said, f"vmcore.flat{suffix}.001 is missing (copy the whole directory")
+    # Those behind the gap are of no use.
+    assert "ignored: " in said.errors[0]
+    assert (restoring.output / "dmesg.txt").read_bytes() == LOG
+
+
+@pytest.mark.parametrize("lines", ["with", "without"])
+def test_a_memory_dump_that_made_room(restoring: Restore, dump: Dump, lines: str) -> None:
+    """The crash kernel of a later crash has removed it; the log stays, and so may the sums."""
+    dump.add("dmesg.txt.gpg", LOG)
+    sums = (dump.path / "SHA256SUMS").read_text()
+    dump.add("vmcore.flat.gpg", flat(CORE), part=100_000)
+    for part in dump.path.glob("vmcore*"):
+        part.unlink()
+    if lines == "without":
+        (dump.path / "SHA256SUMS").write_text(sums)
+    said = restoring()
+    assert (said.status, said.files) == (1, ["dmesg.txt"])
+    (error,) = said.errors
+    says = {"with": "vmcore is not there: vmcore.flat.gpg.000 is missing (the crash kernel of a",
+            "without": f"{dump.path} has no vmcore (crash-kernel.txt, "}  # fmt: skip
+    assert error.startswith(f"tinykdump: {says[lines]}")
+
+
+def test_a_second_try_under_the_same_names(restoring: Restore, dump: Dump, tmp_path: Path) -> None:
+    """It left out more, and the lines of the first one may be there still."""
+    dump.add("vmcore.flat.gpg", flat([*CORE, (1 << 20, os.urandom(250_000))]), part=100_000)
+    for part in dump.path.glob("vmcore*"):
+        part.unlink()
+    first = (dump.path / "SHA256SUMS").read_text()
+    dump.sums.clear()
+    dump.add("vmcore.flat.gpg", flat(CORE), part=100_000)
+    sums = dump.path / "SHA256SUMS"
+    sums.write_text(first + sums.read_text())
+    assert restoring() == Said(0, ["vmcore"], [])
+    assert (restoring.output / "vmcore").read_bytes() == in_order(CORE, tmp_path)
+
+
+def test_the_log_of_a_failed_dump(restoring: Restore, dump: Dump) -> None:
+    dump.add("crash-kernel.txt.gpg", LOG)
+    said = restoring()
+    assert (said.status, said.files) == (1, ["crash-kernel.txt"])
+    assert said.errors == [
+        f"tinykdump: {dump.path} has no vmcore (crash-kernel.txt, where there is one, says why)"
+    ]
+
+
+def test_another_key(restoring: Restore, dump: Dump, tmp_path: Path) -> None:
+    dump.add("vmcore.flat.gpg", flat(CORE))
     (tmp_path / "empty").mkdir(mode=0o700)
-    with pytest.raises(TinykdumpError, match=r"dmesg.txt was not decrypted: .*--keys \(now: "):
-        restore(dump.path, tmp_path / "out", tmp_path / "empty")
-    assert names(tmp_path / "out") == []
+    said = restoring(home=tmp_path / "empty")
+    assert (said.status, said.files) == (1, [])
+    (error,) = said.errors
+    assert "vmcore is not restored: gpg did not decrypt it: no secret key (import the" in error
+    (error,) = restoring(home=tmp_path / "none").errors
+    assert f"vmcore is not restored: {tmp_path}/none is not a folder of GnuPG (" in error
 
 
-def test_a_damaged_stream_with_right_sums(dump: Dump, keys: Keyring, tmp_path: Path) -> None:
+def test_a_damaged_stream_with_right_sums(restoring: Restore, dump: Dump) -> None:
     """Somebody who can write the stick can write its sums: gpg finds it out."""
     dump.add("dmesg.txt.gpg", LOG)
     whole = bytearray((dump.path / "dmesg.txt.gpg.000").read_bytes())
     whole[len(whole) // 2] ^= 1
     dump.sums.clear()
-    dump.add("dmesg.txt", bytes(whole))
-    (dump.path / "dmesg.txt.000").rename(dump.path / "dmesg.txt.gpg.000")
-    sums = dump.path / "SHA256SUMS"
-    sums.write_text(sums.read_text().replace("dmesg.txt", "dmesg.txt.gpg"))
-    with pytest.raises(TinykdumpError, match=r"dmesg\.txt was not decrypted"):
-        restore(dump.path, tmp_path / "out", keys.home)
-    assert names(tmp_path / "out") == []
+    dump.put("dmesg.txt.gpg", bytes(whole))
+    said = restoring()
+    assert (said.status, said.files) == (1, ["dmesg-incomplete.txt"])
+    assert "dmesg.txt is not complete: gpg did not decrypt it: " in said.errors[0]
+
+
+@pytest.mark.parametrize("suffix", [".gpg", ""])
+def test_a_plain_dump_has_to_be_asked_for(restoring: Restore, dump: Dump, suffix: str) -> None:
+    """Whoever takes the stick can put a forged dump in the place of the encrypted one."""
+    dump.add(f"dmesg.txt{suffix}", LOG)
+    dump.add("vmcore.flat", flat(CORE))
+    said = restoring()
+    assert (said.status, said.files) == (1, ["dmesg.txt"] if suffix else [])
+    assert said.errors[-1] == (
+        "tinykdump: vmcore is not encrypted: whoever had the stick can have written it (say "
+        "--plain if the machine does not encrypt its dumps)"
+    )
+
+
+def test_a_plain_stream_beside_an_encrypted_one(restoring: Restore, dump: Dump) -> None:
+    dump.add("dmesg.txt.gpg", LOG)
+    dump.add("dmesg.txt", b"forged")
+    dump.add("vmcore.flat.gpg", flat(CORE))
+    said = restoring("--plain")
+    assert said == Said(0, ["dmesg.txt", "vmcore"],
+                        ["tinykdump: not of a dump, and ignored: 'dmesg.txt.000'"])  # fmt: skip
+    assert (restoring.output / "dmesg.txt").read_bytes() == LOG
+
+
+def test_unknown_names_are_ignored(restoring: Restore, dump: Dump) -> None:
+    dump.add("vmcore.flat.gpg", flat(CORE))
+    for name in ("x\x1b[2J\n", "vmcore.flat.gpg.0", "vmcore.flat.gpg.0001", "dmesg.txt.gpg"):
+        (dump.path / name).write_bytes(b"x")
+    (dump.path / os.fsdecode(b"\xff")).symlink_to("/dev/zero")
+    (dump.path / "sub").mkdir()
+    with (dump.path / "SHA256SUMS").open("ab") as sums:
+        sums.write(b"\xff\0\n" + b"0" * 64 + b"  ../../etc/passwd.000\n")
+    said = restoring()
+    assert (said.status, said.files) == (0, ["vmcore"])
+    assert said.errors == ["tinykdump: not of a dump, and ignored: 'dmesg.txt.gpg', 'sub', "
+                           r"'vmcore.flat.gpg.0', 'vmcore.flat.gpg.0001', 'x\x1b[2J\n', '\udcff'"
+                           ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["link", "pipe", "directory", "device"])
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_part_that_is_no_file(
+    restoring: Restore, dump: Dump, tmp_path: Path, name: str, number: int
+) -> None:
+    """On a stick with ext4, whatever it is mounted with."""
+    dump.add("dmesg.txt.gpg", LOG, part=100_000)
+    dump.add("vmcore.flat.gpg", flat(CORE))
+    part = dump.path / f"dmesg.txt.gpg.00{number}"
+    content = part.read_bytes()
+    part.unlink()
+    match name:
+        case "link":
+            (tmp_path / "secret").write_bytes(content)
+            part.symlink_to(tmp_path / "secret")
+        case "pipe":
+            os.mkfifo(part)
+        case "directory":
+            part.mkdir()
+        case "device":
+            if os.geteuid() != 0:
+                pytest.skip("only root makes device nodes")
+            os.mknod(part, 0o20666, os.makedev(1, 5))  # /dev/zero
+    said = restoring()
+    kept = ["dmesg-incomplete.txt"] if number else []
+    assert (said.status, said.files) == (1, [*kept, "vmcore"])
+    assert f"dmesg.txt.gpg.00{number}: not a regular file (check the stick" in said.errors[0]
 
 
 HASH = "0" * 64
@@ -125,44 +350,31 @@ HASH = "0" * 64
 @pytest.mark.parametrize(
     ("lines", "says"),
     [
-        (f"{HASH}  ../../etc/passwd.000", "SHA256SUMS is damaged"),
-        (f"{HASH}  /etc/shadow.000", "SHA256SUMS is damaged"),
-        (f"{HASH}  dmesg.txt.gpg.000/x", "SHA256SUMS is damaged"),
-        (f"{HASH}  other.txt.000", "SHA256SUMS is damaged"),
-        (f"{HASH[1:]}  dmesg.txt.000", "SHA256SUMS is damaged"),
-        (f"{HASH} *dmesg.txt.000", "SHA256SUMS is damaged"),
-        (f"{HASH}  dmesg.txt.\u0660\u0660\u0660", "SHA256SUMS is damaged"),
-        (f"{HASH}  dmesg.txt.001", "a part before dmesg.txt.001 is missing"),
-        (f"{HASH}  dmesg.txt.000\n{HASH}  dmesg.txt.002", "a part before dmesg.txt.002 is missi"),
-        (f"{HASH}  dmesg.txt.000\n{HASH}  dmesg.txt.000", "a part before dmesg.txt.000 is missi"),
-        (f"{HASH}  dmesg.txt.000\n{HASH}  dmesg.txt.gpg.000", "dmesg.txt.000: No such file"),
+        (f"{HASH}  ../../etc/passwd.000", "holds nothing"),
+        (f"{HASH}  /etc/shadow.000", "holds nothing"),
+        (f"{HASH}  dmesg.txt.gpg.000/x", "holds nothing"),
+        (f"{HASH}  other.txt.000", "holds nothing"),
+        (f"{HASH[1:]}  dmesg.txt.000", "holds nothing"),
+        (f"{HASH} *dmesg.txt.000", "holds nothing"),
+        (f"{HASH}  dmesg.txt.\u0660\u0660\u0660", "holds nothing"),
+        (f"{HASH}  dmesg.txt.{'9' * 5000}", "holds nothing"),
+        (f"{HASH}  dmesg.txt.0000", "holds nothing"),
+        (f"{HASH}  dmesg.txt.999999", "dmesg.txt is not there: dmesg.txt.000 is missing"),
+        (f"{HASH}  dmesg.txt.000\n{HASH}  dmesg.txt.gpg.000", "dmesg.txt.gpg.000 is missing"),
         ("", "holds nothing"),
         (None, "is not a dump: it has no SHA256SUMS"),
     ],
 )
-def test_sums_that_lie(
-    dump: Dump, keys: Keyring, tmp_path: Path, lines: str | None, says: str
-) -> None:
+def test_sums_that_lie(restoring: Restore, dump: Dump, lines: str | None, says: str) -> None:
     if lines is not None:
         (dump.path / "SHA256SUMS").write_text(lines)
-    with pytest.raises(TinykdumpError, match=says):
-        restore(dump.path, tmp_path / "out", keys.home)
-    assert names(tmp_path / "out") == []
+    said = restoring("--plain")
+    assert (said.status, said.files) == (1, [])
+    assert says in said.errors[0]
 
 
-def test_a_link_on_the_stick_is_not_followed(dump: Dump, keys: Keyring, tmp_path: Path) -> None:
-    secret = tmp_path / "secret"
-    secret.write_bytes(b"x")
-    dump.add("dmesg.txt", b"x")
-    (dump.path / "dmesg.txt.000").unlink()
-    (dump.path / "dmesg.txt.000").symlink_to(secret)
-    with pytest.raises(TinykdumpError, match=r"dmesg\.txt\.000: Too many levels of symbolic"):
-        restore(dump.path, tmp_path / "out", keys.home)
-    assert names(tmp_path / "out") == []
-
-
-@pytest.mark.parametrize("kind", ["link", "pipe", "folder"])
-def test_sums_that_are_no_file(dump: Dump, keys: Keyring, tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize("kind", ["link", "pipe", "directory"])
+def test_sums_that_are_no_file(restoring: Restore, dump: Dump, kind: str) -> None:
     """Nobody writes to that pipe, and the link's target has no end."""
     sums = dump.path / "SHA256SUMS"
     match kind:
@@ -172,20 +384,126 @@ def test_sums_that_are_no_file(dump: Dump, keys: Keyring, tmp_path: Path, kind: 
             os.mkfifo(sums)
         case _:
             sums.mkdir()
-    with pytest.raises(TinykdumpError, match="is not a dump: it has no SHA256SUMS"):
-        restore(dump.path, tmp_path / "out", keys.home)
+    assert "holds nothing (name a directory" in restoring().errors[0]
 
 
-def test_nothing_is_overwritten(dump: Dump, keys: Keyring, tmp_path: Path) -> None:
-    dump.add("dmesg.txt", LOG)
-    (tmp_path / "dmesg.txt").write_bytes(b"mine")
-    with pytest.raises(TinykdumpError, match=r"dmesg\.txt exists"):
-        restore(dump.path, tmp_path, keys.home)
-    assert (tmp_path / "dmesg.txt").read_bytes() == b"mine"
+def test_no_directory(restoring: Restore, dump: Dump) -> None:
+    dump.path.rmdir()
+    assert restoring().errors == [f"tinykdump: {dump.path}: No such file or directory (name a "
+                                  "directory tinykdump/MACHINE/TIME of the stick)"]  # fmt: skip
 
 
-def test_what_is_no_flattened_core(dump: Dump, keys: Keyring, tmp_path: Path) -> None:
-    dump.add("vmcore.flat.gpg", b"not a core" * 1000)
-    with pytest.raises(TinykdumpError, match="makedumpfile failed: "):
-        restore(dump.path, tmp_path / "out", keys.home)
-    assert names(tmp_path / "out") == []
+@pytest.mark.parametrize("name", ["dmesg.txt", "vmcore", "vmcore-incomplete"])
+def test_nothing_is_overwritten(restoring: Restore, dump: Dump, name: str) -> None:
+    dump.add("dmesg.txt.gpg", LOG)
+    dump.add("vmcore.flat.gpg", flat(CORE))
+    restoring.output.mkdir(parents=True)
+    (restoring.output / name).symlink_to("/nowhere")
+    said = restoring()
+    assert (said.status, said.files) == (1, [name])
+    assert f"{restoring.output / name} exists (name another" in said.errors[0]
+
+
+@pytest.mark.parametrize(
+    ("core", "says"),
+    [
+        (b"not a core" * 1000, "it does not begin like a dump of makedumpfile -F"),
+        (flat([(1 << 46, b"x")]), "a piece of it has no place in any file"),
+        (flat([])[:-1] + b"\xfe", "a piece of it has no place in any file"),
+        (b"", "no data was provided"),
+    ],
+)  # fmt: skip
+def test_what_is_no_core(restoring: Restore, dump: Dump, core: bytes, says: str) -> None:
+    if core:
+        dump.add("vmcore.flat.gpg", core)
+    else:
+        dump.put("vmcore.flat.gpg", b"\0")
+    said = restoring()
+    assert (said.status, said.files) == (1, [])
+    assert said.errors[0].startswith("tinykdump: vmcore is not restored: ")
+    assert says in said.errors[0]
+
+
+def test_what_is_larger_than_its_parts(restoring: Restore, dump: Dump) -> None:
+    """Anybody can encrypt to the public key, and compress what has no end before."""
+    bomb = dump.keys.gpg("--trust-model", "always", "-r", "good@example.org", "--encrypt",
+                         "--compress-algo", "zlib", stdin=bytes(50 << 20))  # fmt: skip
+    dump.put("dmesg.txt.gpg", bomb)
+    said = restoring()
+    assert said.status == 1
+    assert "more is in it than it can hold" in said.errors[0]
+    assert sum(path.stat().st_size for path in restoring.output.iterdir()) <= len(bomb)
+
+
+def small(path: Path, size: int) -> None:
+    """Mount a file system of that many bytes there, in this process's tests: in real memory."""
+    path.mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", path], check=True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts")
+def test_an_output_without_room(restoring: Restore, dump: Dump) -> None:
+    """It is said before an hour is spent, and the log is there."""
+    dump.add("dmesg.txt.gpg", LOG)
+    dump.add("vmcore.flat.gpg", flat([(0, os.urandom(3 << 20))]))
+    small(restoring.output, 2 << 20)
+    try:
+        said = restoring()
+        assert (said.status, said.files) == (1, ["dmesg.txt"])
+        assert said.errors == [
+            f"tinykdump: vmcore is not restored: {restoring.output} has 1 MiB free, and it takes "
+            "4 MiB (name another directory with --output)"
+        ]
+    finally:
+        subprocess.run(["umount", restoring.output], check=True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts")
+@pytest.mark.parametrize("suffix", [".gpg", ""])
+def test_an_output_that_is_full(
+    restoring: Restore, dump: Dump, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    """Somebody else takes the room meanwhile; nothing that looks like a dump stays."""
+    dump.add(f"vmcore.flat{suffix}", flat([(0, os.urandom(3 << 20))]))
+    monkeypatch.setattr("tinykdump.restore._check_room", lambda *_: None)
+    small(restoring.output, 2 << 20)
+    try:
+        said = restoring("--plain")
+        assert (said.status, said.files) == (1, [])
+        assert said.errors == [f"tinykdump: {restoring.output}/vmcore: No space left on device "
+                               "(check that there is room)"]  # fmt: skip
+    finally:
+        subprocess.run(["umount", restoring.output], check=True)
+
+
+CONTENTS = st.one_of(st.binary(max_size=200), st.just(flat(CORE[:1])), st.just(flat([])))
+FILES = st.dictionaries(
+    st.sampled_from(["SHA256SUMS", "README", "x"]
+                    + [f"{stream}.{number:03d}" for stream in ("dmesg.txt", "vmcore.flat",
+                       "crash-kernel.txt.gpg") for number in range(3)]),
+    CONTENTS,
+)  # fmt: skip
+LINES = st.lists(
+    st.builds("{}  {}.{:03d}\n".format, st.sampled_from([HASH, HASH[1:], "é"]),
+              st.sampled_from(["dmesg.txt", "vmcore.flat", "../x"]), st.integers(0, 10**7))
+)  # fmt: skip
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(files=FILES, lines=LINES)
+def test_whatever_is_on_the_stick(
+    keys: Keyring, tmp_path_factory: pytest.TempPathFactory, files: dict[str, bytes],
+    lines: list[str],
+) -> None:  # fmt: skip
+    """It ends, with an error that says what to do or with files that are what they are called."""
+    top = tmp_path_factory.mktemp("any")
+    (top / "dump").mkdir()
+    for name, content in ({"SHA256SUMS": "".join(lines).encode()} | files).items():
+        (top / "dump" / name).write_bytes(content)
+    try:
+        done = restore(top / "dump", top / "out", keys.home, plain=True)
+    except TinykdumpError:
+        done = Restored((), (), ())
+    assert names(top / "out") == sorted(path.name for path in done.files)
+    whole = {"dmesg.txt", "vmcore", "crash-kernel.txt"} & set(names(top / "out"))
+    assert not whole, "HASH is the sum of nothing that is there"

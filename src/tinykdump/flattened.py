@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""makedumpfile's flattened format: a dump that was written to a pipe. Values in, values out.
+
+A header of 4096 bytes, then the pieces of the file in the order in which they were written, each
+behind its place and its size; a place and a size of -1 are the end. Numbers are signed and have
+64 bits, big-endian (makedumpfile_header and makedumpfile_data_header in makedumpfile.h).
+"""
+
+import struct
+from collections.abc import Iterator
+
+_HEADER = 4096
+_START = struct.pack(">16sq", b"makedumpfile", 1)  # signature and type, then a version
+_PIECE = struct.Struct(">qq")
+
+# No piece ends behind it: 64 TiB are more than any file that makedumpfile could write.
+_LARGEST = 1 << 46
+
+
+class Parser:
+    """Takes such a stream apart as it comes in."""
+
+    def __init__(self) -> None:
+        self.ended = False  # the end was seen: what comes after it is no part of the dump
+        self._started = False
+        self._rest = b""
+        self._place = self._left = 0
+
+    def feed(self, data: bytes) -> Iterator[tuple[int, bytes]]:
+        """What there is now, each with its place in the file, in bytes.
+
+        A piece comes in several where the stream does: what is cut off is short of nothing that
+        was there. Raises ValueError for what is no such stream.
+        """
+        data, at = self._rest + data, 0
+        while not self.ended:
+            there = len(data) - at
+            if not self._started:
+                if there < _HEADER:
+                    break
+                if not data.startswith(_START):
+                    raise ValueError("it does not begin like a dump of makedumpfile -F")
+                self._started = True
+                at = _HEADER
+            elif self._left:
+                piece = data[at : at + self._left]
+                if not piece:
+                    break
+                yield self._place, piece
+                at += len(piece)
+                self._place += len(piece)
+                self._left -= len(piece)
+            elif there < _PIECE.size:
+                break
+            else:
+                self._open(*_PIECE.unpack_from(data, at))
+                at += _PIECE.size
+        self._rest = data[at:]
+
+    def _open(self, place: int, size: int) -> None:
+        self.ended = place == size == -1
+        if not self.ended and not (0 <= place < place + size <= _LARGEST):
+            raise ValueError("a piece of it has no place in any file")
+        self._place, self._left = place, size
