@@ -18,6 +18,7 @@ from tinykdump import (
     programs,
     pstore,
     state,
+    stick,
 )
 from tinykdump.cmdline import crash_cmdline
 from tinykdump.config import Config
@@ -84,14 +85,14 @@ def draft(host: Host, config: Config, kver: str, kernel: str = "") -> Draft:
 
 
 def _refuse_root(host: Host, config: Config) -> None:
-    if str(config.target) in hardware.root_tags(host):
+    if str(config.target) in stick.root_tags(host):
         raise TinykdumpError(
             f"{config.target} is the running root file system", "name a stick as target"
         )
 
 
 def _machine(host: Host) -> crashconf.Machine:
-    uuids = [tag for tag in hardware.root_tags(host) if tag.startswith("UUID=")]
+    uuids = [tag for tag in stick.root_tags(host) if tag.startswith("UUID=")]
     root_uuid = uuids[0].removeprefix("UUID=") if uuids else ""
     return crashconf.Machine(hardware.machine_name(host), root_uuid)
 
@@ -119,6 +120,7 @@ def build(host: Host, config: Config, planned: Draft) -> Manifest:
         packed=len(packed),
         unpacked=image.unpacked_size(planned.entries),
         drivers=sum(module.info.size for module in planned.modules),
+        filesystems=config.filesystems,
     )
     pack.publish(
         {
@@ -153,9 +155,10 @@ def _inputs(entries: tuple[Entry, ...], owner: Callable[[str], str]) -> tuple[ma
 
 def is_current(config: Config, planned: Draft, old: Manifest) -> bool:
     """Whether ``old`` describes just the image that ``planned`` would become."""
-    return (old.plan, old.kernel, old.cmdline, old.margin) == (
+    return (old.plan, old.kernel, old.cmdline, old.margin, old.filesystems) == (
         planned.digest,
         str(planned.kernel),
         planned.cmdline,
         config.margin,
+        config.filesystems,
     )

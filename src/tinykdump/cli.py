@@ -92,6 +92,7 @@ def make(host: Host, options: argparse.Namespace) -> int:
         if options.load:
             held = load.load(host, image, takeover=config.takeover)
             print(f"loaded; {held.size // MIB} MiB of memory are reserved")
+            service.check_stick(host, config, image)
     return 0
 
 

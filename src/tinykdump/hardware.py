@@ -110,37 +110,3 @@ def _bound(host: Host, device: Path) -> str:
         return ""
     module = host.resolve(driver / "module")
     return normal(module.name if module else _MODULES.get(driver.name, driver.name))
-
-
-def root_tags(host: Host) -> tuple[str, ...]:
-    """LABEL=... and UUID=... of the block device that holds the running root, from udev's links."""
-    devices = {device for device, place in _mounts(host) if place == Path("/")}
-    return tuple(
-        f"{tag}={link.name}"
-        for tag in ("LABEL", "UUID")
-        for link in host.children(f"/dev/disk/by-{tag.lower()}")
-        if host.resolve(link) in devices
-    )
-
-
-def stick(host: Host, tag: str, value: str) -> Path | None:
-    """The device node of the target when it is plugged in, through the links of udev."""
-    return host.resolve(f"/dev/disk/by-{tag.lower()}/{value}")
-
-
-def mount_point(host: Host, device: Path) -> Path | None:
-    """Where a device is mounted now, or None."""
-    return next((place for mounted, place in _mounts(host) if mounted == device), None)
-
-
-def _mounts(host: Host) -> tuple[tuple[Path, Path], ...]:
-    """Device and mount point of each mounted block device (proc(5), /proc/pid/mountinfo)."""
-    found = []
-    for line in (host.text("/proc/self/mountinfo") or "").splitlines():
-        mount, _, source = line.partition(" - ")
-        fields, sources = mount.split(), source.split()
-        if len(fields) > 4 and len(sources) > 1 and sources[1].startswith("/"):
-            # Spaces and the like are octal there.
-            place = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), fields[4])
-            found.append((host.resolve(sources[1]) or Path(sources[1]), Path(place)))
-    return tuple(found)

@@ -53,6 +53,7 @@ def add(host: Host, context: Context) -> None:
         return
     held = load.load(host, image, takeover=config.takeover)
     say(f"loaded; {held.size // MIB} MiB of memory are reserved")
+    service.check_stick(host, config, image)
 
 
 def remove(host: Host, context: Context) -> None:

@@ -4,7 +4,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 
 from tinykdump.errors import TinykdumpError
 from tinykdump.image import Entry
@@ -36,6 +36,7 @@ class Manifest:
     packed: int  # bytes
     unpacked: int  # bytes, in whole pages
     drivers: int  # bytes that its modules take once they are loaded
+    filesystems: tuple[str, ...] = ()  # that it mounts; none: an older version did not note them
 
     def to_json(self) -> str:
         """The text of manifest.json."""
@@ -53,14 +54,20 @@ def plan_digest(entries: Sequence[Entry], *extra: str) -> str:
 
 
 def parse(text: str, name: str) -> Manifest:
-    """Read manifest.json. Raises TinykdumpError when it is not what to_json() wrote."""
+    """Read manifest.json. Raises TinykdumpError when it is not what to_json() wrote.
+
+    Fields that have a default are those that an older version did not write.
+    """
     try:
         values = json.loads(text)
-        if set(values) != {field.name for field in fields(Manifest)}:
+        known = {field.name for field in fields(Manifest)}
+        needed = {field.name for field in fields(Manifest) if field.default is MISSING}
+        if not needed <= set(values) <= known:
             raise ValueError
         inputs = tuple(Input(**item) for item in values.pop("inputs"))
         modules = tuple(str(name) for name in values.pop("modules"))
-        made = Manifest(**values, inputs=inputs, modules=modules)
+        filesystems = tuple(str(name) for name in values.pop("filesystems", ()))
+        made = Manifest(**values, inputs=inputs, modules=modules, filesystems=filesystems)
         for field in fields(made):
             if field.type in (str, int) and type(getattr(made, field.name)) is not field.type:
                 raise TypeError

@@ -4,11 +4,12 @@
 import shutil
 from collections.abc import Callable
 
-from tinykdump import build, load, reserve, state
+from tinykdump import build, load, reserve, state, stick
 from tinykdump.config import Config
 from tinykdump.errors import TinykdumpError
 from tinykdump.host import Host
 from tinykdump.manifest import Manifest
+from tinykdump.report import say
 
 
 def build_image(
@@ -39,6 +40,18 @@ def load_image(
     """Build where needed, make the reservation fit, load. Raises TinykdumpError."""
     image, _ = build_image(host, config, kver, kernel=kernel, force=force)
     return image, load.load(host, image, takeover=config.takeover)
+
+
+def check_stick(host: Host, config: Config, image: Manifest) -> None:
+    """Say what is wrong with the stick that is plugged in, to whoever has armed ``image``."""
+    try:
+        found = stick.find(host, image.target)
+    except TinykdumpError as error:
+        say(str(error))
+        return
+    dump = stick.expected_dump(host, config.level)
+    for problem in stick.problems(found, image.target, image.filesystems, dump):
+        say(problem)
 
 
 def remove_kernel(host: Host, kver: str, read_config: Callable[[], Config]) -> str:

@@ -8,12 +8,13 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tinykdump import hardware, keys, load, pstore, reserve, state
+from tinykdump import hardware, keys, load, pstore, reserve, room, state, stick
 from tinykdump.config import Config
 from tinykdump.errors import TinykdumpError
 from tinykdump.host import Host
 from tinykdump.manifest import Manifest
 from tinykdump.memory import MIB
+from tinykdump.stick import Stick
 
 # The name of a dump; anybody can have written others, with anything in them.
 _DUMP = re.compile(r"[0-9]{8}T[0-9]{6}Z(-[0-9]+)?(\.partial)?")
@@ -36,6 +37,11 @@ class Status:
     crash_log: str  # where a crash kernel leaves what it says; empty: nowhere
     last_crash: str  # what became of the last dump, as far as pstore knows
     problems: tuple[str, ...]  # one line each, with what to do
+    stick_filesystem: str  # its type, or empty: not known
+    stick_free: int | None  # bytes; None: not known
+    expected_dump: int  # bytes that a dump takes at the most; 0: not known
+    dumps: int | None  # of this machine on the stick; None: it is not mounted
+    incomplete_dumps: int | None  # how many of them are
 
     def to_json(self) -> str:
         """For programs; ``problems`` is empty when all is well."""
@@ -50,13 +56,29 @@ class Status:
             ("crash kernel", crash),
             ("reserved", f"{self.reserved // MIB} MiB{needed}"),
             ("key", self.key or ("none" if self.encrypted else "none: dumps are plain text")),
-            ("stick", f"{self.target}, {self.stick or 'not plugged in'}"),
+            ("stick", f"{self.target}, {self._stick() if self.stick else 'not plugged in'}"),
             ("crash log", self.crash_log or "lost: pstore has no backend (see tinykdump log)"),
+            *([("dumps", self._dumps())] if self.dumps else []),
             *([("last dump", self.last_dump)] if self.last_dump else []),
             *([("last crash", self.last_crash)] if self.last_crash else []),
             *(("problem", problem) for problem in self.problems),
         ]
         return "\n".join(f"{name + ':':<14}{value}" for name, value in lines)
+
+    def _stick(self) -> str:
+        """The one that is plugged in."""
+        have = "room not known: mount it to see"
+        if self.stick_free is not None:
+            have = f"{room.amount(self.stick_free)} free"
+        dump = f" (a dump takes up to {room.amount(self.expected_dump)})"
+        kind = self.stick_filesystem or "file system not known"
+        return f"{self.stick}, {kind}, {have}{dump * bool(self.expected_dump)}"
+
+    def _dumps(self) -> str:
+        """What is on it."""
+        return f"{self.dumps}" + f", {self.incomplete_dumps} incomplete" * bool(
+            self.incomplete_dumps
+        )
 
 
 def collect(host: Host, config: Config) -> Status:
@@ -87,7 +109,14 @@ def collect(host: Host, config: Config) -> Status:
                 problems.append("nothing is loaded (run tinykdump -l; tinykdump.service does so "
                                 "at every boot)")  # fmt: skip
     target = mine.target if mine else str(config.target)
-    device = hardware.stick(host, *target.split("=", 1))
+    sticks: tuple[Stick, ...] = ()
+    expected = stick.expected_dump(host, config.level)
+    with _noted(problems):
+        sticks = stick.find(host, target)
+        known = (mine.filesystems if mine else ()) or config.filesystems
+        problems.extend(stick.problems(sticks, target, known, expected))
+    plugged = sticks[0] if sticks else None
+    dumps = _dumps(host, plugged)
     kernel_config = state.kernel_config(host, mine.kver if mine else running)
     last = pstore.crash_log(host)
     return Status(
@@ -99,11 +128,16 @@ def collect(host: Host, config: Config) -> Status:
         key=mine.key if mine else key,
         encrypted=bool(mine.key) if mine else config.encrypt,
         target=target,
-        stick=str(device or ""),
-        last_dump=_last_dump(host, device) if device else "",
+        stick=str(plugged.device) if plugged else "",
+        last_dump=str(dumps[-1]) if dumps else "",
         crash_log=pstore.description(host, kernel_config),
         last_crash=last.verdict if last else "",
         problems=tuple(dict.fromkeys(problems)),
+        stick_filesystem=plugged.filesystem if plugged else "",
+        stick_free=plugged.free if plugged else None,
+        expected_dump=expected,
+        dumps=None if dumps is None else len(dumps),
+        incomplete_dumps=None if dumps is None else sum(d.suffix == ".partial" for d in dumps),
     )
 
 
@@ -134,11 +168,18 @@ def _key(host: Host, config: Config) -> str:
     return keys.machine_key(host, create=False).fingerprint
 
 
-def _last_dump(host: Host, device: Path) -> str:
-    """The newest dump of this machine, when the stick is mounted; names sort by time."""
-    place = hardware.mount_point(host, device)
-    if place is None:
-        return ""
-    there = host.children(place / "tinykdump" / hardware.machine_name(host))
-    found = [path for path in there if _DUMP.fullmatch(path.name)]
-    return str(found[-1]) if found else ""
+def _dumps(host: Host, plugged: Stick | None) -> tuple[Path, ...] | None:
+    """The dumps of this machine on the stick, the oldest first: their names sort by time.
+
+    None when it is not mounted. Links, which can lead anywhere, are not followed.
+    """
+    if plugged is None or plugged.mounted is None:
+        return None
+    top = plugged.mounted / "tinykdump" / hardware.machine_name(host)
+    if host.resolve(top) != top:
+        return ()
+    return tuple(
+        path
+        for path in host.children(top)
+        if _DUMP.fullmatch(path.name) and host.resolve(path) == path and host.path(path).is_dir()
+    )

@@ -69,11 +69,12 @@ def arm(host: Host, config: Config, started: float, *, always: bool) -> None:
     if mine is None and not always:
         return
     kver = mine.kver if mine else state.running_kernel(host)
-    _, held = service.load_image(host, config, kver)
+    image, held = service.load_image(host, config, kver)
     say(
         f"armed with {kver}; {held.size // MIB} MiB of memory are reserved "
         f"({time.monotonic() - started:.1f} s)"
     )
+    service.check_stick(host, config, image)
 
 
 def erase(host: Host) -> None:

@@ -6,10 +6,12 @@ import subprocess
 
 import pytest
 
+from tests import plugged
 from tests.fakehost import KVER, NAMES, STATE, FakeHost
 from tests.keyring import Keyring
-from tinykdump import cli, hardware
+from tinykdump import build, cli, hardware
 from tinykdump.manifest import parse
+from tinykdump.settings import load_config
 
 
 @pytest.fixture
@@ -167,20 +169,92 @@ def test_status_is_about_what_is_loaded(
     assert found["key"] == keys.fingerprint("good@example.org")
 
 
-def test_status_shows_the_newest_dump(machine: FakeHost, capfd: pytest.CaptureFixture[str]) -> None:
-    machine.write("/dev/sdb1")
-    machine.link("/dev/disk/by-label/TINYKDUMP", "../../sdb1")
+def mounted(machine: FakeHost) -> str:
+    """A stick that is plugged in and mounted; the directory of this machine on it."""
+    plugged.plug(machine, "vfat")
     machine.write("/proc/self/mountinfo", "30 27 8:17 / /mnt rw shared:2 - vfat /dev/sdb1 rw\n")
-    dumps = f"/mnt/tinykdump/{hardware.machine_name(machine.host)}"
+    machine.path("/mnt").mkdir()
+    return f"/mnt/tinykdump/{hardware.machine_name(machine.host)}"
+
+
+def test_status_shows_the_dumps(machine: FakeHost, capfd: pytest.CaptureFixture[str]) -> None:
+    dumps = mounted(machine)
     for time in ("20260101T000000Z", "20260102T000000Z.partial"):
         machine.path(f"{dumps}/{time}").mkdir(parents=True)
     machine.path("/mnt/tinykdump/another/20270101T000000Z").mkdir(parents=True)
     machine.path(f"{dumps}/z\x1b[2J").mkdir()  # anybody can have written it
+    machine.write(f"{dumps}/20260103T000000Z")
+    machine.link(f"{dumps}/20260104T000000Z", "/etc")
     cli.main(["status", "--json"])
     found = json.loads(capfd.readouterr().out)
-    assert (found["stick"], found["last_dump"]) == (
-        "/dev/sdb1", f"{dumps}/20260102T000000Z.partial",
+    assert (found["stick"], found["last_dump"], found["dumps"], found["incomplete_dumps"]) == (
+        "/dev/sdb1", f"{dumps}/20260102T000000Z.partial", 2, 1,
     )  # fmt: skip
+    cli.main(["status"])
+    assert "\ndumps:        2, 1 incomplete\n" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize("place", ["/mnt/tinykdump", ""])
+def test_status_follows_no_link_on_a_stick(
+    machine: FakeHost, capfd: pytest.CaptureFixture[str], place: str
+) -> None:
+    dumps = mounted(machine)
+    machine.path("/elsewhere/20260101T000000Z").mkdir(parents=True)
+    name = hardware.machine_name(machine.host)
+    machine.link(f"/elsewhere/{name}", "/elsewhere")
+    machine.link(place or dumps, "/elsewhere")
+    cli.main(["status", "--json"])
+    found = json.loads(capfd.readouterr().out)
+    assert (found["last_dump"], found["dumps"]) == ("", 0)
+
+
+def test_status_looks_at_the_stick(machine: FakeHost, capfd: pytest.CaptureFixture[str]) -> None:
+    """Also when it is not mounted, and without a word when all is well."""
+    armed(machine, capfd)
+    machine.write("/proc/meminfo", "MemTotal: 900000 kB\nMemFree: 850000 kB\n")
+    plugged.plug(machine, "vfat", size=5 << 30)
+    assert cli.main(["status"]) == 0
+    text = capfd.readouterr().out
+    assert ("\nstick:        LABEL=TINYKDUMP, /dev/sdb1, vfat, 5.0 GiB free (a dump takes up to 48 "
+            "MiB)\n") in text  # fmt: skip
+    assert "problem:" not in text
+    assert "dumps:" not in text
+    cli.main(["status", "--json"])
+    found = json.loads(capfd.readouterr().out)
+    assert (found["stick"], found["stick_filesystem"]) == ("/dev/sdb1", "vfat")
+    assert 5 << 30 > found["stick_free"] > 4.9 * (1 << 30)
+    assert found["expected_dump"] == 50000 << 10
+    assert (found["dumps"], found["incomplete_dumps"], found["problems"]) == (None, None, [])
+
+
+def test_status_of_a_stick_that_the_crash_kernel_can_not_mount(
+    machine: FakeHost, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """What is loaded counts, not what would be built now."""
+    armed(machine, capfd)
+    plugged.plug(machine, "exfat")
+    machine.write("/etc/default/tinykdump", "[dump]\nkey = /root/key.asc\nfilesystems = exfat\n")
+    assert cli.main(["status", "--json"]) == 0
+    (problem,) = json.loads(capfd.readouterr().out)["problems"]
+    assert problem.startswith("/dev/sdb1 has exfat, and the crash kernel mounts vfat only (")
+    machine.module("kernel/fs/exfat/exfat.ko")
+    assert cli.main(["-b"]) == 0
+    made = parse(machine.path(f"{STATE}/manifest.json").read_text(), "m")
+    assert made.filesystems == ("exfat",)
+
+
+def test_an_image_of_an_older_version(machine: FakeHost, capfd: pytest.CaptureFixture[str]) -> None:
+    """It is still ours; it is built again, because it does not say what it mounts."""
+    armed(machine, capfd)
+    for path in (f"{STATE}/manifest.json", "/run/tinykdump/loaded.json"):
+        old = json.loads(machine.path(path).read_text())
+        del old["filesystems"]
+        machine.write(path, json.dumps(old))
+    assert cli.main(["status", "--json"]) == 0
+    assert json.loads(capfd.readouterr().out)["armed"]
+    plan = build.draft(machine.host, load_config(machine.host, {}), KVER)
+    old_image = parse(machine.path(f"{STATE}/manifest.json").read_text(), "m")
+    assert not build.is_current(load_config(machine.host, {}), plan, old_image)
 
 
 @pytest.mark.parametrize(

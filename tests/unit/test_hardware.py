@@ -1,5 +1,3 @@
-from pathlib import Path
-
 import pytest
 
 from tests.fakehost import XHCI, FakeHost
@@ -100,39 +98,3 @@ def test_the_drivers_of_usb_storage_that_is_plugged_in(fake: FakeHost) -> None:
         module = driver.replace("-", "_")
         fake.device(f"x/usb1/1-{number}/1-{number}:1.0", "usb", driver, module)
     assert hardware.usb_storage_modules(fake.host) == ("ums_realtek", "usb_storage")
-
-
-MOUNTS = """\
-22 27 0:21 / /proc rw,nosuid shared:12 - proc proc rw
-27 1 253:2 / / rw,relatime shared:1 - ext4 {root} rw
-30 27 8:17 / /mnt rw,relatime shared:2 - vfat /dev/sdb1 rw
-"""
-
-
-@pytest.mark.parametrize(
-    ("root", "expected"),
-    [
-        ("/dev/vda2", ("LABEL=system", "UUID=0e1f")),
-        ("/dev/mapper/vg-root", ("LABEL=system", "UUID=0e1f")),
-        ("overlay", ()),
-    ],
-)
-def test_the_tags_of_the_running_root(fake: FakeHost, root: str, expected: tuple[str, ...]) -> None:
-    for device in ("vda2", "sdb1"):
-        fake.write(f"/dev/{device}")
-    fake.link("/dev/mapper/vg-root", "../vda2")
-    for link, device in (("label/system", "vda2"), ("uuid/0e1f", "vda2"),
-                         ("label/TINYKDUMP", "sdb1"), ("uuid/12AB-34CD", "sdb1")):  # fmt: skip
-        fake.link(f"/dev/disk/by-{link}", f"../../{device}")
-    fake.write("/proc/self/mountinfo", MOUNTS.format(root=root))
-    assert hardware.root_tags(fake.host) == expected
-    assert str(hardware.stick(fake.host, "LABEL", "TINYKDUMP")) == "/dev/sdb1"
-    assert hardware.stick(fake.host, "LABEL", "other") is None
-
-
-@pytest.mark.parametrize(
-    ("written", "name"), [("/mnt/a\\040b", "/mnt/a b"), ("/mnt/José", "/mnt/José")]
-)
-def test_mount_points(fake: FakeHost, written: str, name: str) -> None:
-    fake.write("/proc/self/mountinfo", f"30 27 8:17 / {written} rw - vfat /dev/sdb1 rw\n")
-    assert hardware.mount_point(fake.host, Path("/dev/sdb1")) == Path(name)

@@ -11,7 +11,7 @@ MANIFEST = Manifest(
     kver="6.1.0-fake", kernel="/boot/vmlinuz", plan="0" * 64, modules=("a", "b"),
     inputs=(Input("/bin/busybox", "1" * 64, "busybox-1:1.35-1.x86_64"), Input("/é", "2" * 64)),
     key="F" * 40, target="LABEL=TINYKDUMP", compression="ZSTD", cmdline='a="b c"', margin=10,
-    packed=1, unpacked=4096, drivers=8192,
+    packed=1, unpacked=4096, drivers=8192, filesystems=("vfat", "ext4"),
 )  # fmt: skip
 
 
@@ -29,7 +29,7 @@ def changed(**values: object) -> str:
         "", "{", "[]", "null", "3", '"x"', MANIFEST.to_json()[:-9], changed(more=1),
         json.dumps({"kver": "x"}), changed(inputs=[{"source": "x"}]), changed(inputs=None),
         changed(inputs=[3]), changed(modules=3), changed(packed="1"), changed(unpacked=None),
-        changed(kernel=3), changed(margin=[]), changed(cmdline=None),
+        changed(kernel=3), changed(margin=[]), changed(cmdline=None), changed(filesystems=3),
     ],
 )  # fmt: skip
 def test_damage(text: str) -> None:

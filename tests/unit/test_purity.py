@@ -11,19 +11,18 @@ PACKAGE = Path(tinykdump.__file__).parent
 
 PURE = {
     "__init__", "cmdline", "config", "crashconf", "crashlog", "elf", "errors", "flattened", "image",
-    "makedumpfile", "manifest", "memory", "modinfo", "modprobe", "modules", "placeholder",
+    "makedumpfile", "manifest", "memory", "modinfo", "modprobe", "modules", "placeholder", "room",
 }  # fmt: skip
 # These touch the system, each for the reason that its first line gives.
 EFFECTS = {
     "build", "cli", "drivers", "hardware", "host", "kernel_install", "keys", "kmod", "libraries",
     "load", "pack", "packages", "programs", "pstore", "report", "reserve", "restore", "run",
-    "service", "settings", "state", "status", "transaction",
+    "service", "settings", "state", "status", "stick", "transaction",
 }  # fmt: skip
 
 # What pure modules may import; of pathlib only the names of paths, which do nothing.
 ALLOWED = {
-    "collections.abc", "configparser", "contextlib", "dataclasses", "elftools", "fnmatch",
-    "hashlib", "io", "itertools", "json", "pathlib", "re", "shlex", "stat", "struct", "typing",
+    "makedumpfile", "manifest", "memory", "modinfo", "modprobe", "modules", "placeholder", "room",
 }  # fmt: skip
 # Methods of Path and file objects that reach the file system, and the built-in doors to it.
 CALLS = {

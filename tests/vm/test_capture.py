@@ -33,6 +33,9 @@ def test_a_dump_is_saved_encrypted_and_restored(
     assert manifest["packed"] <= 5_000_000
     assert manifest["unpacked"] <= 14_000_000
     assert service.reserved(vm) <= 88 << 20
+    status = json.loads(vm.run(["tinykdump", "status", "--json"]).text)
+    assert (status["stick_filesystem"], status["problems"]) == ("vfat", []), "not the other disk"
+    assert 500 << 20 < status["stick_free"] < 512 << 20
 
     mark = service.crash_and_wait(vm)
     image = stick_image(vm)
@@ -40,6 +43,7 @@ def test_a_dump_is_saved_encrypted_and_restored(
 
     (dump,) = service.dumps(image, tmp_path / "stick")
     assert dump.complete
+    assert dump.size < status["expected_dump"] < (MEMORY_MIB << 20) // 2
     assert sorted(path.name for path in dump.directory.iterdir()) == [
         "SHA256SUMS", "dmesg.txt.gpg.000", "vmcore.flat.gpg.000",
     ]  # fmt: skip

@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The stick that is plugged in now: whether the crash kernel will find it, and take a dump to it.
+
+Nothing is mounted or written here. A file system is looked at by blkid(8), which needs no udev,
+and its room is read from where it is mounted, or else from itself (room.py).
+"""
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tinykdump import room
+from tinykdump.host import Host
+from tinykdump.run import run
+
+# What src/crash/lib.sh takes for a disk behind USB: everything else it hides from itself.
+_USB = re.compile(r".*/usb[0-9].*/.*")
+
+# What mounts a file system beside the type of its own name.
+_MOUNTED_BY = {"ext2": ("ext2", "ext4"), "ext3": ("ext3", "ext4")}
+
+
+@dataclass(frozen=True)
+class Stick:
+    """A device whose file system has the tag of the target."""
+
+    device: Path
+    is_usb: bool
+    filesystem: str  # its type as blkid(8) names it; empty: not known
+    write_protected: bool
+    mounted: Path | None
+    free: int | None  # bytes; None: not known
+
+
+def find(host: Host, target: str) -> tuple[Stick, ...]:
+    """The devices behind USB that have the tag ``target``, LABEL=... or UUID=... .
+
+    When there is none, the one that udev knows, which is somewhere else or can not be read.
+    Raises TinykdumpError when blkid is not installed.
+    """
+    tag, _, value = target.partition("=")
+    found = []
+    for device in _behind_usb(host):
+        values = _probe(host, device)
+        if values.get(tag) == value:
+            found.append(_look(host, device, values.get("TYPE", ""), is_usb=True))
+    if not found:
+        linked = host.resolve(f"/dev/disk/by-{tag.lower()}/{value}")
+        if linked is not None:
+            kind, is_usb = _probe(host, linked).get("TYPE", ""), linked in _behind_usb(host)
+            found.append(_look(host, linked, kind, is_usb=is_usb))
+    return tuple(found)
+
+
+def _behind_usb(host: Host) -> tuple[Path, ...]:
+    """The device nodes of the disks and partitions behind USB that have a medium."""
+    found = []
+    for entry in host.children("/sys/class/block"):
+        uevent = host.text(entry / "uevent") or ""
+        name = re.search(r"^DEVNAME=(.+)$", uevent, re.MULTILINE)
+        has_medium = (host.text(entry / "size") or "0") != "0"
+        if name and has_medium and _USB.fullmatch(str(host.resolve(entry))):
+            found.append(Path("/dev") / name[1])
+    return tuple(found)
+
+
+def _probe(host: Host, device: Path) -> dict[str, str]:
+    """What blkid(8) reads of a device itself, or nothing when it does not know."""
+    done = run(["blkid", "-p", "-o", "export", host.path(device)], check=False)
+    lines = done.stdout.decode(errors="replace").splitlines()
+    return {name: value for name, _, value in (line.partition("=") for line in lines)}
+
+
+def _look(host: Host, device: Path, filesystem: str, *, is_usb: bool) -> Stick:
+    place = mount_point(host, device)
+    return Stick(
+        device=device,
+        is_usb=is_usb,
+        filesystem=filesystem,
+        write_protected=host.text(f"/sys/class/block/{device.name}/ro") == "1",
+        mounted=place,
+        free=_free(host, device, filesystem, place),
+    )
+
+
+def _free(host: Host, device: Path, filesystem: str, place: Path | None) -> int | None:
+    """Free bytes, as whoever may write everywhere has them."""
+    try:
+        if place is not None:
+            held = os.statvfs(host.path(place))
+            return held.f_bavail * held.f_frsize
+        descriptor = os.open(host.path(device), os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            return room.free(filesystem, lambda at, size: os.pread(descriptor, size, at))
+        finally:
+            os.close(descriptor)
+    except OSError:  # it was pulled out, or can not be read
+        return None
+
+
+def problems(
+    found: Sequence[Stick], target: str, filesystems: Sequence[str], dump: int
+) -> Iterator[str]:
+    """Why the crash kernel could not save a dump of ``dump`` bytes, one line each.
+
+    ``filesystems`` are those that the crash image mounts. That no stick is plugged in is none.
+    """
+    if len(found) > 1:
+        names = ", ".join(str(each.device) for each in found)
+        yield f"{names} all have {target} (leave one of them: the crash kernel takes any)"
+    for each in found:
+        yield from _problems(each, target, filesystems, dump)
+
+
+def _problems(stick: Stick, target: str, filesystems: Sequence[str], dump: int) -> Iterator[str]:
+    if not stick.is_usb:
+        yield (f"{stick.device} has {target} and is not behind USB: the crash kernel does not look "
+               "at it (use a USB stick)")  # fmt: skip
+        return
+    if not set(_MOUNTED_BY.get(stick.filesystem, (stick.filesystem,))) & set(filesystems):
+        kind = stick.filesystem or "a file system that blkid does not know"
+        yield (f"{stick.device} has {kind}, and the crash kernel mounts {', '.join(filesystems)} "
+               "only (format the stick, or set filesystems = in /etc/default/tinykdump and run "
+               "tinykdump -l)")  # fmt: skip
+    if stick.write_protected:
+        yield f"{stick.device} is write-protected (move its switch, or use another stick)"
+    if stick.free is not None and stick.free < dump:
+        yield (f"{stick.device} has {room.amount(stick.free)} free, and a dump takes up to "
+               f"{room.amount(dump)} (remove old dumps, or use a larger stick)")  # fmt: skip
+
+
+def expected_dump(host: Host, level: int) -> int:
+    """Bytes that a dump of the running kernel takes at the most; see room.expected_dump."""
+    meminfo, iomem = host.text("/proc/meminfo") or "", host.text("/proc/iomem") or ""
+    return room.expected_dump(meminfo, iomem, level)
+
+
+def root_tags(host: Host) -> tuple[str, ...]:
+    """LABEL=... and UUID=... of the block device that holds the running root, from udev's links."""
+    devices = {mount.device for mount in _mounts(host) if mount.place == Path("/")}
+    return tuple(
+        f"{tag}={link.name}"
+        for tag in ("LABEL", "UUID")
+        for link in host.children(f"/dev/disk/by-{tag.lower()}")
+        if host.resolve(link) in devices
+    )
+
+
+def mount_point(host: Host, device: Path) -> Path | None:
+    """Where all of a device is mounted now, or None."""
+    mounts = (mount for mount in _mounts(host) if mount.device == device and mount.root == "/")
+    return next((mount.place for mount in mounts), None)
+
+
+@dataclass(frozen=True)
+class _Mount:
+    device: Path
+    root: str  # of the mount in its file system: others than / are bind mounts and subvolumes
+    place: Path
+
+
+def _mounts(host: Host) -> tuple[_Mount, ...]:
+    """The mounted block devices (proc(5), /proc/pid/mountinfo)."""
+    found = []
+    for line in (host.text("/proc/self/mountinfo") or "").splitlines():
+        mount, _, source = line.partition(" - ")
+        fields, sources = mount.split(), source.split()
+        if len(fields) > 4 and len(sources) > 1 and sources[1].startswith("/"):
+            # Spaces and the like are octal there.
+            place = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), fields[4])
+            device = host.resolve(sources[1]) or Path(sources[1])
+            found.append(_Mount(device, fields[3], Path(place)))
+    return tuple(found)

@@ -1,0 +1,218 @@
+"""The stick that is plugged in: real file systems and the real blkid, in a tree for sysfs."""
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests import plugged
+from tests.fakehost import KVER, FakeHost
+from tests.plugged import MIB
+from tinykdump import cli, kernel_install, stick, transaction
+from tinykdump.host import Host
+
+LABEL = "LABEL=TINYKDUMP"
+
+
+def wrong(fake: FakeHost, *filesystems: str, target: str = LABEL, dump: int = 0) -> list[str]:
+    """What is wrong with it for an image that mounts those."""
+    found = stick.find(fake.host, target)
+    return list(stick.problems(found, target, filesystems or ("vfat",), dump))
+
+
+def test_none_is_plugged_in(fake: FakeHost) -> None:
+    plugged.plug(fake, "vfat", label="OTHER")
+    assert stick.find(fake.host, LABEL) == ()
+    assert wrong(fake) == []
+
+
+@pytest.mark.parametrize("udev", [True, False])
+@pytest.mark.parametrize("kind", ["vfat", "exfat", "ext4"])
+def test_what_is_plugged_in(fake: FakeHost, kind: str, udev: bool) -> None:
+    plugged.plug(fake, kind, udev=udev)
+    (found,) = stick.find(fake.host, LABEL)
+    assert found.free is not None
+    assert 30 * MIB < found.free < 64 * MIB
+    assert found == stick.Stick(
+        Path("/dev/sdb1"), is_usb=True, filesystem=kind, write_protected=False, mounted=None,
+        free=found.free,
+    )  # fmt: skip
+    assert wrong(fake, "exfat", kind) == []
+
+
+def test_it_is_only_looked_at(fake: FakeHost) -> None:
+    image = plugged.plug(fake, "ext4")
+    image.chmod(0o400)
+    before = image.read_bytes(), image.stat().st_mtime_ns
+    wrong(fake)
+    assert (image.read_bytes(), image.stat().st_mtime_ns) == before
+
+
+def test_by_uuid(fake: FakeHost) -> None:
+    plugged.plug(fake, "vfat")
+    uuid = stick._probe(fake.host, Path("/dev/sdb1"))["UUID"]
+    assert re.fullmatch("[0-9A-F]{4}-[0-9A-F]{4}", uuid)
+    assert len(stick.find(fake.host, f"UUID={uuid}")) == 1
+    assert stick.find(fake.host, "UUID=0000-0000") == ()
+
+
+@pytest.mark.parametrize(
+    ("kind", "filesystems"),
+    [("exfat", "vfat"), ("vfat", "ext4"), ("ext4", "ext2"), ("ext2", "ext3"), ("ext4", "xfs")],
+)
+def test_a_file_system_that_the_image_does_not_mount(
+    fake: FakeHost, kind: str, filesystems: str
+) -> None:
+    plugged.plug(fake, kind)
+    assert wrong(fake, filesystems) == [
+        f"/dev/sdb1 has {kind}, and the crash kernel mounts {filesystems} only (format the stick, "
+        "or set filesystems = in /etc/default/tinykdump and run tinykdump -l)"
+    ]
+
+
+def test_ext4_mounts_ext2(fake: FakeHost) -> None:
+    plugged.plug(fake, "ext2")
+    assert wrong(fake, "vfat", "ext4") == []
+
+
+def test_a_file_system_that_can_not_be_told(fake: FakeHost) -> None:
+    """Such as one of two kinds at once; udev has known it by its label before."""
+    os.truncate(plugged.plug(fake, "vfat"), 0)
+    (line,) = wrong(fake)
+    assert line.startswith("/dev/sdb1 has a file system that blkid does not know, and the crash")
+
+
+def test_a_disk_that_is_not_behind_usb(fake: FakeHost) -> None:
+    """The crash kernel hides it from itself."""
+    plugged.plug(fake, "vfat", "sda1", usb=False)
+    assert wrong(fake) == [
+        f"/dev/sda1 has {LABEL} and is not behind USB: the crash kernel does not look at it (use "
+        "a USB stick)"
+    ]
+    plugged.plug(fake, "vfat", "sdb1")
+    assert wrong(fake) == [], "beside a stick, it does no harm"
+
+
+def test_two_sticks(fake: FakeHost) -> None:
+    plugged.plug(fake, "vfat", "sdb1")
+    plugged.plug(fake, "exfat", "sdc1")
+    first, second = wrong(fake)
+    assert first == (
+        f"/dev/sdb1, /dev/sdc1 all have {LABEL} (leave one of them: the crash kernel takes any)"
+    )
+    assert second.startswith("/dev/sdc1 has exfat, ")
+
+
+def test_a_switch_for_writing(fake: FakeHost) -> None:
+    plugged.plug(fake, "vfat")
+    fake.write("/sys/class/block/sdb1/ro", "1\n")
+    assert wrong(fake) == ["/dev/sdb1 is write-protected (move its switch, or use another stick)"]
+
+
+@pytest.mark.parametrize("kind", ["vfat", "exfat", "ext4"])
+def test_a_stick_without_room(fake: FakeHost, kind: str) -> None:
+    plugged.plug(fake, kind)
+    assert wrong(fake, kind, dump=30 * MIB) == []
+    (line,) = wrong(fake, kind, dump=200 * MIB)
+    assert re.fullmatch(r"/dev/sdb1 has \d\d MiB free, and a dump takes up to 0\.2 GiB "
+                        r"\(remove old dumps, or use a larger stick\)", line)  # fmt: skip
+
+
+def test_a_full_stick(fake: FakeHost) -> None:
+    image = plugged.plug(fake, "vfat")
+    plugged.fill(image, "old", 62 * MIB)
+    (line,) = wrong(fake, dump=30 * MIB)
+    assert line.startswith("/dev/sdb1 has 0 MiB free, and a dump takes up to 30 MiB (")
+
+
+def test_a_mounted_stick_has_the_room_of_its_mount(fake: FakeHost) -> None:
+    """What waits to be written is not on it yet."""
+    plugged.plug(fake, "vfat")
+    fake.path("/mnt").mkdir()
+    fake.write("/proc/self/mountinfo", "30 27 8:17 / /mnt rw - vfat /dev/sdb1 rw\n")
+    (found,) = stick.find(fake.host, LABEL)
+    assert found.mounted == Path("/mnt")
+    held = os.statvfs(fake.path("/mnt"))
+    assert found.free is not None
+    assert abs(found.free - held.f_bavail * held.f_frsize) < 1 << 30
+
+
+def test_a_reader_without_a_card(fake: FakeHost) -> None:
+    plugged.plug(fake, "vfat", udev=False)
+    for name in ("sdb", "sdb1"):
+        fake.write(f"/sys/class/block/{name}/size", "0\n")
+    assert stick.find(fake.host, LABEL) == ()
+
+
+def test_a_stick_that_was_pulled_out(fake: FakeHost) -> None:
+    plugged.plug(fake, "vfat").unlink()
+    assert stick.find(fake.host, LABEL) == ()
+
+
+WAYS: dict[str, Callable[[], int]] = {
+    "command": lambda: cli.main(["--load"]),
+    "plugin": lambda: kernel_install.main(["add", KVER, "/boot/x"]),
+    "package": lambda: transaction.main(["install"]),
+}
+
+
+@pytest.mark.parametrize("arm", WAYS.values(), ids=WAYS)
+def test_whoever_arms_hears_of_the_stick(
+    fake: FakeHost, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str],
+    arm: Callable[[], int],
+) -> None:  # fmt: skip
+    """kexec and the programs of the image, which a tree can not run, are played."""
+    fake.write("/sys/kernel/kexec_crash_size", str(128 * MIB))
+    fake.write("/etc/default/tinykdump", "[dump]\nencrypt = no\n")
+    fake.write("/proc/meminfo", "MemTotal: 900000 kB\nMemFree: 600000 kB\n")
+    monkeypatch.setenv("TINYKDUMP_ROOT", str(fake.root))
+    monkeypatch.setattr(Host, "is_target", lambda _host: True)
+    monkeypatch.setattr("tinykdump.build._prove", lambda _top: None)
+
+    def kexec(*words: str) -> None:
+        loads = int(words != ("--unload",))
+        fake.write("/sys/kernel/kexec_crash_loaded", str(loads))
+
+    monkeypatch.setattr("tinykdump.load._kexec", kexec)
+    plugged.plug(fake, "exfat")
+    assert arm() == 0
+    file_system, room = capfd.readouterr().err.splitlines()[-2:]
+    assert file_system.startswith("tinykdump: /dev/sdb1 has exfat, and the crash kernel mounts vf")
+    assert room.startswith("tinykdump: /dev/sdb1 has 61 MiB free, and a dump takes up to 0.3 GiB")
+
+
+MOUNTS = """\
+22 27 0:21 / /proc rw,nosuid shared:12 - proc proc rw
+27 1 253:2 / / rw,relatime shared:1 - ext4 {root} rw
+30 27 8:17 / /mnt rw,relatime shared:2 - vfat /dev/sdb1 rw
+"""
+
+
+@pytest.mark.parametrize(
+    ("root", "expected"),
+    [
+        ("/dev/vda2", ("LABEL=system", "UUID=0e1f")),
+        ("/dev/mapper/vg-root", ("LABEL=system", "UUID=0e1f")),
+        ("overlay", ()),
+    ],
+)
+def test_the_tags_of_the_running_root(fake: FakeHost, root: str, expected: tuple[str, ...]) -> None:
+    for device in ("vda2", "sdb1"):
+        fake.write(f"/dev/{device}")
+    fake.link("/dev/mapper/vg-root", "../vda2")
+    for link, device in (("label/system", "vda2"), ("uuid/0e1f", "vda2"),
+                         ("label/TINYKDUMP", "sdb1"), ("uuid/12AB-34CD", "sdb1")):  # fmt: skip
+        fake.link(f"/dev/disk/by-{link}", f"../../{device}")
+    fake.write("/proc/self/mountinfo", MOUNTS.format(root=root))
+    assert stick.root_tags(fake.host) == expected
+
+
+@pytest.mark.parametrize(
+    ("written", "name"), [("/mnt/a\\040b", "/mnt/a b"), ("/mnt/José", "/mnt/José")]
+)
+def test_mount_points(fake: FakeHost, written: str, name: str) -> None:
+    bound = "30 27 8:17 /tinykdump /srv rw - vfat /dev/sdb1 rw\n"
+    fake.write("/proc/self/mountinfo", bound + f"31 27 8:17 / {written} rw - vfat /dev/sdb1 rw\n")
+    assert stick.mount_point(fake.host, Path("/dev/sdb1")) == Path(name)
