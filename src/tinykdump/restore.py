@@ -32,6 +32,11 @@ _EXPECTED = (_SUMS, "README")
 _NAME_ONE = "name a directory tinykdump/MACHINE/TIME of the stick"
 _CHUNK = 1 << 20  # bytes
 
+# makedumpfile writes what it says of a page before the page itself, and both in pieces of 64 KiB.
+# Behind what was cut off there is a hole of more bytes than that: who maps the file into memory,
+# as drgn does, can look for those pages and finds that they are not there.
+_BEHIND = 1 << 20
+
 # What python-gnupg says of a message that is damaged or cut off.
 _NO_FAULT_OF_THE_KEY = ("", "no data was provided", "decryption failed", "decryption incomplete")
 
@@ -369,6 +374,8 @@ def _fill(stream: Stream, path: Path, home: Path) -> TinykdumpError | None:
     with os.fdopen(descriptor, "wb") as file:
         problem = _copy(stream, source, home, file)
         file.flush()
+        if problem and stream.name == "vmcore.flat" and file.tell():
+            file.truncate(file.seek(0, os.SEEK_END) + _BEHIND)
         os.fsync(file.fileno())
         if not os.fstat(file.fileno()).st_size:
             problem = problem or TinykdumpError("it is empty", "copy the dump again")

@@ -3,6 +3,8 @@
 
 import subprocess
 import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import drgn
@@ -38,3 +40,20 @@ def has_process(vmcore: Path, name: str, *, memory_mib: int) -> bool:
         if pattern in page:
             return True
     return False
+
+
+def pages(vmcore: Path, *, memory_mib: int) -> int:
+    """How many pages of the machine's memory drgn reads, in a process that may die of it."""
+    with ProcessPoolExecutor(1) as pool:
+        return pool.submit(_pages, vmcore, memory_mib).result()
+
+
+def _pages(vmcore: Path, memory_mib: int) -> int:
+    program = drgn.Program()
+    program.set_core_dump(vmcore)
+    found = 0
+    for address in range(0, memory_mib << 20, _PAGE):
+        with suppress(drgn.FaultError):
+            program.read(address, _PAGE, physical=True)
+            found += 1
+    return found
