@@ -15,6 +15,9 @@ _MIB = 1 << 20
 # Offset and size to the bytes there; fewer where the device ends.
 Read = Callable[[int, int], bytes]
 
+# What the level of makedumpfile(8) has for pages that nobody has.
+FREE_PAGES = 16
+
 # A table of free space that is larger is not read: it would take more than some seconds.
 _LARGEST_TABLE = 64 * _MIB
 
@@ -29,7 +32,7 @@ def expected_dump(meminfo: str, iomem: str, level: int) -> int:
 
     That is the memory that ``level`` does not leave out (makedumpfile(8), -d): with 31, what the
     kernel itself has. Pages of zeros and compression make a dump smaller, so this is an upper
-    estimate; with a makedumpfile that does not know the free pages of the kernel, it is not.
+    estimate, for a crash at this moment.
 
     From /proc/meminfo (proc_meminfo(5)), and from /proc/iomem for what the kernel had taken
     before it began to count: its own image and the map of the memory. Its own reservation is
@@ -46,7 +49,7 @@ def expected_dump(meminfo: str, iomem: str, level: int) -> int:
         if int(end, 16)  # without the right to read it, all of them are 0
     )
     left_out = (
-        (16, ("MemFree",)),
+        (FREE_PAGES, ("MemFree",)),
         (4, ("Cached", "Buffers")),
         (8, ("AnonPages", "Hugetlb")),
     )

@@ -11,7 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tinykdump import room
+from tinykdump import makedumpfile, programs, room
+from tinykdump.errors import TinykdumpError
 from tinykdump.host import Host
 from tinykdump.run import run
 
@@ -133,6 +134,12 @@ def _problems(stick: Stick, target: str, filesystems: Sequence[str], dump: int) 
 
 def expected_dump(host: Host, level: int) -> int:
     """Bytes that a dump of the running kernel takes at the most; see room.expected_dump."""
+    try:
+        program = host.read(programs.find(host, "makedumpfile", "makedumpfile"))
+    except TinykdumpError:  # no dump at all, and others say so
+        program = b""
+    if not makedumpfile.leaves_out_free_pages(program):
+        level &= ~room.FREE_PAGES
     meminfo, iomem = host.text("/proc/meminfo") or "", host.text("/proc/iomem") or ""
     return room.expected_dump(meminfo, iomem, level)
 

@@ -1,7 +1,10 @@
 import shutil
+import subprocess
 from pathlib import Path
 
-from tinykdump.makedumpfile import renamed
+import pytest
+
+from tinykdump.makedumpfile import leaves_out_free_pages, renamed
 
 OLD = b"x\0OFFSET(page.compound_head)=\0OFFSET(page.compound_head)=%ld\n\0"
 
@@ -20,3 +23,20 @@ def test_the_real_one_knows_one_of_the_names() -> None:
     real = Path(shutil.which("makedumpfile") or "").read_bytes()
     knows_both = b"OFFSET(page.compound_info)=\0" in real
     assert len(renamed(real)) == (0 if knows_both else 1)
+
+
+@pytest.mark.parametrize(
+    ("version", "does"),
+    [("1.7.6", False), ("1.7.7", True), ("1.7.10", True), ("1.8.0", True), ("2.0.0", True)],
+)
+def test_free_pages(version: str, does: bool) -> None:
+    said = f"x\0makedumpfile: version {version} (released on 1 Jan 2026)\n\0".encode()
+    assert leaves_out_free_pages(said) == does
+
+
+def test_the_real_one_says_its_version() -> None:
+    real = Path(shutil.which("makedumpfile") or "")
+    said = subprocess.run([real, "-v"], capture_output=True, check=True).stdout
+    assert said.startswith(b"makedumpfile: version ")
+    assert leaves_out_free_pages(real.read_bytes()) == leaves_out_free_pages(said)
+    assert leaves_out_free_pages(b"another program")

@@ -139,6 +139,15 @@ def test_a_mounted_stick_has_the_room_of_its_mount(fake: FakeHost) -> None:
     assert abs(found.free - held.f_bavail * held.f_frsize) < 1 << 30
 
 
+@pytest.mark.parametrize(("version", "dump"), [("1.7.7", 300), ("1.7.6", 900)])
+def test_free_pages_that_are_dumped_take_room(fake: FakeHost, version: str, dump: int) -> None:
+    """makedumpfile takes them for slabs before 1.7.7."""
+    said = f"makedumpfile: version {version} (released on 1 Jan 2026)\n"
+    fake.write("/usr/bin/makedumpfile", said, 0o755)
+    fake.write("/proc/meminfo", f"MemTotal: {900 << 10} kB\nMemFree: {600 << 10} kB\n")
+    assert stick.expected_dump(fake.host, 31) == dump * MIB
+
+
 def test_a_reader_without_a_card(fake: FakeHost) -> None:
     plugged.plug(fake, "vfat", udev=False)
     for name in ("sdb", "sdb1"):

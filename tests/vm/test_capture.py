@@ -2,6 +2,7 @@
 """Crashes: a stock kernel panics, and what is then on the stick is restored and read."""
 
 import json
+import os
 import subprocess
 from pathlib import Path
 
@@ -38,7 +39,9 @@ def test_a_dump_is_saved_encrypted_and_restored(
              "until [ -e /sys/class/block/sda ]; do sleep 0.2; done")  # fmt: skip
     status = json.loads(vm.run(["tinykdump", "status", "--json"]).text)
     assert (status["stick"], status["stick_filesystem"]) == ("/dev/sda", "vfat")
-    assert (500 << 20 < status["stick_free"] < 512 << 20, status["problems"]) == (True, [])
+    assert 500 << 20 < status["stick_free"] < 512 << 20
+    # Debian 13 has makedumpfile 1.7.6, which may keep the free memory of 6.12.
+    assert not [each for each in status["problems"] if "a dump takes up to" not in each]
 
     mark = service.crash_and_wait(vm)
     image = stick_image(vm)
@@ -46,7 +49,7 @@ def test_a_dump_is_saved_encrypted_and_restored(
 
     (dump,) = service.dumps(image, tmp_path / "stick")
     assert dump.complete
-    assert dump.size < status["expected_dump"] < (MEMORY_MIB << 20) // 2
+    assert dump.size < status["expected_dump"] < MEMORY_MIB << 20
     assert sorted(path.name for path in dump.directory.iterdir()) == [
         "SHA256SUMS", "dmesg.txt.gpg.000", "vmcore.flat.gpg.000",
     ]  # fmt: skip
@@ -60,6 +63,15 @@ def test_a_dump_is_saved_encrypted_and_restored(
     assert mark in vmcore.log(core)
     assert vmcore.has_process(core, mark, memory_mib=service.MEMORY_MIB)
     assert core.stat().st_mode & 0o777 == 0o600
+
+    # As if power had been lost on the way.
+    part, sums = dump.directory / "vmcore.flat.gpg.000", dump.directory / "SHA256SUMS"
+    os.truncate(part, part.stat().st_size * 2 // 3)
+    sums.write_text(sums.read_text().splitlines(keepends=True)[0])
+    with pytest.raises(subprocess.CalledProcessError):
+        service.restore(dump, tmp_path / "torn", keys.home)
+    torn = vmcore.pages(tmp_path / "torn/vmcore-incomplete", memory_mib=MEMORY_MIB)
+    assert 1000 < torn < vmcore.pages(core, memory_mib=MEMORY_MIB)
 
 
 def test_a_late_stick_is_found_and_no_other_disk_touched(
