@@ -10,7 +10,7 @@ import pytest
 
 from tests.vm import service, stick, vmcore
 from tests.vm.errors import GuestFailed
-from tests.vm.machine import Machine
+from tests.vm.machine import Machine, Stick
 from tests.vm.rootfs import Root
 from tests.vm.vm import VM, running
 
@@ -70,8 +70,8 @@ def test_a_dump_is_saved_encrypted_and_restored(
     sums.write_text(sums.read_text().splitlines(keepends=True)[0])
     with pytest.raises(subprocess.CalledProcessError):
         service.restore(dump, tmp_path / "torn", keys.home)
-    torn = vmcore.pages(tmp_path / "torn/vmcore-incomplete", memory_mib=MEMORY_MIB)
-    assert 1000 < torn < vmcore.pages(core, memory_mib=MEMORY_MIB)
+    torn = vmcore.pages(tmp_path / "torn/vmcore-incomplete", memory_mib=service.MEMORY_MIB)
+    assert 1000 < torn < vmcore.pages(core, memory_mib=service.MEMORY_MIB)
 
 
 def test_a_late_stick_is_found_and_no_other_disk_touched(
@@ -173,7 +173,7 @@ def test_what_the_machine_is_told_counts_in_the_crash_kernel(
 ) -> None:
     """A large log, which is full, and what modprobe.d says of USB storage."""
     usual = stick.make(tmp_path / "stick.img")
-    machine = root.machine("crashkernel=320M", "log_buf_len=16M", memory_mib=MEMORY_MIB,
+    machine = root.machine("crashkernel=320M", "log_buf_len=16M", memory_mib=service.MEMORY_MIB,
                            sticks=(Stick("stick", usual.path),))  # fmt: skip
     with running(machine, tmp_path / "vm") as vm:
         vm.wait_for_agent()
@@ -188,7 +188,7 @@ def test_what_the_machine_is_told_counts_in_the_crash_kernel(
         vm.run(["python3", "-c", _FILL_LOG], timeout=300)
         mark = service.mark()
         service.crash(vm, mark)
-        vm.wait_for_reboot(2 * CRASH_SECONDS)
+        vm.wait_for_reboot(2 * service.CRASH_SECONDS)
         image = stick_image(vm)
         vm.quit()
     (dump,) = service.dumps(image, tmp_path / "stick")
