@@ -2,9 +2,11 @@
 """OpenPGP keys: which one dumps are encrypted to, and whether it can be."""
 
 import re
+import socket
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +21,12 @@ MACHINE_KEYS = Path("/var/lib/tinykdump/keys")
 ROOT_KEYS = Path("/root/.gnupg")
 MACHINE_USER = "tinykdump"
 
-# Nothing here needs an agent but making a key, and a started one would stay behind.
-_QUIET = ["--no-autostart", "--no-auto-check-trustdb"]
+# Nothing here needs an agent but making a key, and a started one would stay behind. A key that
+# was made later than the clock says is good: it is the clock that is wrong, at a boot with an
+# empty battery and no network. To encrypt, the crash side ignores the clock in the same way.
+_QUIET = [
+    "--no-autostart", "--no-auto-check-trustdb", "--ignore-time-conflict", "--ignore-valid-from",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,38 @@ def gpg(home: Path, options: Sequence[str] = ()) -> gnupg.GPG:
         raise TinykdumpError("gpg is not installed", "install gnupg2") from None
 
 
+@contextmanager
+def _looking(home: Path) -> Iterator[gnupg.GPG]:
+    """A keyring to look into; nothing that was started for it stays. Raises TinykdumpError."""
+    keyring = gpg(home, _QUIET)
+    started = _start_keyboxd(home)
+    try:
+        yield keyring
+    finally:
+        if started:
+            run(["gpgconf", "--homedir", home, "--kill", "keyboxd"], check=False)
+
+
+def _start_keyboxd(home: Path) -> bool:
+    """Start the daemon that keeps this home's public keys, if it needs one and has none.
+
+    use-keyboxd in /etc/gnupg/common.conf or the home's own (GnuPG 2.4) cannot be taken back by
+    an option. The answer is whether one was started. Raises TinykdumpError.
+    """
+    said = run(["gpg", "--homedir", home, "--batch", "--gpgconf-list"], check=False).stdout
+    if b"use_keyboxd:16:1:" not in said.splitlines():
+        return False
+    place = run(["gpgconf", "--homedir", home, "--list-dirs", "keyboxd-socket"]).stdout
+    with socket.socket(socket.AF_UNIX) as running:
+        if running.connect_ex(place.rstrip(b"\n")) == 0:
+            return False
+    run(
+        ["gpgconf", "--homedir", home, "--launch", "keyboxd"],
+        hint="install keyboxd, which use-keyboxd in common.conf asks for",
+    )
+    return True
+
+
 def configured(key: str, host: Host) -> Key:
     """The key that ``key`` names: a file by its absolute path, or a key in root's keyring.
 
@@ -54,7 +92,8 @@ def configured(key: str, host: Host) -> Key:
         return from_file(host.read(key), key)
     exported = b""
     if ROOT_KEYS.is_dir():
-        exported = gpg(ROOT_KEYS, _QUIET).export_keys(key, armor=False, minimal=True)
+        with _looking(ROOT_KEYS) as keyring:
+            exported = keyring.export_keys(key, armor=False, minimal=True)
     if not exported:
         raise TinykdumpError(
             f"key {key} is not in root's keyring",
@@ -65,8 +104,10 @@ def configured(key: str, host: Host) -> Key:
 
 def from_file(content: bytes, name: str) -> Key:
     """The one key in exported ``content``, checked; ``name`` is for messages."""
-    with tempfile.TemporaryDirectory(prefix="tinykdump-") as home:
-        keyring = gpg(Path(home), _QUIET)
+    with (
+        tempfile.TemporaryDirectory(prefix="tinykdump-") as home,
+        _looking(Path(home)) as keyring,
+    ):
         keyring.import_keys(content)
         found = keyring.list_keys()
         if len(found) != 1:
@@ -104,14 +145,34 @@ def machine_key(host: Host, *, create: bool) -> Key:
     could read the memory that is dumped anyway. Raises TinykdumpError when there is none.
     """
     home = host.path(MACHINE_KEYS)
-    found = gpg(home, _QUIET).list_keys() if home.is_dir() else []
-    if not found:
+    found = _only_key(home) if home.is_dir() else None
+    if found is None:
         if not create:
             raise TinykdumpError("this machine has no key yet", "build an image first")
-        _make_machine_key(home)
-        found = gpg(home, _QUIET).list_keys()
-    check(found[0], str(MACHINE_KEYS))
-    return _export(gpg(home, _QUIET), found[0])
+        if not any(home.glob("private-keys-v1.d/*")):
+            _make_machine_key(home)
+            found = _only_key(home)
+    if found is None:
+        raise TinykdumpError(
+            f"gpg does not find the key that it made in {MACHINE_KEYS}",
+            f"see gpg --homedir {MACHINE_KEYS} --list-keys",
+        )
+    return found
+
+
+def _only_key(home: Path) -> Key | None:
+    """The first key of a home that we have made, checked; None when there is none."""
+    with _looking(home) as keyring:
+        found = keyring.list_keys()
+        if found.returncode != 0:  # not the same as none: another key must not take its place
+            raise TinykdumpError(
+                f"gpg does not list the keys of {MACHINE_KEYS}",
+                f"see gpg --homedir {MACHINE_KEYS} --list-keys",
+            )
+        if not found:
+            return None
+        check(found[0], str(MACHINE_KEYS))
+        return _export(keyring, found[0])
 
 
 def _make_machine_key(home: Path) -> None:

@@ -1,7 +1,9 @@
 """Keys in every condition, made by the real gpg."""
 
 import re
+import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from tests.keyring import Keyring
 from tinykdump import keys as keys_module
 from tinykdump.errors import TinykdumpError
 from tinykdump.keys import MACHINE_KEYS, configured, from_file, machine_key
+from tinykdump.run import ENVIRONMENT
 
 
 def test_a_good_key(keys: Keyring) -> None:
@@ -41,6 +44,30 @@ def test_a_key_that_can_not_be_used(keys: Keyring, users: list[str], says: str) 
     with pytest.raises(TinykdumpError) as caught:
         from_file(keys.public(*(f"{user}@example.org" for user in users)), "k")
     assert str(caught.value).startswith(says)
+
+
+@pytest.fixture(scope="module")
+def later(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keyring]:
+    """A key that is good, made by a clock that is right, while this machine's is years behind."""
+    home = tmp_path_factory.mktemp("later") / "home"
+    home.mkdir(mode=0o700)
+    made = Keyring(home)
+    made.make("later@example.org", options=("--faked-system-time", "20560101T000000"))
+    yield made
+    made.close()
+
+
+def test_a_clock_that_is_behind_makes_no_key_bad(later: Keyring) -> None:
+    found = from_file(later.public("later@example.org"), "k")
+    assert found.fingerprint == later.fingerprint("later@example.org")
+
+
+def test_the_machines_key_outlives_a_clock_that_goes_back(later: Keyring, fake: FakeHost) -> None:
+    later.close()
+    shutil.copytree(later.home, fake.path(str(MACHINE_KEYS)),
+                    ignore=shutil.ignore_patterns("S.*"))  # fmt: skip
+    found = machine_key(fake.host, create=False)
+    assert found.fingerprint == later.fingerprint("later@example.org")
 
 
 @pytest.mark.parametrize("content", [b"", b"not a key", b"\x99" * 100])
@@ -121,3 +148,73 @@ def test_the_time_at_which_a_key_can_encrypt_is_its_own(keys: Keyring) -> None:
     assert re.fullmatch(r"20[0-9]{6}T[0-9]{6}", found.valid_at)
     assert later.valid_at >= found.valid_at
     assert from_file(keys.public("expiring@example.org"), "key") == later
+
+
+def uses_keyboxd(home: Path) -> bool:
+    """Whether this gpg keeps the home's public keys in a daemon: GnuPG 2.4 and later can."""
+    said = subprocess.run(["gpg", "--homedir", home, "--batch", "--gpgconf-list"],
+                          capture_output=True, check=False).stdout  # fmt: skip
+    return b"use_keyboxd:16:1:" in said.splitlines()
+
+
+@pytest.fixture
+def keyboxd_home(keys: Keyring, short_path: Path) -> Iterator[Path]:
+    """A keyring as Fedora makes new ones, with one key, and no daemon that runs."""
+    home = short_path / "gnupg"
+    home.mkdir(mode=0o700)
+    (home / "common.conf").write_text("use-keyboxd\n")
+    if not uses_keyboxd(home):
+        pytest.skip("this gpg has no keyboxd (GnuPG 2.4 has)")
+    Keyring(home).gpg("--import", stdin=keys.public("good@example.org"))
+    Keyring(home).close()
+    yield home
+    Keyring(home).close()
+
+
+def test_a_key_of_roots_keyring_that_keyboxd_keeps(
+    keys: Keyring, keyboxd_home: Path, fake: FakeHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keys_module, "ROOT_KEYS", keyboxd_home)
+    expected = keys.fingerprint("good@example.org")
+    assert configured("good@example.org", fake.host).fingerprint == expected
+    assert not list(keyboxd_home.glob("S.*")), "a daemon was left behind"
+
+    subprocess.run(["gpgconf", "--homedir", keyboxd_home, "--launch", "keyboxd"], check=True)
+    assert configured("good@example.org", fake.host).fingerprint == expected
+    assert list(keyboxd_home.glob("S.keyboxd")), "a daemon that was there before was ended"
+
+
+def test_the_key_of_the_machine_in_keyboxd(fake: FakeHost, keyboxd_home: Path) -> None:
+    home = fake.path(str(MACHINE_KEYS))
+    home.mkdir(mode=0o700, parents=True)
+    shutil.copy(keyboxd_home / "common.conf", home)
+    made = machine_key(fake.host, create=True)
+    assert machine_key(fake.host, create=True) == made
+    assert not list(home.glob("S.*")), "a daemon was left behind"
+
+
+# What gpg does that lists nothing: of a key that it has just made, and because it cannot.
+FAILING_GPG = """#!/bin/sh
+case "$*" in
+*--list-keys*) exit {status} ;;
+esac
+exec {gpg} "$@"
+"""
+
+
+@pytest.mark.parametrize(
+    ("status", "says"), [(0, "does not find the key that it made"), (2, "does not list the keys")]
+)
+def test_a_key_that_is_not_listed(
+    fake: FakeHost, monkeypatch: pytest.MonkeyPatch, status: int, says: str
+) -> None:
+    script = fake.write("/bad/gpg", FAILING_GPG.format(gpg=shutil.which("gpg"), status=status),
+                        0o755)  # fmt: skip
+    path = f"{script.parent}:{ENVIRONMENT['PATH']}"
+    monkeypatch.setattr(keys_module, "ENVIRONMENT", {**ENVIRONMENT, "PATH": path})
+    monkeypatch.setenv("PATH", path)
+    for _ in range(2):
+        with pytest.raises(TinykdumpError, match=f"^gpg {says}"):
+            machine_key(fake.host, create=True)
+    made = list(fake.path(str(MACHINE_KEYS)).glob("private-keys-v1.d/*"))
+    assert len(made) == 2, "one more key with each try"

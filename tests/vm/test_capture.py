@@ -49,7 +49,7 @@ def test_a_dump_is_saved_encrypted_and_restored(
 
     (dump,) = service.dumps(image, tmp_path / "stick")
     assert dump.complete
-    assert dump.size < status["expected_dump"] < MEMORY_MIB << 20
+    assert dump.size < status["expected_dump"] < service.MEMORY_MIB << 20
     assert sorted(path.name for path in dump.directory.iterdir()) == [
         "SHA256SUMS", "dmesg.txt.gpg.000", "vmcore.flat.gpg.000",
     ]  # fmt: skip
