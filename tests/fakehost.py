@@ -116,6 +116,11 @@ class FakeHost:
         self.path(f"/sys/devices/{path}/usb{number}").mkdir()
         self.link(f"/sys/bus/usb/devices/usb{number}", f"/sys/devices/{path}/usb{number}")
 
+    def image(self, kver: str = KVER) -> Path:
+        """The one image of a kernel."""
+        (found,) = self.path(f"/var/lib/tinykdump/{kver}").glob("*.img")
+        return found
+
     def snapshot(self, name: str = "/var/lib/tinykdump") -> dict[str, tuple[int, bytes]]:
         """Every file below ``name``: mode and content."""
         top = self.path(name)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Building the image of one kernel: plan, check, pack, publish."""
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from tinykdump import (
     __version__,
     crashconf,
     drivers,
+    files,
     hardware,
     image,
     keys,
@@ -121,11 +123,12 @@ def build(host: Host, config: Config, planned: Draft) -> Manifest:
         unpacked=image.unpacked_size(planned.entries),
         drivers=sum(module.info.size for module in planned.modules),
         filesystems=config.filesystems,
+        sha256=hashlib.sha256(packed).hexdigest(),
     )
-    pack.publish(
+    files.publish(
         {
-            host.path(state.image_path(planned.kver)): packed,
-            host.path(state.folder(planned.kver) / "manifest.json"): made.to_json().encode(),
+            host.path(state.image_path(made)): packed,
+            host.path(state.manifest_path(made.kver)): made.to_json().encode(),
         }
     )
     return made

@@ -14,6 +14,7 @@ from typing import Any
 import gnupg
 
 from tinykdump.errors import TinykdumpError
+from tinykdump.files import private
 from tinykdump.host import Host
 from tinykdump.run import ENVIRONMENT, run
 
@@ -176,8 +177,7 @@ def _only_key(home: Path) -> Key | None:
 
 
 def _make_machine_key(home: Path) -> None:
-    home.mkdir(parents=True, exist_ok=True, mode=0o700)
-    home.chmod(0o700)
+    private(home)
     keyring = gpg(home)
     try:
         made = keyring.gen_key(

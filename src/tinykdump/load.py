@@ -2,10 +2,9 @@
 """Loading an image as the crash kernel, and taking it away again."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import contextmanager, suppress
 
-from tinykdump import cmdline, hardware, manifest, memory, pack, reserve, state
+from tinykdump import cmdline, files, hardware, manifest, memory, reserve, state
 from tinykdump.errors import TinykdumpError
 from tinykdump.host import Host
 from tinykdump.manifest import Manifest
@@ -14,8 +13,10 @@ from tinykdump.reserve import Reservation
 from tinykdump.run import run
 
 # The manifest of what this program has loaded since boot: /run goes away with the kernel that
-# holds it.
+# holds it. While something is being loaded, nothing else is, and the note has the other name:
+# when this program is killed then, the next one knows whose it is that it finds loaded.
 LOADED = state.RUNTIME / "loaded.json"
+LOADING = state.RUNTIME / "loading.json"
 
 
 def ours(host: Host) -> Manifest | None:
@@ -24,13 +25,25 @@ def ours(host: Host) -> Manifest | None:
     The kernel does not say who has loaded it: what was put in its place behind our back is
     taken for ours.
     """
-    text = host.text(LOADED)
+    text = host.text(LOADING) or host.text(LOADED)
     if not text or not reserve.read(host).loaded:
         return None
     try:
         return manifest.parse(text, str(LOADED))
     except TinykdumpError:
         return None
+
+
+def _settle(host: Host) -> None:
+    """Make the note of what was being loaded that of what is loaded, if it is.
+
+    What somebody else loads later is not ours: notes of what is not loaded go.
+    """
+    if not reserve.read(host).loaded:
+        for note in (LOADING, LOADED):
+            host.path(note).unlink(missing_ok=True)
+    elif host.exists(LOADING):
+        host.path(LOADING).replace(host.path(LOADED))
 
 
 def need_of(host: Host, image: Manifest) -> Need:
@@ -59,32 +72,42 @@ def load(host: Host, image: Manifest, *, takeover: bool) -> Reservation:
     TinykdumpError, also when something else's crash kernel is loaded and ``takeover`` is not
     set; OSError when there is no room to note what is loaded.
     """
+    _settle(host)
     now, before = reserve.read(host), ours(host)
     if now.loaded and before is None and not takeover:
         raise TinykdumpError(
             "a crash kernel that is not ours is loaded",
             "disable kdump.service, or set takeover = yes in /etc/default/tinykdump",
         )
+    state.verify(host, image)
     need = need_of(host, image)
     size = reserve.goal(now, need)
-    with _put_back(host, now, before):
+    with _put_back(host, now, before), _noted(host, image):
         if size < now.size and not now.maximum:
             _prove(host, image)
         if size != now.size:
             _resize(host, size, need)
-        _load(host, image, state.image_path(image.kver))
+        _load(host, image)
+    sweep(host)
     return reserve.read(host)
+
+
+def sweep(host: Host) -> None:
+    """Delete the images that no manifest names and that are not loaded."""
+    kept = {state.image_path(image) for image in (ours(host), *state.noted(host)) if image}
+    for path in state.stored(host):
+        if path not in kept:
+            with suppress(OSError):  # it takes room and does no other harm
+                host.path(path).unlink()
 
 
 def _prove(host: Host, image: Manifest) -> None:
     """Load and unload it: what is given back of crashkernel= can not be had again.
 
-    Raises TinykdumpError when it does not load. What was loaded before is not, after either.
+    Raises TinykdumpError when it does not load.
     """
-    try:
-        _kexec(*_files(host, image, state.image_path(image.kver)))
-    finally:
-        _unload(host)
+    _load(host, image)
+    _unload(host)
 
 
 def _unload(host: Host) -> None:
@@ -93,11 +116,10 @@ def _unload(host: Host) -> None:
 
 
 def _resize(host: Host, size: int, need: Need) -> None:
-    """Unload whatever is loaded and change the reservation. Raises TinykdumpError.
+    """Change the reservation, while nothing is loaded. Raises TinykdumpError.
 
     Without its margin the need is met as well, where there is no way to get more.
     """
-    _unload(host)
     try:
         reserve.resize(host, size)
     except TinykdumpError:
@@ -130,41 +152,41 @@ def _restore(host: Host, now: Reservation, before: Manifest | None) -> str:
         if now.maximum and reserve.read(host).size != now.size:
             reserve.resize(host, now.size)
         if before is not None:
-            _load(host, before, _loaded_image(before.kver))
+            state.verify(host, before)
+            with _noted(host, before):
+                _load(host, before)
     except (TinykdumpError, OSError) as error:
         return str(error)
     return "something else had loaded it" if now.loaded and before is None else ""
 
 
-def _loaded_image(kver: str) -> Path:
-    """Another name of the image that was loaded, for when a newer one has taken its place."""
-    return state.folder(kver) / "loaded.img"
-
-
-def _load(host: Host, image: Manifest, file: Path) -> None:
-    with _noted(host, image, file):
-        _kexec(*_files(host, image, file))
-        if not reserve.read(host).loaded:
-            raise TinykdumpError("kexec loaded no crash kernel", "see dmesg")
+def _load(host: Host, image: Manifest) -> None:
+    _kexec(*_files(host, image))
+    if not reserve.read(host).loaded:
+        raise TinykdumpError("kexec loaded no crash kernel", "see dmesg")
 
 
 @contextmanager
-def _noted(host: Host, image: Manifest, file: Path) -> Iterator[None]:
-    """Note what is loaded when it is. What takes room is written before: it may not be there."""
-    link = host.path(f"{_loaded_image(image.kver)}.new")
-    link.unlink(missing_ok=True)
+def _noted(host: Host, image: Manifest) -> Iterator[None]:
+    """Note what the block loads, before it does: whoever is killed notes nothing afterwards.
+
+    What was loaded goes first. kexec_file_load(2) takes it away, too, but then nobody could
+    tell which of the two is there when we are killed. The note takes room: it is written
+    before that, and has the name that counts after it.
+    """
+    written = host.path(f"{LOADING}.new")
+    files.publish({written: image.to_json().encode()})
+    _unload(host)
+    written.replace(host.path(LOADING))
     try:
-        link.hardlink_to(host.path(file))
-        with pack.publishing({host.path(LOADED): image.to_json().encode()}):
-            yield
-        link.replace(host.path(_loaded_image(image.kver)))
+        yield
     finally:
-        link.unlink(missing_ok=True)  # rename(2) leaves it when both are one file
+        _settle(host)
 
 
-def _files(host: Host, image: Manifest, file: Path) -> tuple[str, ...]:
+def _files(host: Host, image: Manifest) -> tuple[str, ...]:
     return (
-        f"--initrd={host.path(file)}",
+        f"--initrd={host.path(state.image_path(image))}",
         f"--append={image.cmdline}",
         str(host.path(image.kernel)),
     )
@@ -183,6 +205,7 @@ def unload(host: Host) -> bool:
 
     On a kernel that can grow its reservation, the memory goes back to the system.
     """
+    _settle(host)
     now = reserve.read(host)
     mine = ours(host)
     if now.loaded and mine is None:

@@ -3,11 +3,14 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
 
 from tinykdump.errors import TinykdumpError
 from tinykdump.image import Entry
+
+_DIGEST = re.compile("[0-9a-f]{64}|")
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,7 @@ class Manifest:
     unpacked: int  # bytes, in whole pages
     drivers: int  # bytes that its modules take once they are loaded
     filesystems: tuple[str, ...] = ()  # that it mounts; none: an older version did not note them
+    sha256: str = ""  # of the packed image; empty: built by a version that did not note it
 
     def to_json(self) -> str:
         """The text of manifest.json."""
@@ -71,6 +75,8 @@ def parse(text: str, name: str) -> Manifest:
         for field in fields(made):
             if field.type in (str, int) and type(getattr(made, field.name)) is not field.type:
                 raise TypeError
+        if not _DIGEST.fullmatch(made.sha256):
+            raise ValueError
     except (ValueError, TypeError):
         raise TinykdumpError(f"{name} is damaged", "rebuild the image with tinykdump -b") from None
     return made

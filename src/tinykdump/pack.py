@@ -5,10 +5,11 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from tinykdump import files
 from tinykdump.errors import TinykdumpError
 from tinykdump.image import Entry
 from tinykdump.run import run
@@ -38,13 +39,14 @@ def staged(entries: Iterable[Entry], below: Path) -> Iterator[Path]:
 
     So is that of a build that was killed: there is one at a time.
     """
-    below.mkdir(parents=True, exist_ok=True)
+    files.private(below)
     for left in below.glob("stage-*"):
         shutil.rmtree(left)
     top = Path(tempfile.mkdtemp(prefix="stage-", dir=below))
     try:
         for entry in entries:
-            _place(entry, top / entry.path.lstrip("/"))
+            with files.naming(below):
+                _place(entry, top / entry.path.lstrip("/"))
         yield top
     finally:
         shutil.rmtree(top)
@@ -78,36 +80,3 @@ def pack(entries: Sequence[Entry], top: Path, compression: str) -> bytes:
     if not archive:
         raise TinykdumpError("cpio packed nothing", "check that /run has room")
     return run(COMPRESSORS[compression], stdin=archive).stdout
-
-
-def publish(files: Mapping[Path, bytes]) -> None:
-    """Put files in place, readable by root alone: all of them, or none. Raises OSError."""
-    with publishing(files):
-        pass
-
-
-@contextmanager
-def publishing(files: Mapping[Path, bytes]) -> Iterator[None]:
-    """The same at the end of a block, or not at all when it fails.
-
-    Everything that takes room is written before the block: what raises OSError then is not
-    what was done in it. What somebody who was killed has left behind goes away.
-    """
-    written: dict[str, Path] = {}
-    try:
-        for path, content in files.items():
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            for left in path.parent.glob(f".{path.name}.*"):
-                left.unlink()
-            descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-            written[name] = path
-            with os.fdopen(descriptor, "wb") as new:
-                new.write(content)
-                new.flush()
-                os.fsync(new.fileno())
-        yield
-        for name, path in written.items():
-            Path(name).replace(path)
-    finally:
-        for name in written:
-            Path(name).unlink(missing_ok=True)

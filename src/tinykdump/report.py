@@ -1,20 +1,26 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What is said to people, in one line each."""
 
+import errno
 import sys
 
 from tinykdump.errors import TinykdumpError
+
+# What to do about errors of the system.
+_HINTS = {
+    errno.EACCES: "run it as root",
+    errno.EPERM: "run it as root",
+    errno.ENOSPC: "make room on that file system",
+    errno.EDQUOT: "make room on that file system",
+    errno.EROFS: "mount that file system writable",
+}
 
 
 def line(error: TinykdumpError | OSError) -> str:
     """What is said of an error; the system's own do not say what to do."""
     if isinstance(error, TinykdumpError):
         return str(error)
-    hint = (
-        "run it as root"
-        if isinstance(error, PermissionError)
-        else "check the disk's space and health"
-    )
+    hint = _HINTS.get(error.errno or 0, "check the disk's space and health")
     where = f"{error.filename}: " if error.filename else ""
     return f"{where}{error.strerror} ({hint})"
 

@@ -24,7 +24,9 @@ def build_image(
     old = None if force else _old(host, kver)
     if old is not None and build.is_current(config, planned, old):
         return old, False
-    return build.build(host, config, planned), True
+    made = build.build(host, config, planned)
+    load.sweep(host)
+    return made, True
 
 
 def _old(host: Host, kver: str) -> Manifest | None:

@@ -2,12 +2,13 @@
 """Where things stand on the host: kernels, their images, and the lock."""
 
 import fcntl
+import hashlib
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from tinykdump import manifest
+from tinykdump import files, manifest
 from tinykdump.errors import TinykdumpError
 from tinykdump.host import Host
 from tinykdump.manifest import Manifest
@@ -25,17 +26,47 @@ def folder(kver: str) -> Path:
     return STATE / kver
 
 
-def image_path(kver: str) -> Path:
-    """The image of a kernel."""
-    return folder(kver) / "initramfs.img"
+def manifest_path(kver: str) -> Path:
+    """The manifest of a kernel's image: the image that it names is the one that counts."""
+    return folder(kver) / "manifest.json"
+
+
+def image_path(image: Manifest) -> Path:
+    """Where the image of a manifest is.
+
+    The bytes are in the name, so that a new image stands beside the old one until the rename
+    of the new manifest makes it count, and the one that is loaded can be loaded again.
+    """
+    if not image.sha256:  # loaded by a version that gave it this second name
+        return folder(image.kver) / "loaded.img"
+    return folder(image.kver) / f"initramfs-{image.sha256[:16]}.img"
+
+
+def verify(host: Host, image: Manifest) -> None:
+    """Look whether an image is what its manifest says. Raises TinykdumpError when it is not."""
+    path = image_path(image)
+    if image.sha256 not in ("", hashlib.sha256(host.read(path)).hexdigest()):
+        raise TinykdumpError(f"{path} is damaged", "rebuild the image with tinykdump -b")
+
+
+def stored(host: Host) -> tuple[Path, ...]:
+    """Every image that is there, also those that no manifest names any more."""
+    return tuple(
+        path
+        for place in host.children(STATE)
+        if place.name != "keys"
+        for path in host.children(place)
+        if path.suffix == ".img"
+    )
 
 
 @contextmanager
 def lock(host: Host) -> Iterator[None]:
     """One tinykdump at a time builds or loads; the next one waits."""
-    directory = host.path(RUNTIME)
-    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with (directory / "lock").open("w") as handle:
+    files.private(host.path(RUNTIME))
+    if host.exists(STATE):
+        files.private(host.path(STATE))
+    with host.path(RUNTIME / "lock").open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
 
@@ -47,12 +78,35 @@ def images(host: Host) -> tuple[str, ...]:
 
 
 def read_manifest(host: Host, kver: str) -> Manifest | None:
-    """The manifest of a kernel's image, or None when there is no image."""
-    name = folder(kver) / "manifest.json"
-    text = host.text(name)
-    if text is None or not host.exists(image_path(kver)):
+    """The manifest of a kernel's image, or None when there is no image.
+
+    Raises TinykdumpError when either is damaged. An image whose manifest cannot tell, of an
+    older version, is as good as none.
+    """
+    image = _parsed(host, kver)
+    if image is None or not image.sha256 or not host.exists(image_path(image)):
         return None
-    return manifest.parse(text, str(name))
+    verify(host, image)
+    return image
+
+
+def _parsed(host: Host, kver: str) -> Manifest | None:
+    name = manifest_path(kver)
+    text = host.text(name)
+    if text is None:
+        return None
+    image = manifest.parse(text, str(name))
+    if image.kver != kver:
+        raise TinykdumpError(f"{name} is that of {image.kver}", "rebuild it with tinykdump -b")
+    return image
+
+
+def noted(host: Host, *kvers: str) -> Iterator[Manifest]:
+    """The manifests that can be read, of these kernels or all: their images may not be there."""
+    for kver in kvers or images(host):
+        with suppress(TinykdumpError):
+            if image := _parsed(host, kver):
+                yield image
 
 
 def running_kernel(host: Host) -> str:

@@ -42,8 +42,9 @@ from pathlib import Path
 directory, size = sys.argv[1:]
 Path("/sys/kernel/kexec_crash_size").write_text(size)
 manifest = json.loads(Path(directory, "manifest.json").read_text())
+image = f"{directory}/initramfs-{manifest['sha256'][:16]}.img"
 subprocess.run(["kexec", "--load-panic", "--kexec-syscall-auto", manifest["kernel"],
-                f"--initrd={directory}/initramfs.img", f"--append={manifest['cmdline']}"],
+                f"--initrd={image}", f"--append={manifest['cmdline']}"],
                check=True)
 """
 

@@ -1,5 +1,6 @@
 """The plugin under the real kernel-install, which is told to look nowhere but in a tree."""
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -65,11 +66,13 @@ class KernelInstall:
 def test_add_and_remove(kernel_install: KernelInstall) -> None:
     status, said = kernel_install("add", KVER, kernel_install.kernel)
     assert status == 0
-    assert kernel_install.modes() == {"initramfs.img": "0o100600", "manifest.json": "0o100600"}
+    image = kernel_install.fake.image()
+    assert kernel_install.modes() == {image.name: "0o100600", "manifest.json": "0o100600"}
     manifest = json.loads(kernel_install.fake.path(f"{STATE}/manifest.json").read_text())
     assert manifest["kver"] == KVER
     assert sorted(manifest["modules"]) == sorted(NAMES)
-    size = kernel_install.fake.path(f"{STATE}/initramfs.img").stat().st_size
+    assert hashlib.sha256(image.read_bytes()).hexdigest() == manifest["sha256"]
+    size = image.stat().st_size
     assert said == [
         f"tinykdump: built the crash image of {KVER}: {size} bytes, {len(NAMES)} modules",
         "tinykdump: not loaded: this is not the running system",
@@ -98,7 +101,7 @@ def test_every_layout_is_the_same_to_it(
     boot = fake.snapshot("/boot")
     status, _ = kernel_install("add", KVER, kernel_install.kernel, machine_id=machine_id)
     assert status == 0
-    assert set(kernel_install.modes()) == {"initramfs.img", "manifest.json"}
+    assert set(kernel_install.modes()) == {fake.image().name, "manifest.json"}
     assert {name: what for name, what in fake.snapshot("/boot").items() if what[1]} == {
         name: what for name, what in boot.items() if what[1]
     }

@@ -23,7 +23,7 @@ def machine(fake: FakeHost, keys: Keyring, monkeypatch: pytest.MonkeyPatch) -> F
 
 
 def listed(fake: FakeHost) -> list[str]:
-    packed = fake.path(f"{STATE}/initramfs.img").read_bytes()
+    packed = fake.image().read_bytes()
     return subprocess.run(["cpio", "--list", "--quiet"], input=gzip.decompress(packed),
                           capture_output=True, check=True).stdout.decode().splitlines()  # fmt: skip
 
@@ -35,7 +35,7 @@ def test_build(machine: FakeHost, keys: Keyring, capfd: pytest.CaptureFixture[st
     made = parse(machine.path(f"{STATE}/manifest.json").read_text(), "m")
     assert (made.kver, made.modules) == (KVER, NAMES)
     assert made.key == keys.fingerprint("good@example.org")
-    assert made.packed == machine.path(f"{STATE}/initramfs.img").stat().st_size
+    assert made.packed == machine.image().stat().st_size
     assert {"/usr/bin/busybox", "/usr/bin/gpg"} <= {item.source for item in made.inputs}
     assert {"init", "etc/tinykdump.conf", "etc/tinykdump.key", "lib/modules/fat.ko.gz",
             "lib/modules/xhci-hcd.ko.gz", "lib/modules/xhci-pci.ko.xz",
@@ -93,9 +93,9 @@ def test_a_named_configuration(
 def test_without_a_key_the_machine_gets_one(machine: FakeHost) -> None:
     machine.remove("/etc/default/tinykdump")
     assert cli.main(["-b"]) == 0
-    first = machine.path(f"{STATE}/initramfs.img").read_bytes()
+    first = machine.image().read_bytes()
     assert cli.main(["-b"]) == 0
-    assert machine.path(f"{STATE}/initramfs.img").read_bytes() == first
+    assert machine.image().read_bytes() == first
 
 
 def test_status_reads_only(machine: FakeHost, capfd: pytest.CaptureFixture[str]) -> None:

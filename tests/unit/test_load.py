@@ -5,10 +5,14 @@ made to are in tests/vm/test_capture.py and tests/kernel/service.
 """
 
 import errno
+import hashlib
 import json
 import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -93,9 +97,9 @@ def built(
     made = manifest.Manifest(
         kver=KVER, kernel=f"/lib/modules/{KVER}/vmlinuz", plan="", modules=(), inputs=(), key="",
         target="LABEL=X", compression="GZIP", cmdline="", margin=margin, packed=0,
-        unpacked=unpacked * MIB, drivers=2 * MIB,
+        unpacked=unpacked * MIB, drivers=2 * MIB, sha256=hashlib.sha256(content).hexdigest(),
     )  # fmt: skip
-    kernel.fake.write(f"{STATE}/initramfs.img", content)
+    kernel.fake.write(str(state.image_path(made)), content)
     kernel.fake.write(f"{STATE}/manifest.json", made.to_json())
     return made
 
@@ -207,17 +211,18 @@ def test_what_is_not_ours_can_not_be_put_back(kernel: Kernel) -> None:
 
 
 def test_no_way_back_is_said(kernel: Kernel) -> None:
-    loaded(kernel, built(kernel, b"old"))
+    old = built(kernel, b"old")
+    loaded(kernel, old)
     kernel.refuse = b"new"
     new = built(kernel, b"new")
-    kernel.fake.remove(f"{STATE}/loaded.img")
+    kernel.fake.remove(str(state.image_path(old)))
     assert "kexec failed: no; what was there before is gone, too: " in fails(kernel, new)
 
 
 def test_what_can_not_be_noted_is_not_loaded(kernel: Kernel) -> None:
     """Whoever finds it would take it for somebody else's."""
     kernel.fake.write(str(state.RUNTIME))
-    with pytest.raises(OSError, match="File exists"):
+    with pytest.raises(OSError, match="Not a directory"):
         loaded(kernel, built(kernel))
     assert (kernel.image, kernel.number(SIZE)) == (b"", 0)
 
@@ -241,10 +246,101 @@ def test_the_note_goes_with_what_it_is_about(kernel: Kernel) -> None:
 
 def test_loading_another_kernels_image(kernel: Kernel) -> None:
     old = replace(built(kernel), kver="6.0")
-    kernel.fake.write("/var/lib/tinykdump/6.0/initramfs.img", b"6.0")
+    kernel.fake.write(str(state.image_path(old)), b"image")
     loaded(kernel, old)
     loaded(kernel, built(kernel, b"new"))
     assert kernel.image == b"new"
     kernel.refuse = b"newer"
     fails(kernel, built(kernel, b"newer"))
     assert kernel.image == b"new"
+
+
+# The program, which is killed in kexec(8) on a played kernel: TREE KVER WHEN.
+KILLED = f"""
+import os, signal, sys
+from pathlib import Path
+from tinykdump import load, state
+from tinykdump.host import Host
+host, kver, when = Host(Path(sys.argv[1])), sys.argv[2], sys.argv[3]
+def kexec(*words):
+    if words == ("--unload",) or when == "after":
+        host.path("{LOADED}").write_text(str(int(words != ("--unload",))))
+    if words != ("--unload",) or when == "unloading":
+        os.kill(os.getpid(), signal.SIGKILL)
+load._kexec = kexec
+load.load(host, state.read_manifest(host, kver), takeover=False)
+"""
+
+
+def killed(kernel: Kernel, when: str) -> None:
+    """Load in a process of its own, which really is killed then."""
+    argv = [sys.executable, "-c", KILLED, str(kernel.fake.root), KVER, when]
+    assert subprocess.run(argv, check=False).returncode == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["first", "second"])
+def test_a_kill_after_kexec_leaves_what_is_ours(kernel: Kernel, *, first: bool) -> None:
+    kernel.set(SIZE, NEED)
+    if not first:
+        loaded(kernel, built(kernel, b"old"))
+    image = built(kernel, b"new")
+    killed(kernel, "after")
+    assert kernel.number(LOADED) == 1
+    assert load.ours(kernel.fake.host) == image
+    kernel.image = b"new"
+    assert loaded(kernel, image) == NEED
+    assert load.unload(kernel.fake.host)
+
+
+@pytest.mark.parametrize("when", ["before", "unloading"])
+def test_a_kill_before_kexec_makes_nothing_ours(kernel: Kernel, when: str) -> None:
+    kernel.set(SIZE, NEED)
+    loaded(kernel, built(kernel, b"old"))
+    image = built(kernel, b"new")
+    killed(kernel, when)
+    kernel.image = b""  # that process has unloaded it
+    assert load.ours(kernel.fake.host) is None
+    assert not load.unload(kernel.fake.host)
+    kernel.set(LOADED, 1)
+    assert fails(kernel, image) == "a crash kernel that is not ours is loaded"
+
+
+def test_a_damaged_image_is_not_loaded(kernel: Kernel) -> None:
+    """And takes nothing away: what was loaded is that still."""
+    loaded(kernel, built(kernel, b"old"))
+    new = built(kernel, b"new")
+    kernel.fake.write(str(state.image_path(new)), b"neW")
+    assert fails(kernel, new) == f"{state.image_path(new)} is damaged"
+    assert kernel.image == b"old"
+
+
+def test_what_is_loaded_and_damaged_is_not_put_back(kernel: Kernel) -> None:
+    old = built(kernel, b"old")
+    loaded(kernel, old)
+    kernel.fake.write(str(state.image_path(old)), b"")
+    kernel.refuse = b"new"
+    assert f"gone, too: {state.image_path(old)} is damaged" in fails(kernel, built(kernel, b"new"))
+
+
+def test_images_that_nobody_needs_go(kernel: Kernel) -> None:
+    old, new = built(kernel, b"old"), built(kernel, b"new")
+    loaded(kernel, old)
+    assert len(state.stored(kernel.fake.host)) == 2
+    loaded(kernel, new)
+    assert state.stored(kernel.fake.host) == (state.image_path(new),)
+
+
+def test_what_an_older_version_has_loaded_is_ours(kernel: Kernel) -> None:
+    """Its image has another name, and its manifest no sum."""
+    loaded(kernel, built(kernel, b"old"))
+    old = {**asdict(built(kernel, b"old")), "inputs": []}
+    del old["sha256"]
+    kernel.fake.write(str(load.LOADED), json.dumps(old))
+    kernel.fake.write(f"{STATE}/loaded.img", b"old")
+    kernel.refuse = b"new"
+    assert "gone" not in fails(kernel, built(kernel, b"new"))
+    assert kernel.image == b"old"
+    kernel.refuse = b""
+    new = built(kernel, b"newer")
+    loaded(kernel, new)
+    assert state.stored(kernel.fake.host) == (state.image_path(new),)

@@ -77,50 +77,10 @@ def test_the_staged_tree_is_private_and_goes_away(tmp_path: Path) -> None:
 
 def test_what_a_killed_build_has_left_behind_goes_away(tmp_path: Path) -> None:
     (tmp_path / "stage-old/bin").mkdir(parents=True)
-    (tmp_path / ".image.x1y2").write_bytes(b"half")
     packed(tmp_path)
-    pack.publish({tmp_path / "image": b"new"})
-    assert [path.name for path in tmp_path.iterdir()] == ["image"]
-
-
-def test_nothing_is_published_after_a_failure(tmp_path: Path) -> None:
-    with pytest.raises(ZeroDivisionError), pack.publishing({tmp_path / "image": b"new"}):
-        raise ZeroDivisionError
     assert list(tmp_path.iterdir()) == []
 
 
 def test_what_is_staged_and_missing_is_an_error(tmp_path: Path) -> None:
     with pack.staged(ENTRIES[:-1], tmp_path) as top, pytest.raises((TinykdumpError, OSError)):
         pack.pack(ENTRIES, top, "GZIP")
-
-
-def test_publish_is_for_root_alone(tmp_path: Path) -> None:
-    path = tmp_path / "new" / "image"
-    for content in (b"first", b"second"):
-        pack.publish({path: content})
-        assert path.read_bytes() == content
-        assert path.stat().st_mode & 0o777 == 0o600
-    assert path.parent.stat().st_mode & 0o777 == 0o700
-    assert list(path.parent.iterdir()) == [path]
-
-
-def test_publish_is_all_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "image"
-    pack.publish({path: b"old"})
-
-    def full(_descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(OSError, match="No space left"):
-        pack.publish({path: b"new"})
-    assert path.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_a_reader_keeps_the_old_file(tmp_path: Path) -> None:
-    path = tmp_path / "image"
-    pack.publish({path: b"old"})
-    with path.open("rb") as reader:
-        pack.publish({path: b"new"})
-        assert reader.read() == b"old"

@@ -15,9 +15,9 @@ PURE = {
 }  # fmt: skip
 # These touch the system, each for the reason that its first line gives.
 EFFECTS = {
-    "build", "cli", "drivers", "hardware", "host", "kernel_install", "keys", "kmod", "libraries",
-    "load", "pack", "packages", "programs", "pstore", "report", "reserve", "restore", "run",
-    "service", "settings", "state", "status", "stick", "transaction",
+    "build", "cli", "drivers", "files", "hardware", "host", "kernel_install", "keys", "kmod",
+    "libraries", "load", "pack", "packages", "programs", "pstore", "report", "reserve", "restore",
+    "run", "service", "settings", "state", "status", "stick", "transaction",
 }  # fmt: skip
 
 # What pure modules may import; of pathlib only the names of paths, which do nothing.

@@ -1,8 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What the package's scriptlets call, on trees; what only a machine shows is in tests/rpm."""
 
+import json
+import os
+import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -50,6 +54,87 @@ def test_refresh_rebuilds_what_is_stale(
     (line,) = said(capfd)
     assert line.startswith(f"tinykdump: rebuilt the crash image of {KVER}: ")
     assert machine.snapshot() != before
+
+
+DAMAGE: dict[str, Callable[[bytes], bytes]] = {
+    "empty": lambda _: b"",
+    "cut": lambda content: content[:-1],
+    "a flipped bit": lambda content: content[:99] + bytes([content[99] ^ 1]) + content[100:],
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_a_damaged_image_is_stale(
+    machine: FakeHost, capfd: pytest.CaptureFixture[str], damage: Callable[[bytes], bytes]
+) -> None:
+    cli.main(["-b"])
+    before = machine.snapshot()
+    image = machine.image()
+    machine.write(f"{STATE}/{image.name}", damage(image.read_bytes()), 0o600)
+    capfd.readouterr()
+    assert cli.main(["status"]) == 1
+    assert f"{STATE}/{image.name} is damaged (rebuild" in capfd.readouterr().out
+    assert transaction.main(["refresh"]) == 0
+    (line,) = said(capfd)
+    assert line.startswith(f"tinykdump: rebuilt the crash image of {KVER}: ")
+    assert machine.snapshot() == before
+
+
+def test_an_image_of_an_older_version_is_stale(
+    machine: FakeHost, capfd: pytest.CaptureFixture[str]
+) -> None:
+    cli.main(["-b"])
+    before = machine.snapshot()
+    old = json.loads(machine.path(f"{STATE}/manifest.json").read_text())
+    del old["sha256"]
+    machine.write(f"{STATE}/manifest.json", json.dumps(old), 0o600)
+    machine.image().rename(machine.path(f"{STATE}/initramfs.img"))
+    machine.write(f"{STATE}/loaded.img", b"x")
+    capfd.readouterr()
+    assert cli.main(["status"]) == 1
+    assert f"no image for {KVER} (run tinykdump -l)" in capfd.readouterr().out
+    assert transaction.main(["refresh"]) == 0
+    (line,) = said(capfd)
+    assert line.startswith(f"tinykdump: rebuilt the crash image of {KVER}: ")
+    assert machine.snapshot() == before
+
+
+# Build, and be killed at the start of the Nth rename: N.
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from tinykdump import cli
+renames, replace = [], Path.replace
+def killing(self, target):
+    renames.append(target)
+    if len(renames) == int(sys.argv[1]):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return replace(self, target)
+Path.replace = killing
+cli.main(["-b"])
+"""
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_kill_between_renames_publishes_nothing(
+    machine: FakeHost, capfd: pytest.CaptureFixture[str], number: int
+) -> None:
+    """Then what the old image was made from is back: it is current, and it is the old one."""
+    cli.main(["-b"])
+    before = machine.snapshot()
+    machine.write("/etc/default/tinykdump", "[dump]\nencrypt = no\nwait = 5\n")
+    argv = [sys.executable, "-c", KILLED, str(number)]
+    environment = {**os.environ, "TINYKDUMP_ROOT": str(machine.root)}
+    assert subprocess.run(argv, env=environment, check=False).returncode == -signal.SIGKILL
+    assert len(machine.snapshot()) > len(before)
+
+    machine.write("/etc/default/tinykdump", "[dump]\nencrypt = no\n")
+    capfd.readouterr()
+    assert transaction.main(["refresh"]) == 0
+    assert said(capfd) == []
+    assert {name: what for name, what in machine.snapshot().items() if name in before} == before
+    cli.main(["-b"])
+    assert machine.snapshot() == before, "what was left behind stays"
 
 
 def test_one_image_that_fails_does_not_stop_the_others(
