@@ -36,13 +36,31 @@ NAMES = ("xhci_hcd", "xhci_pci", "ehci_pci", "scsi_mod", "usb_storage", "uas", "
          "fat", "vfat", "nls_ascii")  # fmt: skip
 
 
-def bzimage(*, version: int = 0x20F, init_size: int = 40 << 20, magic: bytes = b"HdrS") -> bytes:
-    """The start of a kernel image (Documentation/arch/x86/boot.rst)."""
+def bzimage(
+    *, version: int = 0x20F, init_size: int = 40 << 20, magic: bytes = b"HdrS", release: str = ""
+) -> bytes:
+    """The start of a kernel image (Documentation/arch/x86/boot.rst), of that release."""
     image = bytearray(0x400)
     image[0x202:0x206] = magic
     struct.pack_into("<H", image, 0x206, version)
     struct.pack_into("<I", image, 0x260, init_size)
+    if release:
+        struct.pack_into("<H", image, 0x20E, 0x300 - 0x200)
+        image[0x300:0x380] = f"{release} (me@here) #1 SMP".encode().ljust(0x80, b"\0")
     return bytes(image)
+
+
+def unified(**sections: bytes) -> bytes:
+    """A PE file with those sections, as ukify(1) makes them: .osrel, .linux, .initrd."""
+    head = b"MZ".ljust(0x3C, b"\0") + struct.pack("<I", 0x40)
+    head += struct.pack("<4sHH12xHH", b"PE\0\0", 0x8664, len(sections), 240, 0) + bytes(240)
+    table, data, start = b"", b"", 0x1000
+    for name, content in sections.items():
+        stored = -(-len(content) // 512) * 512
+        table += struct.pack("<8sIIII16x", f".{name}".encode(), len(content), 0,
+                             stored, start + len(data))  # fmt: skip
+        data += content.ljust(stored, b"\0")
+    return (head + table).ljust(start, b"\0") + data
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ class Draft:
     entries: tuple[Entry, ...]
     modules: tuple[Module, ...]
     key: keys.Key | None
-    kernel: Path
+    kernel: state.Kernel
     compression: str
     cmdline: str
 
@@ -108,9 +108,10 @@ def build(host: Host, config: Config, planned: Draft) -> Manifest:
         if host.is_target():
             _prove(top)
         packed = pack.pack(planned.entries, top, planned.compression)
+    kernel = planned.kernel
     made = Manifest(
         kver=planned.kver,
-        kernel=str(planned.kernel),
+        kernel=str(kernel.path),
         plan=planned.digest,
         modules=tuple(module.name for module in planned.modules),
         inputs=_inputs(planned.entries, packages.owner_lookup(host)),
@@ -128,6 +129,7 @@ def build(host: Host, config: Config, planned: Draft) -> Manifest:
     files.publish(
         {
             host.path(state.image_path(made)): packed,
+            **({host.path(kernel.path): kernel.content} if kernel.content else {}),
             host.path(state.manifest_path(made.kver)): made.to_json().encode(),
         }
     )
@@ -160,7 +162,7 @@ def is_current(config: Config, planned: Draft, old: Manifest) -> bool:
     """Whether ``old`` describes just the image that ``planned`` would become."""
     return (old.plan, old.kernel, old.cmdline, old.margin, old.filesystems) == (
         planned.digest,
-        str(planned.kernel),
+        str(planned.kernel.path),
         planned.cmdline,
         config.margin,
         config.filesystems,

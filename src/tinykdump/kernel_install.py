@@ -35,7 +35,8 @@ class Context:
         """The call, or None for a verb that is no business of ours."""
         if len(arguments) < 2 or arguments[0] not in ("add", "remove"):
             return None
-        image = arguments[3] if arguments[0] == "add" and len(arguments) > 3 else ""
+        given = arguments[3] if arguments[0] == "add" and len(arguments) > 3 else ""
+        image = str(Path.cwd() / given) if given else ""
         verbose = environment.get("KERNEL_INSTALL_VERBOSE") == "1"
         return cls(arguments[0], arguments[1], image, verbose)
 

@@ -3,6 +3,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from tinykdump import cmdline, files, hardware, manifest, memory, reserve, state
 from tinykdump.errors import TinykdumpError
@@ -94,7 +95,8 @@ def load(host: Host, image: Manifest, *, takeover: bool) -> Reservation:
 
 def sweep(host: Host) -> None:
     """Delete the images that no manifest names and that are not loaded."""
-    kept = {state.image_path(image) for image in (ours(host), *state.noted(host)) if image}
+    images = [image for image in (ours(host), *state.noted(host)) if image]
+    kept = {path for image in images for path in (state.image_path(image), Path(image.kernel))}
     for path in state.stored(host):
         if path not in kept:
             with suppress(OSError):  # it takes room and does no other harm

@@ -6,9 +6,10 @@ import hashlib
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
-from tinykdump import files, manifest
+from tinykdump import files, kernelimage, manifest
 from tinykdump.errors import TinykdumpError
 from tinykdump.host import Host
 from tinykdump.manifest import Manifest
@@ -42,15 +43,22 @@ def image_path(image: Manifest) -> Path:
     return folder(image.kver) / f"initramfs-{image.sha256[:16]}.img"
 
 
+def _stored_name(kind: str, content: bytes) -> str:
+    return f"{kind}-{hashlib.sha256(content).hexdigest()[:16]}.img"
+
+
 def verify(host: Host, image: Manifest) -> None:
     """Look whether an image is what its manifest says. Raises TinykdumpError when it is not."""
     path = image_path(image)
     if image.sha256 not in ("", hashlib.sha256(host.read(path)).hexdigest()):
         raise TinykdumpError(f"{path} is damaged", "rebuild the image with tinykdump -b")
+    kernel = Path(image.kernel)
+    if kernel.parent == path.parent and kernel.name != _stored_name("linux", host.read(kernel)):
+        raise TinykdumpError(f"{kernel} is damaged", "rebuild the image with tinykdump -b")
 
 
 def stored(host: Host) -> tuple[Path, ...]:
-    """Every image that is there, also those that no manifest names any more."""
+    """Every image that is there, of kernels, too, and those that no manifest names any more."""
     return tuple(
         path
         for place in host.children(STATE)
@@ -114,22 +122,58 @@ def running_kernel(host: Host) -> str:
     return host.text("/proc/sys/kernel/osrelease") or ""
 
 
-def find_kernel(host: Host, kver: str, given: str = "") -> Path:
-    """The kernel image of that version: as given, or where distributions put it.
+@dataclass(frozen=True)
+class Kernel:
+    """The kernel image that is loaded with an image of ours."""
 
-    The copy beside the modules comes first: /boot may be in any layout, or not mounted.
-    Raises TinykdumpError when there is none.
+    path: Path
+    content: bytes = b""  # to be put there; empty: it is there
+
+
+def find_kernel(host: Host, kver: str, given: str = "") -> Kernel:
+    """The bzImage of that version: as given, where distributions put it, or as it was before.
+
+    The copy beside the modules comes first: /boot may be in any layout, or not mounted. kexec
+    takes no unified image: what is in one is to be stored beside our own image. Raises
+    TinykdumpError when there is none.
     """
-    candidates = (
-        f"/lib/modules/{kver}/vmlinuz", f"/usr/lib/modules/{kver}/vmlinuz", given,
-        f"/boot/vmlinuz-{kver}",
-    )  # fmt: skip
-    for candidate in candidates:
-        if candidate and host.exists(candidate):
-            return Path(candidate)
-    raise TinykdumpError(
-        f"no kernel image of {kver}", "install that kernel, or run kernel-install add KVER IMAGE"
-    )
+    why = f"no kernel image of {kver}"
+    for place in _kernel_places(host, kver, given):
+        if not place or not host.exists(place):
+            continue
+        content = host.read(place)
+        inner = kernelimage.bzimage(content)
+        if not inner:
+            why = f"{place} is not a bzImage, and none is in it"
+        elif kernelimage.version(inner) not in ("", kver):
+            why = f"{place} is kernel {kernelimage.version(inner)}, not {kver}"
+        elif inner is content:
+            return Kernel(Path(place))
+        else:
+            return Kernel(folder(kver) / _stored_name("linux", inner), inner)
+    raise TinykdumpError(why, "install that kernel, or run kernel-install add KVER IMAGE")
+
+
+def _kernel_places(host: Host, kver: str, given: str) -> Iterator[str]:
+    """Where a kernel can be, the best first; at a boot, when nothing is given, where it was last.
+
+    On boot partitions kernel-install (90-loaderentry and 90-uki-copy) names directories and
+    unified images by a token, which is the machine's ID if nothing else is chosen.
+    """
+    modules = f"/lib/modules/{kver}"
+    yield from (f"{modules}/vmlinuz", f"/usr{modules}/vmlinuz", given)
+    tokens = [host.text(name) for name in ("/etc/kernel/entry-token", "/etc/machine-id")]
+    for boot in ("/boot", "/efi", "/boot/efi"):
+        for token in filter(None, tokens):
+            yield f"{boot}/{token}/{kver}/linux"
+            yield f"{boot}/EFI/Linux/{token}-{kver}.efi"
+            yield from (
+                str(path)
+                for path in host.children(f"{boot}/EFI/Linux")
+                if path.name.startswith(f"{token}-{kver}+")  # tries left, of automatic assessment
+            )
+    yield from (f"{modules}/vmlinuz-virt.efi", f"/boot/vmlinuz-{kver}")
+    yield from (image.kernel for image in noted(host, kver))
 
 
 def kernel_config(host: Host, kver: str) -> str:

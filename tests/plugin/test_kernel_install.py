@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakehost import KVER, NAMES, STATE, FakeHost, bzimage
+from tests.fakehost import KVER, NAMES, STATE, FakeHost, bzimage, unified
+from tinykdump import cli
 
 CHECKOUT = Path(__file__).parents[2]
 MACHINE_ID = "0123456789abcdef0123456789abcdef"
 PLUGIN = CHECKOUT / "kernel-install.d/60-tinykdump.install"
+LOADER_ENTRY = "/usr/lib/kernel/install.d/90-loaderentry.install"
 
 
 @pytest.fixture
@@ -27,6 +29,7 @@ class KernelInstall:
         self.fake = fake
         fake.path("/etc/kernel").mkdir()
         fake.path("/boot").mkdir()
+        self.boot = fake.path("/boot")
         self.kernel = fake.write("/boot/vmlinuz", bzimage())
         # Runs after ours, and so shows that ours has not ended the transaction.
         self.witness = fake.write("/70-witness.install",
@@ -36,7 +39,11 @@ class KernelInstall:
             0o755)  # fmt: skip
 
     def __call__(
-        self, *words: str | Path, python: str = "", machine_id: str = MACHINE_ID
+        self,
+        *words: str | Path,
+        python: str = "",
+        machine_id: str = MACHINE_ID,
+        plugins: str = "",
     ) -> tuple[int, list[str]]:
         """Its exit status, and what was said to the user."""
         seen = self.fake.path("/seen")
@@ -45,8 +52,8 @@ class KernelInstall:
             "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
             "TMPDIR": str(self.fake.root.parent),
             "KERNEL_INSTALL_CONF_ROOT": str(self.fake.path("/etc/kernel")),
-            "KERNEL_INSTALL_PLUGINS": f"{PLUGIN} {self.witness}",
-            "BOOT_ROOT": str(self.fake.path("/boot")),
+            "KERNEL_INSTALL_PLUGINS": f"{PLUGIN} {self.witness} {plugins}",
+            "BOOT_ROOT": str(self.boot),
             **({"MACHINE_ID": machine_id} if machine_id else {}),
             "TINYKDUMP_PYTHON": python or str(self.python),
             "TINYKDUMP_ROOT": str(self.fake.root),
@@ -107,6 +114,103 @@ def test_every_layout_is_the_same_to_it(
     }
     assert kernel_install("remove", KVER, machine_id=machine_id) == (0, [])
     assert not fake.path(STATE).exists()
+
+
+@pytest.fixture
+def self_built(kernel_install: KernelInstall) -> KernelInstall:
+    """A machine with a kernel that nobody has put beside its modules."""
+    fake = kernel_install.fake
+    fake.remove(f"/lib/modules/{KVER}/vmlinuz")
+    # What kernel-install is told are paths of this machine: they are found in the tree, too.
+    fake.link(str(fake.root), "/")
+    fake.write("/etc/kernel/install.conf", "layout=bls\n")
+    return kernel_install
+
+
+def rebuilt(fake: FakeHost, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What the kernel is after a build that is told nothing, as at a boot."""
+    monkeypatch.setenv("TINYKDUMP_ROOT", str(fake.root))
+    assert cli.main(["-b"]) == 0
+    return str(json.loads(fake.path(f"{STATE}/manifest.json").read_text())["kernel"])
+
+
+@pytest.mark.parametrize("boot", ["/boot", "/efi", "/boot/efi"])
+def test_a_self_built_kernel_is_found_where_kernel_install_has_put_it(
+    self_built: KernelInstall, monkeypatch: pytest.MonkeyPatch, boot: str
+) -> None:
+    """By its own plugin, 90-loaderentry; what it was copied from is somebody's build directory."""
+    fake = self_built.fake
+    fake.path(boot).mkdir(exist_ok=True)
+    monkeypatch.setattr(self_built, "boot", fake.path(boot))
+    given = fake.write("/home/me/linux/arch/x86/boot/bzImage", bzimage(release=KVER))
+    status, _ = self_built("add", KVER, given, plugins=LOADER_ENTRY)
+    assert status == 0
+    fake.remove("/home/me/linux")
+    assert rebuilt(fake, monkeypatch) == f"{boot}/{MACHINE_ID}/{KVER}/linux"
+
+
+@pytest.mark.parametrize("now", [KVER, "9.9", ""])
+def test_the_path_that_was_given_is_remembered(
+    self_built: KernelInstall, monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str], now: str,
+) -> None:  # fmt: skip
+    """Another kernel that has been built in its place since is not taken for it."""
+    fake = self_built.fake
+    given = fake.write("/home/me/bzImage", bzimage(release=KVER))
+    assert self_built("add", KVER, given)[0] == 0
+    if now == KVER:
+        assert rebuilt(fake, monkeypatch) == str(given)
+        return
+    fake.write("/home/me/bzImage", bzimage(release=now) if now else b"")
+    monkeypatch.setenv("TINYKDUMP_ROOT", str(fake.root))
+    assert cli.main(["-b"]) == 1
+    why = f"is kernel {now}, not {KVER} (" if now else "is not a bzImage, and none is in it ("
+    assert capfd.readouterr().err.startswith(f"tinykdump: {given} {why}install that kernel")
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["on the boot partition", "nowhere"])
+def test_the_kernel_in_a_unified_image_is_stored(
+    self_built: KernelInstall, monkeypatch: pytest.MonkeyPatch, *, kept: bool
+) -> None:
+    fake = self_built.fake
+    inner = bzimage(release=KVER) + b"code"
+    given = fake.write(f"/boot/EFI/Linux/{MACHINE_ID}-{KVER}+3.efi",
+                       unified(osrel=b"ID=x", linux=inner, initrd=b"0707"))  # fmt: skip
+    assert self_built("add", KVER, given)[0] == 0
+    kernel = json.loads(fake.path(f"{STATE}/manifest.json").read_text())["kernel"]
+    assert fake.path(kernel).parent == fake.path(STATE)
+    assert fake.path(kernel).read_bytes() == inner
+    before = fake.snapshot()
+    if not kept:
+        given.unlink()
+    assert rebuilt(fake, monkeypatch) == kernel
+    assert fake.snapshot() == before
+
+    given.unlink(missing_ok=True)
+    fake.write(str(given.relative_to(fake.root)), unified(linux=inner + b"new"))
+    assert rebuilt(fake, monkeypatch) != kernel
+    assert not fake.path(kernel).exists()
+
+
+def test_a_stored_kernel_that_is_damaged_is_stored_again(self_built: KernelInstall) -> None:
+    fake = self_built.fake
+    given = fake.write("/boot/uki.efi", unified(linux=bzimage(release=KVER)))
+    self_built("add", KVER, given)
+    before = fake.snapshot()
+    kernel = json.loads(fake.path(f"{STATE}/manifest.json").read_text())["kernel"]
+    fake.write(kernel, fake.path(kernel).read_bytes()[:-1], 0o600)
+    _, said = self_built("add", KVER, given)
+    assert said[0].startswith("tinykdump: built")
+    assert fake.snapshot() == before
+
+
+def test_a_unified_image_of_another_kind_is_said(self_built: KernelInstall) -> None:
+    given = self_built.fake.write("/boot/linux.efi", unified(osrel=b"ID=x"))
+    _, said = self_built("add", KVER, given)
+    assert said == [
+        f"tinykdump: add {KVER}: {given} is not a bzImage, and none is in it (install that "
+        "kernel, or run kernel-install add KVER IMAGE)"
+    ]
 
 
 def test_under_a_unified_kernel_image(kernel_install: KernelInstall) -> None:

@@ -11,7 +11,8 @@ PACKAGE = Path(tinykdump.__file__).parent
 
 PURE = {
     "__init__", "cmdline", "config", "crashconf", "crashlog", "elf", "errors", "flattened", "image",
-    "makedumpfile", "manifest", "memory", "modinfo", "modprobe", "modules", "placeholder", "room",
+    "kernelimage", "makedumpfile", "manifest", "memory", "modinfo", "modprobe", "modules",
+    "placeholder", "room",
 }  # fmt: skip
 # These touch the system, each for the reason that its first line gives.
 EFFECTS = {

@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.fakehost import bzimage, unified
+from tinykdump import kernelimage
+
+KERNEL = bzimage(release="6.1.0-1.fc43.x86_64") + b"code"
+
+
+def test_a_bzimage() -> None:
+    assert kernelimage.bzimage(KERNEL) is KERNEL
+    assert kernelimage.version(KERNEL) == "6.1.0-1.fc43.x86_64"
+    assert kernelimage.version(bzimage()) == ""
+
+
+def test_the_one_in_a_unified_image_has_no_padding() -> None:
+    image = unified(osrel=b"ID=x", linux=KERNEL, initrd=b"0707")
+    assert kernelimage.bzimage(image) == KERNEL
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"MZ", b"MZ" + bytes(0x1000), unified(osrel=b"x"), unified(linux=b"Image"),
+     unified(linux=KERNEL)[:0x170], b"MZ" + b"\xff" * 0x100],
+)  # fmt: skip
+def test_others(content: bytes) -> None:
+    assert kernelimage.bzimage(content) == b""
+
+
+@given(st.binary(max_size=600), st.integers(0, 0x300))
+def test_any_bytes(noise: bytes, where: int) -> None:
+    image = unified(osrel=b"ID=x", linux=KERNEL)
+    kernelimage.bzimage(image[:where] + noise + image[where + len(noise) :])
