@@ -78,12 +78,14 @@ def make(host: Host, options: argparse.Namespace) -> int:
     if key and "/" in key:  # without one it is never a file: not one that lies here by chance
         key = str(Path.cwd() / key)
     given = {"modules": options.module, "script": options.script, "key": key}
-    config = load_config(
-        host, {key: text for key, text in given.items() if text is not None}, options.config
-    )
+    asked = {key: text for key, text in given.items() if text is not None}
+    config = load_config(host, asked, options.config)
     kver = options.kernel or state.running_kernel(host)
     with state.lock(host):
-        image, _ = service.build_image(host, config, kver, force=options.build)
+        if options.build or asked or options.config:  # nothing else will do
+            image, _ = service.build_image(host, config, kver, force=options.build)
+        else:
+            image = service.best_image(host, config, kver)
         print(
             f"image of {kver}: {image.packed} bytes packed, {image.unpacked} unpacked, "
             f"{len(image.modules)} modules, "

@@ -9,7 +9,7 @@ from tinykdump.config import Config
 from tinykdump.errors import TinykdumpError
 from tinykdump.host import Host
 from tinykdump.manifest import Manifest
-from tinykdump.report import say
+from tinykdump.report import line, say
 
 
 def build_image(
@@ -36,11 +36,25 @@ def _old(host: Host, kver: str) -> Manifest | None:
         return None
 
 
-def load_image(
-    host: Host, config: Config, kver: str, *, kernel: str = "", force: bool = False
-) -> tuple[Manifest, reserve.Reservation]:
-    """Build where needed, make the reservation fit, load. Raises TinykdumpError."""
-    image, _ = build_image(host, config, kver, kernel=kernel, force=force)
+def best_image(host: Host, config: Config, kver: str) -> Manifest:
+    """The up-to-date image of a kernel; when it cannot be built, the one that is there.
+
+    An older image is better than none, and that it is one is said. Raises TinykdumpError or
+    OSError when there is none, or when it would save what is to be encrypted in plain text.
+    """
+    try:
+        return build_image(host, config, kver)[0]
+    except (TinykdumpError, OSError) as error:
+        old = _old(host, kver)
+        if old is None or (config.encrypt and not old.key):
+            raise
+        say(f"the crash image of {kver} is an older one: {line(error)}")
+        return old
+
+
+def load_image(host: Host, config: Config, kver: str) -> tuple[Manifest, reserve.Reservation]:
+    """Build where needed, make the reservation fit, load. Raises TinykdumpError or OSError."""
+    image = best_image(host, config, kver)
     return image, load.load(host, image, takeover=config.takeover)
 
 

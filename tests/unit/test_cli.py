@@ -9,7 +9,7 @@ import pytest
 from tests import plugged
 from tests.fakehost import KVER, NAMES, STATE, FakeHost
 from tests.keyring import Keyring
-from tinykdump import build, cli, hardware
+from tinykdump import build, cli, hardware, load
 from tinykdump.manifest import parse
 from tinykdump.settings import load_config
 
@@ -289,3 +289,66 @@ def test_a_damaged_manifest_is_no_reason_to_stay_damaged(machine: FakeHost) -> N
 def test_unload_when_nothing_is_loaded(capfd: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["unload"]) == 0
     assert capfd.readouterr().out == "nothing of ours was loaded\n"
+
+
+SIZE, LOADED = "/sys/kernel/kexec_crash_size", "/sys/kernel/kexec_crash_loaded"
+
+
+@pytest.fixture
+def loading(machine: FakeHost, monkeypatch: pytest.MonkeyPatch) -> FakeHost:
+    """With an image, and a kernel that loads it. That is played: kexec(8) has no tree."""
+
+    def kexec(*words: str) -> None:
+        machine.write(LOADED, str(int(words != ("--unload",))))
+
+    assert cli.main(["-b"]) == 0
+    monkeypatch.setattr(load, "_kexec", kexec)
+    # What crashkernel= has set aside is just right.
+    image = parse(machine.path(f"{STATE}/manifest.json").read_text(), "m")
+    machine.write(SIZE, str(load.need_of(machine.host, image).total))
+    return machine
+
+
+def test_what_cannot_be_built_again_is_loaded_as_it_is(
+    loading: FakeHost, keys: Keyring, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As at a boot with a damaged key: armed with the older image, which a line says."""
+    loading.remove("/root/key.asc")
+    capfd.readouterr()
+    assert cli.main(["--load"]) == 0
+    out, err = capfd.readouterr()
+    assert err == (
+        f"tinykdump: the crash image of {KVER} is an older one: /root/key.asc: No such file or "
+        "directory (check that the file is there and readable)\n"
+    )
+    assert f"key {keys.fingerprint('good@example.org')}\nloaded; " in out
+    assert loading.path(LOADED).read_text() == "1"
+
+
+ANOTHER = {
+    "a key that is asked for": ("", ["-l", "-k", "/root/none.asc"]),
+    "to be built again": ("", ["-l", "-b"]),
+    "a configuration that is asked for": ("", ["-l", "-c", "/etc/default/tinykdump"]),
+    "plain text": ("[dump]\nencrypt = no\n", ["-l"]),
+    "a damaged image": ("", ["-l"]),
+}
+
+
+@pytest.mark.parametrize("case", ANOTHER)
+def test_an_older_image_is_not_always_good_enough(
+    loading: FakeHost, capfd: pytest.CaptureFixture[str], case: str
+) -> None:
+    before, words = ANOTHER[case]
+    if before:
+        kept = loading.path("/etc/default/tinykdump").read_text()
+        loading.write("/etc/default/tinykdump", before)
+        assert cli.main(["-b"]) == 0
+        loading.write("/etc/default/tinykdump", kept)
+    if case == "a damaged image":
+        loading.write(f"{STATE}/{loading.image().name}", b"")
+    loading.remove("/root/key.asc")
+    words = [str(loading.path(word)) if word.startswith("/etc") else word for word in words]
+    capfd.readouterr()
+    assert cli.main(words) == 1
+    assert capfd.readouterr().err.count("\n") == 1
+    assert loading.path(LOADED).read_text() == "0\n"
