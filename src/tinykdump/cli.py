@@ -3,6 +3,7 @@
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,8 +13,10 @@ from tinykdump.config import FILE
 from tinykdump.errors import TinykdumpError
 from tinykdump.host import Host
 from tinykdump.memory import MIB
-from tinykdump.report import line, say
+from tinykdump.report import interruptible, line, say
 from tinykdump.settings import load_config
+
+INTERRUPTED = 128 + signal.SIGINT
 
 
 def parser() -> argparse.ArgumentParser:
@@ -53,7 +56,10 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point; returns the exit status: 0, 1 for an error, 2 for a wrong command."""
+    """Entry point; returns the exit status: 0, 1 for an error, 2 for a wrong command.
+
+    INTERRUPTED is what a shell has for Ctrl-C.
+    """
     top = parser()
     options = top.parse_args(arguments)
     host = Host(Path(os.environ.get("TINYKDUMP_ROOT", "/")))
@@ -70,6 +76,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (TinykdumpError, OSError) as error:
         say(line(error))
         return error.exit_status if isinstance(error, TinykdumpError) else 1
+    except KeyboardInterrupt:
+        say("interrupted (what was built and loaded before still is; run it again)")
+        return INTERRUPTED
 
 
 def make(host: Host, options: argparse.Namespace) -> int:
@@ -162,4 +171,5 @@ COMMANDS = {
 }
 
 if __name__ == "__main__":
+    interruptible()
     sys.exit(main())

@@ -17,7 +17,7 @@ from tinykdump import load, service, state
 from tinykdump.errors import TinykdumpError
 from tinykdump.host import Host
 from tinykdump.memory import MIB
-from tinykdump.report import line, say
+from tinykdump.report import interruptible, line, say
 from tinykdump.settings import load_config
 
 
@@ -80,8 +80,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             (add if context.verb == "add" else remove)(host, context)
     except (TinykdumpError, OSError) as error:
         say(f"{context.verb} {context.kver}: {line(error)}")
+    except KeyboardInterrupt:
+        say(f"{context.verb} {context.kver}: interrupted (run tinykdump -l)")
     return 0
 
 
 if __name__ == "__main__":
+    interruptible()
     sys.exit(main())

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Loading an image as the crash kernel, and taking it away again."""
 
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -138,12 +139,26 @@ def _put_back(host: Host, now: Reservation, before: Manifest | None) -> Iterator
     try:
         yield
     except BaseException as error:
-        gone = _restore(host, now, before)
-        if gone and isinstance(error, TinykdumpError):
-            raise TinykdumpError(
-                f"{error.message}; what was there before is gone, too: {gone}", error.hint
-            ) from error
-        raise
+        with _undisturbed():
+            gone = _restore(host, now, before)
+        if not gone:
+            raise
+        what, hint = str(error) or "interrupted", "run tinykdump -l"
+        if isinstance(error, TinykdumpError):
+            what, hint = error.message, error.hint
+        raise TinykdumpError(f"{what}; what was there before is gone, too: {gone}", hint) from error
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Let whoever presses Ctrl-C again wait for what is done in the block."""
+    before = signal.pthread_sigmask(
+        signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    )
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _restore(host: Host, now: Reservation, before: Manifest | None) -> str:

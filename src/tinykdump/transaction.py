@@ -18,7 +18,7 @@ from tinykdump.config import Config
 from tinykdump.errors import TinykdumpError
 from tinykdump.host import Host
 from tinykdump.memory import MIB
-from tinykdump.report import line, say
+from tinykdump.report import interruptible, line, say
 from tinykdump.settings import load_config
 
 
@@ -123,8 +123,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         VERBS[words[0]](host)
     except (TinykdumpError, OSError) as error:
         say(f"{'not armed' if words[0] == 'install' else words[0]}: {line(error)}")
+    except KeyboardInterrupt:
+        say(f"{words[0]}: interrupted (run tinykdump -l)")
     return 0
 
 
 if __name__ == "__main__":
+    interruptible()
     sys.exit(main())

@@ -144,7 +144,8 @@ def test_variables() -> None:
 
 
 def test_exit_statuses() -> None:
-    known = {0, errors.TinykdumpError.exit_status, errors.UsageError.exit_status}
+    known = {0, errors.TinykdumpError.exit_status, errors.UsageError.exit_status,
+             cli.INTERRUPTED}  # fmt: skip
     assert {int(head) for head in heads(COMMANDS, "EXIT STATUS", "")} == known
 
 

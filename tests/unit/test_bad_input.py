@@ -1,8 +1,11 @@
 """Each thing that can be wrong, end to end: one line that names it and says what to do, the exit
 status, and everything that was built before still as it was."""
 
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
@@ -172,19 +175,47 @@ def test_somebody_elses_crash_kernel(built: FakeHost, capfd: pytest.CaptureFixtu
     assert "not ours (unload it with what loaded it)" in capfd.readouterr().err
 
 
-def test_a_full_disk_is_no_traceback(
-    built: FakeHost, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("full", ["/run/tinykdump", STATE])
+def test_a_full_disk_is_named(
+    fake: FakeHost, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, full: str
 ) -> None:
-    def full(_path: Path, _content: bytes) -> None:
-        raise OSError(28, "No space left on device", "/run/tinykdump/x")
-
-    monkeypatch.setattr(Path, "write_bytes", full)
-    before = built.snapshot()
-    assert cli.main(["-b"]) == 1
+    """A real one, which has room for a part of what is staged, or of the image."""
+    fake.write(CONFIG, "[dump]\nencrypt = no\n")
+    monkeypatch.setenv("TINYKDUMP_ROOT", str(fake.root))
+    place = fake.path(full)
+    place.mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512k", "none", place], check=True)
+    try:
+        assert cli.main(["-b"]) == 1
+        assert [path.name for path in place.iterdir() if path.name != "lock"] == []
+    finally:
+        subprocess.run(["umount", place], check=True)
     err = capfd.readouterr().err
-    assert err.startswith("tinykdump: /run/tinykdump/x: No space left on device (")
+    assert err.startswith(f"tinykdump: {place}")
+    assert err.endswith(": No space left on device (make room on that file system)\n")
     assert err.count("\n") == 1
-    assert built.snapshot() == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interruption_is_one_line(fake: FakeHost, number: signal.Signals) -> None:
+    """In the middle of a build, which reads a program that never comes."""
+    fake.remove("/usr/bin/makedumpfile")
+    os.mkfifo(fake.path("/usr/bin/makedumpfile"))
+    fake.write(CONFIG, "[dump]\nencrypt = no\n")
+    before = fake.snapshot()
+    environment = {**os.environ, "TINYKDUMP_ROOT": str(fake.root)}
+    argv = [sys.executable, "-m", "tinykdump.cli", "-b"]
+    with (
+        subprocess.Popen(argv, env=environment, stderr=subprocess.PIPE, text=True) as running,
+        # Opening it waits until the build has come to where it reads it.
+        fake.path("/usr/bin/makedumpfile").open("wb"),
+    ):
+        running.send_signal(number)
+        _, err = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert err.startswith("tinykdump: interrupted (")
+    assert err.count("\n") == 1
+    assert fake.snapshot() == before
 
 
 @pytest.mark.parametrize("words", [["--frobnicate"], ["-k"], ["restore"], ["nonsense"], ["--bu"]])

@@ -198,6 +198,33 @@ def test_an_interrupt_leaves_the_machine_armed(kernel: Kernel) -> None:
     assert (kernel.image, kernel.number(SIZE)) == (b"old", NEED)
 
 
+def test_an_interrupt_that_takes_what_was_loaded_says_so(kernel: Kernel) -> None:
+    old = built(kernel, b"old")
+    loaded(kernel, old)
+    kernel.fake.remove(str(state.image_path(old)))
+    kernel.interrupt = True
+    said = fails(kernel, built(kernel, b"new", margin=60))
+    assert said.startswith("interrupted; what was there before is gone, too: ")
+
+
+def test_a_second_interrupt_waits_for_what_is_put_back(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded(kernel, built(kernel, b"old"))
+    kernel.interrupt = True
+    kexec = kernel.kexec
+
+    def impatient(*words: str) -> None:
+        if not kernel.interrupt:  # the first one has come
+            os.kill(os.getpid(), signal.SIGINT)
+        kexec(*words)
+
+    monkeypatch.setattr(load, "_kexec", impatient)
+    with pytest.raises(KeyboardInterrupt):
+        loaded(kernel, built(kernel, b"new", margin=60))
+    assert (kernel.image, kernel.number(SIZE)) == (b"old", NEED)
+
+
 def test_what_is_not_ours_can_not_be_put_back(kernel: Kernel) -> None:
     kernel.set(SIZE, NEED)
     kernel.set(LOADED, 1)
