@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """OpenPGP keys: which one dumps are encrypted to, and whether it can be."""
 
+import os
 import re
 import socket
 import tempfile
@@ -30,6 +31,14 @@ _QUIET = [
 ]  # fmt: skip
 
 
+# What gpg-agent(1) hands to pinentry, so that it can ask for a passphrase; GPG_TTY is where the
+# user is.
+_ASKING = (
+    "GPG_TTY", "TERM", "DISPLAY", "XAUTHORITY", "WAYLAND_DISPLAY", "XDG_RUNTIME_DIR",
+    "XDG_SESSION_TYPE", "DBUS_SESSION_BUS_ADDRESS", "PINENTRY_USER_DATA",
+)  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Key:
     """A public key that dumps can be encrypted to."""
@@ -39,15 +48,27 @@ class Key:
     valid_at: str  # a time at which it can encrypt, as gpg --faked-system-time takes it
 
 
-def gpg(home: Path, options: Sequence[str] = ()) -> gnupg.GPG:
-    """python-gnupg on a home directory, with the environment of every other program.
+def gpg(home: Path) -> gnupg.GPG:
+    """python-gnupg on a home directory whose secret keys may have a passphrase.
 
-    Raises TinykdumpError when the directory or gpg is not there.
+    It is asked for at the terminal or on the desktop of whoever calls. Raises TinykdumpError
+    when the directory or gpg is not there.
     """
+    asking = {name: os.environ[name] for name in _ASKING if name in os.environ}
+    terminal = next((os.ttyname(stream) for stream in (0, 1, 2) if os.isatty(stream)), "")
+    if terminal:
+        asking.setdefault("GPG_TTY", terminal)
+    return _open(home, asking=asking)
+
+
+def _open(
+    home: Path, options: Sequence[str] = (), *, asking: Mapping[str, str] | None = None
+) -> gnupg.GPG:
     if not home.is_dir():
         raise TinykdumpError(f"{home} is not a folder of GnuPG", "name one that is there")
     try:
-        return gnupg.GPG(gnupghome=str(home), options=list(options), env=dict(ENVIRONMENT))
+        environment = {**ENVIRONMENT, **(asking or {})}
+        return gnupg.GPG(gnupghome=str(home), options=list(options), env=environment)
     except OSError:
         raise TinykdumpError("gpg is not installed", "install gnupg2") from None
 
@@ -55,7 +76,7 @@ def gpg(home: Path, options: Sequence[str] = ()) -> gnupg.GPG:
 @contextmanager
 def _looking(home: Path) -> Iterator[gnupg.GPG]:
     """A keyring to look into; nothing that was started for it stays. Raises TinykdumpError."""
-    keyring = gpg(home, _QUIET)
+    keyring = _open(home, _QUIET)
     started = _start_keyboxd(home)
     try:
         yield keyring
@@ -178,7 +199,7 @@ def _only_key(home: Path) -> Key | None:
 
 def _make_machine_key(home: Path) -> None:
     private(home)
-    keyring = gpg(home)
+    keyring = _open(home)
     try:
         made = keyring.gen_key(
             keyring.gen_key_input(

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A secret key with a passphrase: the real gpg-agent asks for it where the user is.
+
+What it asks with is played by a script: pinentry(1) itself would need somebody who types.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.keyring import Keyring
+from tests.unit.test_restore import LOG, Dump
+
+PASSPHRASE = "correct horse"  # noqa: S105 - of a key that lives as long as the test
+
+# The server's side of the Assuan protocol, as far as gpg-agent needs it.
+PINENTRY = f"""#!/bin/sh
+echo "OK ready"
+while read -r word rest; do
+	echo "$word $rest" >>{{record}}
+	case $word in
+	GETPIN) env >>{{record}}; echo "D {PASSPHRASE}"; echo OK ;;
+	BYE) echo OK; exit ;;
+	*) echo OK ;;
+	esac
+done
+"""
+
+
+class Locked(Keyring):
+    """A keyring whose agent has forgotten the passphrase again."""
+
+    @property
+    def record(self) -> Path:
+        """What pinentry was told, and its environment."""
+        return self.home.parent / "record"
+
+
+@pytest.fixture
+def locked(short_path: Path) -> Iterator[Locked]:
+    made = Locked(short_path / "home")
+    made.home.mkdir(mode=0o700)
+    script = short_path / "pinentry"
+    script.write_text(PINENTRY.format(record=made.record))
+    script.chmod(0o755)
+    (made.home / "gpg-agent.conf").write_text(f"pinentry-program {script}\n")
+    subprocess.run(["gpg", "--homedir", made.home, "--batch", "--quiet", "--pinentry-mode",
+                    "loopback", "--passphrase", PASSPHRASE, "--quick-gen-key", "good@example.org",
+                    "future-default", "default", "never"], check=True)  # fmt: skip
+    made.close()
+    yield made
+    made.close()
+
+
+def restored(locked: Locked, tmp_path: Path, terminal: bool, **environment: str) -> tuple[int, str]:
+    """Exit status of a restore that is called on a terminal or not, and the terminal's name."""
+    dump = Dump(tmp_path / "dump", locked)
+    dump.add("dmesg.txt.gpg", LOG)
+    locked.close()
+    ours, theirs = os.openpty()
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "tinykdump.cli", "restore", str(dump.path), "--keys",
+             str(locked.home), "-o", str(tmp_path / "out")],
+            stdin=theirs if terminal else subprocess.DEVNULL, start_new_session=True,
+            env={"PATH": os.environ["PATH"], **environment}, check=False, timeout=60,
+        )  # fmt: skip
+        return done.returncode, os.ttyname(theirs)
+    finally:
+        os.close(ours)
+        os.close(theirs)
+
+
+def test_it_is_asked_for_at_the_terminal(locked: Locked, tmp_path: Path) -> None:
+    status, terminal = restored(locked, tmp_path, True, TERM="vt220")
+    assert status == 0
+    assert (tmp_path / "out/dmesg.txt").read_bytes() == LOG
+    asked = locked.record.read_text().splitlines()
+    assert f"OPTION ttyname={terminal}" in asked
+    assert "OPTION ttytype=vt220" in asked
+
+
+def test_it_is_asked_for_on_the_desktop(locked: Locked, tmp_path: Path) -> None:
+    """Started from there, without a terminal; a GPG_TTY that is set stays."""
+    desktop = {"DISPLAY": ":7", "WAYLAND_DISPLAY": "wayland-7", "GPG_TTY": "/dev/pts/777",
+               "DBUS_SESSION_BUS_ADDRESS": "unix:path=/nonexistent"}  # fmt: skip
+    assert restored(locked, tmp_path, False, **desktop)[0] == 0
+    asked = locked.record.read_text().splitlines()
+    assert "OPTION ttyname=/dev/pts/777" in asked
+    for name in ("DISPLAY", "WAYLAND_DISPLAY", "DBUS_SESSION_BUS_ADDRESS"):
+        assert f"{name}={desktop[name]}" in asked
