@@ -6,6 +6,7 @@ hands in a recorded tree and an image build hands in the tree it builds.
 """
 
 import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,6 +73,24 @@ class Host:
             return self.path(self.resolve(name) or name).read_text(errors="replace").strip()
         except OSError:
             return None
+
+    def vouch(self, name: str | Path) -> None:
+        """Raises TinykdumpError when others than root can change what ``name`` holds.
+
+        As sshd(8) sees it: they own or can write the file or a directory above it. Below
+        another root, root is whoever owns that, or runs this. A file that is not there passes.
+        """
+        found = self.resolve(name)
+        trusted = {0, os.geteuid(), self.path("/").stat().st_uid}
+        for place in (found, *found.parents, Path(name).parent) if found else ():
+            status = self.path(place).stat()
+            # Whoever can write a sticky directory (/tmp) cannot replace what others own in it.
+            sticky = stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX
+            if status.st_uid not in trusted or (status.st_mode & 0o022 and not sticky):
+                raise TinykdumpError(
+                    f"{name} is not safe: others than root can write {place}",
+                    "chown root and chmod go-w that, or keep the file elsewhere",
+                )
 
     def children(self, name: str | Path) -> list[Path]:
         """The sorted entries of a directory as absolute paths; none when it is not there."""

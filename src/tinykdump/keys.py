@@ -108,9 +108,11 @@ def _start_keyboxd(home: Path) -> bool:
 def configured(key: str, host: Host) -> Key:
     """The key that ``key`` names: a file by its absolute path, or a key in root's keyring.
 
-    Raises TinykdumpError when it is missing or can not be used to encrypt now.
+    Raises TinykdumpError when it is missing, when others can write it, or when it can not be
+    used to encrypt now.
     """
     if key.startswith("/"):
+        host.vouch(key)
         return from_file(host.read(key), key)
     exported = b""
     if ROOT_KEYS.is_dir():

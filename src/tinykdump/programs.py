@@ -62,6 +62,7 @@ def script(host: Host, path: str) -> tuple[Entry, tuple[Program, ...]]:
     its interpreter is not there.
     """
     content = host.read(path)
+    host.vouch(path)
     if not host.path(host.resolve(path) or path).stat().st_mode & stat.S_IXUSR:
         raise TinykdumpError(f"script {path} is not executable", f"chmod +x {path}")
     entry = image.file(SCRIPT, content, source=path, mode=0o755)

@@ -13,10 +13,11 @@ def load_config(host: Host, options: Mapping[str, str], file: str = "") -> confi
     """The configuration: ``file`` alone, or the default file and its drop-ins; then options.
 
     ``options`` maps keys to the texts of the command line. Raises UsageError for what is not
-    valid, and for a ``file`` that is not there.
+    valid, and for a ``file`` that is not there; TinykdumpError for what others can write.
     """
     if file:
         path = Path.cwd() / file
+        Host().vouch(path)
         try:
             texts = [(file, path.read_text())]
         except (OSError, UnicodeDecodeError) as error:
@@ -31,6 +32,7 @@ def load_config(host: Host, options: Mapping[str, str], file: str = "") -> confi
 
 
 def _text(host: Host, name: Path) -> str:
+    host.vouch(name)
     try:
         return host.read(name).decode()
     except UnicodeDecodeError:

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import subprocess
 
 import pytest
@@ -352,3 +353,17 @@ def test_an_older_image_is_not_always_good_enough(
     assert cli.main(words) == 1
     assert capfd.readouterr().err.count("\n") == 1
     assert loading.path(LOADED).read_text() == "0\n"
+
+
+def test_the_state_is_roots_whatever_the_umask(machine: FakeHost) -> None:
+    machine.remove("/etc/default/tinykdump")
+    before = os.umask(0)
+    try:
+        assert cli.main(["-b"]) == 0
+    finally:
+        os.umask(before)
+    for place in ("/var/lib/tinykdump", STATE, "/var/lib/tinykdump/keys", "/run/tinykdump"):
+        assert machine.path(place).stat().st_mode & 0o777 == 0o700, place
+    machine.path("/var/lib/tinykdump").chmod(0o777)  # by a version that did not care
+    assert cli.main(["-b"]) == 0
+    assert machine.path("/var/lib/tinykdump").stat().st_mode & 0o777 == 0o700

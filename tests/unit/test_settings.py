@@ -1,6 +1,11 @@
+import os
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 
 from tests.fakehost import FakeHost
+from tinykdump import cli
 from tinykdump.errors import TinykdumpError, UsageError
 from tinykdump.settings import load_config
 
@@ -47,3 +52,71 @@ def test_the_default_file_is_not_text(fake: FakeHost) -> None:
     fake.write(FILE, b"\xff\xfe")
     with pytest.raises(TinykdumpError, match=f"^{FILE} is not text"):
         load_config(fake.host, {})
+
+
+def owned_by_somebody(path: Path) -> None:
+    os.chown(path, 65534, 65534)
+
+
+SPOILED: dict[str, Callable[[Path], None]] = {
+    "group can write": lambda path: path.chmod(path.stat().st_mode | 0o020),
+    "others can write": lambda path: path.chmod(path.stat().st_mode | 0o002),
+    "somebody owns": owned_by_somebody,
+}
+
+
+@pytest.fixture
+def tree(fake: FakeHost, monkeypatch: pytest.MonkeyPatch) -> FakeHost:
+    """A machine that the command looks at."""
+    monkeypatch.setenv("TINYKDUMP_ROOT", str(fake.root))
+    return fake
+
+
+@pytest.mark.parametrize("spoil", SPOILED.values(), ids=SPOILED)
+@pytest.mark.parametrize("place", ["/safe/own/file", "/safe/own", "/safe"])
+@pytest.mark.parametrize("kind", ["configuration", "drop-in", "named", "script", "key"])
+def test_what_others_can_write_is_refused(
+    tree: FakeHost, capfd: pytest.CaptureFixture[str],
+    kind: str, place: str, spoil: Callable[[Path], None],
+) -> None:  # fmt: skip
+    """What it says is not read: that nothing else is wrong with it is of no interest."""
+    file = tree.write("/safe/own/file", "#!/bin/sh\n", 0o755)
+    words, shown, named = ["-b"], place, "/safe/own/file"
+    match kind:
+        case "configuration":
+            tree.link(FILE, named)
+            named = FILE
+        case "drop-in":
+            named = f"{FILE}.d/10-a.conf"
+            tree.link(named, "/safe/own/file")
+        case "named":
+            shown, named = str(tree.path(place)), str(file)
+            words += ["-c", named]
+        case "script":
+            words += ["-s", named]
+        case "key":
+            words += ["-k", named]
+    spoil(tree.path(place))
+    assert cli.main(words) == 1
+    assert capfd.readouterr().err == (
+        f"tinykdump: {named} is not safe: others than root can write {shown} "
+        "(chown root and chmod go-w that, or keep the file elsewhere)\n"
+    )
+
+
+def test_what_roots_and_sticky_directories_hold_is_safe(fake: FakeHost) -> None:
+    fake.write("/tmp/x", mode=0o644)  # noqa: S108 - in the tree
+    fake.path("/tmp").chmod(0o1777)  # noqa: S108
+    fake.host.vouch("/tmp/x")  # noqa: S108
+    owned_by_somebody(fake.path("/tmp/x"))  # noqa: S108
+    with pytest.raises(TinykdumpError, match="others than root can write /tmp/x"):
+        fake.host.vouch("/tmp/x")  # noqa: S108
+
+
+def test_a_link_that_somebody_can_turn_is_not_safe(fake: FakeHost) -> None:
+    fake.write("/safe/file")
+    fake.link("/home/me/link", "/safe/file")
+    fake.host.vouch("/home/me/link")
+    owned_by_somebody(fake.path("/home/me"))
+    with pytest.raises(TinykdumpError, match="others than root can write /home/me "):
+        fake.host.vouch("/home/me/link")
