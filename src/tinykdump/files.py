@@ -2,9 +2,10 @@
 """Files and directories of our own: whole or not there, and for root alone."""
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -28,6 +29,12 @@ def private(directory: Path) -> None:
         if not missing.exists():
             missing.mkdir(mode=0o700)
     directory.chmod(0o700)
+
+
+def delete(directory: Path) -> None:
+    """Delete a directory with all that is in it, if it is there. Raises OSError."""
+    with suppress(FileNotFoundError):
+        shutil.rmtree(directory)
 
 
 def publish(files: Mapping[Path, bytes]) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import gnupg
 
@@ -133,7 +133,7 @@ def from_file(content: bytes, name: str) -> Key:
         _looking(Path(home)) as keyring,
     ):
         keyring.import_keys(content)
-        found = keyring.list_keys()
+        found = _listed(keyring, f"key {name}")
         if len(found) != 1:
             raise TinykdumpError(
                 f"key {name}: {len(found) or 'no'} OpenPGP keys in it",
@@ -187,16 +187,24 @@ def machine_key(host: Host, *, create: bool) -> Key:
 def _only_key(home: Path) -> Key | None:
     """The first key of a home that we have made, checked; None when there is none."""
     with _looking(home) as keyring:
-        found = keyring.list_keys()
-        if found.returncode != 0:  # not the same as none: another key must not take its place
-            raise TinykdumpError(
-                f"gpg does not list the keys of {MACHINE_KEYS}",
-                f"see gpg --homedir {MACHINE_KEYS} --list-keys",
-            )
+        found = _listed(keyring, str(MACHINE_KEYS))
         if not found:
             return None
         check(found[0], str(MACHINE_KEYS))
         return _export(keyring, found[0])
+
+
+def _listed(keyring: gnupg.GPG, name: str) -> Sequence[Mapping[str, Any]]:
+    """The keys of a keyring. Raises TinykdumpError when gpg fails: that is not the same as none,
+    and another key must not take the place of the machine's."""
+    found = keyring.list_keys()
+    if found.returncode != 0:
+        said = (found.stderr or "").strip().splitlines()
+        raise TinykdumpError(
+            f"gpg does not list the keys of {name}: {said[-1] if said else 'no message'}",
+            "see gpg --list-keys",
+        )
+    return cast(Sequence[Mapping[str, Any]], found)
 
 
 def _make_machine_key(home: Path) -> None:
@@ -220,6 +228,8 @@ def _make_machine_key(home: Path) -> None:
 def _export(keyring: gnupg.GPG, listed: Mapping[str, Any]) -> Key:
     fingerprint = listed["fingerprint"]
     public = keyring.export_keys(fingerprint, armor=False, minimal=True)
+    if not public:
+        raise TinykdumpError(f"gpg does not export key {fingerprint}", "see gpg --export")
     return Key(fingerprint, public, last_change(public))
 
 

@@ -114,8 +114,11 @@ def _prove(host: Host, image: Manifest) -> None:
 
 
 def _unload(host: Host) -> None:
+    if not reserve.read(host).loaded:
+        return
+    _kexec("--unload")
     if reserve.read(host).loaded:
-        _kexec("--unload")
+        raise TinykdumpError("kexec has not unloaded the crash kernel", "see dmesg")
 
 
 def _resize(host: Host, size: int, need: Need) -> None:
@@ -229,9 +232,8 @@ def unload(host: Host) -> bool:
         raise TinykdumpError(
             "the crash kernel that is loaded is not ours", "unload it with what loaded it"
         )
-    if mine:
-        _kexec("--unload")
-    host.path(LOADED).unlink(missing_ok=True)
+    _unload(host)
+    _settle(host)
     if now.maximum and now.size:
         reserve.resize(host, 0)
     return mine is not None

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What the command line, the plugin and the boot service all do: build, load, remove."""
 
-import shutil
 from collections.abc import Callable
 
-from tinykdump import build, load, reserve, state, stick
+from tinykdump import build, files, load, reserve, state, stick
 from tinykdump.config import Config
 from tinykdump.errors import TinykdumpError
 from tinykdump.host import Host
@@ -75,6 +74,7 @@ def remove_kernel(host: Host, kver: str, read_config: Callable[[], Config]) -> s
 
     Returns the version that was loaded in its place, or "". Raises TinykdumpError, also what
     ``read_config`` raises; the image is deleted all the same, and what is loaded stays so.
+    Raises OSError when it cannot be deleted.
     """
     folder = host.path(state.folder(kver))
     loaded, running = load.ours(host), state.running_kernel(host)
@@ -85,4 +85,4 @@ def remove_kernel(host: Host, kver: str, read_config: Callable[[], Config]) -> s
         load_image(host, read_config(), running)
         return running
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        files.delete(folder)

@@ -7,13 +7,12 @@ and does not fail the transaction: exit status 0 always.
 """
 
 import os
-import shutil
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from tinykdump import keys, load, reserve, service, state
+from tinykdump import files, keys, load, reserve, service, state
 from tinykdump.config import Config
 from tinykdump.errors import TinykdumpError
 from tinykdump.host import Host
@@ -84,12 +83,20 @@ def erase(host: Host) -> None:
             with state.lock(host):
                 disarm(host)
     finally:
-        for folder in host.children(state.STATE):
+        ours = [*host.children(state.STATE), state.RUNTIME]
+        for folder in ours:
             if folder != keys.MACHINE_KEYS:
-                shutil.rmtree(host.path(folder), ignore_errors=True)
-        shutil.rmtree(host.path(state.RUNTIME), ignore_errors=True)
+                _delete(host.path(folder))
         if host.exists(keys.MACHINE_KEYS):
             say(f"the key of the dumps on your sticks stays in {keys.MACHINE_KEYS}")
+
+
+def _delete(directory: Path) -> None:
+    """One that stays is said, and does not keep the others."""
+    try:
+        files.delete(directory)
+    except OSError as error:
+        say(f"erase: {line(error)}")
 
 
 def disarm(host: Host) -> None:
@@ -103,8 +110,9 @@ def disarm(host: Host) -> None:
     held = reserve.read(host)
     if held.size:
         reserve.resize(host, 0)
+    freed = size - reserve.read(host).size
     say(
-        f"disarmed; {size // MIB} MiB of memory are free again"
+        f"disarmed; {freed // MIB} MiB of memory are free again"
         + ("; crashkernel= takes them again at the next boot" if not held.maximum else "")
     )
 

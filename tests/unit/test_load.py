@@ -371,3 +371,14 @@ def test_what_an_older_version_has_loaded_is_ours(kernel: Kernel) -> None:
     new = built(kernel, b"newer")
     loaded(kernel, new)
     assert state.stored(kernel.fake.host) == (state.image_path(new),)
+
+
+def test_what_stays_loaded_is_not_called_unloaded(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = built(kernel)
+    loaded(kernel, image)
+    monkeypatch.setattr(load, "_kexec", lambda *_words: None)
+    with pytest.raises(TinykdumpError, match=r"^kexec has not unloaded the crash kernel"):
+        load.unload(kernel.fake.host)
+    assert load.ours(kernel.fake.host) == image

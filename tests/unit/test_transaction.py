@@ -177,6 +177,22 @@ def test_erase_leaves_the_keys(machine: FakeHost, capfd: pytest.CaptureFixture[s
     assert machine.path("/etc/default/tinykdump").exists()
 
 
+def test_erase_says_what_stays(machine: FakeHost, capfd: pytest.CaptureFixture[str]) -> None:
+    """Here because something is mounted there; the rest goes."""
+    cli.main(["-b"])
+    stays = machine.path("/var/lib/tinykdump/6.2.0")
+    stays.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "none", stays], check=True)
+    capfd.readouterr()
+    try:
+        assert transaction.main(["erase"]) == 0
+    finally:
+        subprocess.run(["umount", stays], check=True)
+    (line,) = said(capfd)
+    assert line.startswith(f"tinykdump: erase: {stays}: Device or resource busy (")
+    assert list(machine.snapshot()) == ["6.2.0"]
+
+
 def test_erase_where_there_is_nothing(machine: FakeHost, capfd: pytest.CaptureFixture[str]) -> None:
     assert transaction.main(["erase"]) == 0
     assert said(capfd) == []
