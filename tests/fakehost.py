@@ -8,8 +8,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import tinykdump
 from tests import elfwriter
 from tinykdump.host import Host
+
+# Where a Python that a test starts finds the code that is tested.
+SOURCE = str(Path(tinykdump.__file__).parents[1])
 
 KVER = "6.1.0-fake"
 STATE = f"/var/lib/tinykdump/{KVER}"

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from tests import elfwriter
-from tests.fakehost import KVER, STATE, FakeHost
+from tests.fakehost import KVER, SOURCE, STATE, FakeHost
 from tests.keyring import Keyring
 from tests.unit.test_manifest import MANIFEST
 from tinykdump import cli, kernel_install
@@ -203,7 +203,7 @@ def test_an_interruption_is_one_line(fake: FakeHost, number: signal.Signals) -> 
     os.mkfifo(fake.path("/usr/bin/makedumpfile"))
     fake.write(CONFIG, "[dump]\nencrypt = no\n")
     before = fake.snapshot()
-    environment = {**os.environ, "TINYKDUMP_ROOT": str(fake.root)}
+    environment = {**os.environ, "PYTHONPATH": SOURCE, "TINYKDUMP_ROOT": str(fake.root)}
     argv = [sys.executable, "-m", "tinykdump.cli", "-b"]
     with (
         subprocess.Popen(argv, env=environment, stderr=subprocess.PIPE, text=True) as running,

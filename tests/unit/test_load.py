@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakehost import KVER, STATE, FakeHost
+from tests.fakehost import KVER, SOURCE, STATE, FakeHost
 from tinykdump import load, manifest, state
 from tinykdump.errors import TinykdumpError
 from tinykdump.host import Host
@@ -302,7 +302,9 @@ load.load(host, state.read_manifest(host, kver), takeover=False)
 def killed(kernel: Kernel, when: str) -> None:
     """Load in a process of its own, which really is killed then."""
     argv = [sys.executable, "-c", KILLED, str(kernel.fake.root), KVER, when]
-    assert subprocess.run(argv, check=False).returncode == -signal.SIGKILL
+    assert (
+        subprocess.run(argv, env={"PYTHONPATH": SOURCE}, check=False).returncode == -signal.SIGKILL
+    )
 
 
 @pytest.mark.parametrize("first", [True, False], ids=["first", "second"])

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fakehost import SOURCE
 from tests.keyring import Keyring
 from tests.unit.test_restore import LOG, Dump
 
@@ -67,7 +68,8 @@ def restored(locked: Locked, tmp_path: Path, terminal: bool, **environment: str)
             [sys.executable, "-m", "tinykdump.cli", "restore", str(dump.path), "--keys",
              str(locked.home), "-o", str(tmp_path / "out")],
             stdin=theirs if terminal else subprocess.DEVNULL, start_new_session=True,
-            env={"PATH": os.environ["PATH"], **environment}, check=False, timeout=60,
+            env={"PATH": os.environ["PATH"], "PYTHONPATH": SOURCE, **environment},
+            check=False, timeout=60,
         )  # fmt: skip
         return done.returncode, os.ttyname(theirs)
     finally:

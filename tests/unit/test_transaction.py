@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakehost import KVER, STATE, FakeHost
+from tests.fakehost import KVER, SOURCE, STATE, FakeHost
 from tinykdump import cli, transaction
 from tinykdump.host import Host
 
@@ -124,7 +124,7 @@ def test_a_kill_between_renames_publishes_nothing(
     before = machine.snapshot()
     machine.write("/etc/default/tinykdump", "[dump]\nencrypt = no\nwait = 5\n")
     argv = [sys.executable, "-c", KILLED, str(number)]
-    environment = {**os.environ, "TINYKDUMP_ROOT": str(machine.root)}
+    environment = {**os.environ, "PYTHONPATH": SOURCE, "TINYKDUMP_ROOT": str(machine.root)}
     assert subprocess.run(argv, env=environment, check=False).returncode == -signal.SIGKILL
     assert len(machine.snapshot()) > len(before)
 
