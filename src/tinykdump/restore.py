@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -22,10 +22,16 @@ from tinykdump.errors import TinykdumpError
 from tinykdump.flattened import Parser
 from tinykdump.memory import MIB
 
-# What the crash side saves, and the file that it becomes; the small ones first.
-_FILES = {"dmesg.txt": "dmesg.txt", "crash-kernel.txt": "crash-kernel.txt", "vmcore.flat": "vmcore"}
+# What the crash side saves, and the file that it becomes; the small ones first. Where makedumpfile
+# fails, the memory is there as a copy.
+_FILES = {
+    "dmesg.txt": "dmesg.txt",
+    "crash-kernel.txt": "crash-kernel.txt",
+    "vmcore.flat": "vmcore",
+    "vmcore": "vmcore",
+}
 
-_PART = re.compile(r"(dmesg\.txt|vmcore\.flat|crash-kernel\.txt)(\.gpg)?\.([0-9]{3,6})")
+_PART = re.compile(r"(dmesg\.txt|vmcore\.flat|vmcore|crash-kernel\.txt)(\.gpg)?\.([0-9]{3,6})")
 _LINE = re.compile(r"([0-9a-f]{64})  (\S+)")
 _SUMS = "SHA256SUMS"
 _EXPECTED = (_SUMS, "README")
@@ -103,14 +109,25 @@ def look(directory: Path) -> Dump:
     if not known:
         what = "holds nothing" if _SUMS in there else f"is not a dump: it has no {_SUMS}"
         raise TinykdumpError(f"{directory} {what}", _NAME_ONE)
-    streams = []
-    for name in _FILES:
-        # What is there in both ways was not written by one crash kernel: the safe one counts.
-        kinds = [encrypted for encrypted in (True, False) if (name, encrypted) in known]
-        if kinds:
-            streams.append(_stream(directory, name, kinds[0], known[name, kinds[0]], listed))
+    streams = _chosen(
+        _stream(directory, name, encrypted, known[name, encrypted], listed)
+        for name in _FILES
+        for encrypted in (True, False)
+        if (name, encrypted) in known
+    )
     taken = {part.path.name for stream in streams for part in stream.parts}
-    return Dump(tuple(streams), tuple(name for name in there if name not in (*taken, *_EXPECTED)))
+    return Dump(streams, tuple(name for name in there if name not in (*taken, *_EXPECTED)))
+
+
+def _chosen(found: Iterable[Stream]) -> tuple[Stream, ...]:
+    """One stream for each file. More than one was not written by one crash kernel.
+
+    What is there counts more than what is only listed, and then what is encrypted.
+    """
+    streams: dict[str, Stream] = {}
+    for stream in sorted(found, key=lambda each: (not each.parts, not each.encrypted)):
+        streams.setdefault(stream.file, stream)
+    return tuple(streams[file] for file in dict.fromkeys(_FILES.values()) if file in streams)
 
 
 def _parsed(name: str) -> tuple[str, bool, int] | None:
@@ -307,7 +324,7 @@ def restore(directory: Path, output: Path, home: Path, *, plain: bool = False) -
             continue
         files.append(file)
         failures.extend([problem] if problem else [])
-    if all(stream.name != "vmcore.flat" for stream in dump.streams):
+    if all(stream.file != "vmcore" for stream in dump.streams):
         why = "crash-kernel.txt, where there is one, says why"
         failures.append(TinykdumpError(f"{directory} has no vmcore", why))
     return Restored(tuple(files), dump.ignored, tuple(failures))

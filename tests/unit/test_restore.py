@@ -123,6 +123,38 @@ def test_a_dump_in_parts(restoring: Restore, dump: Dump, tmp_path: Path, suffix:
     assert {path.stat().st_mode & 0o777 for path in restoring.output.iterdir()} == {0o600}
 
 
+@pytest.mark.parametrize("suffix", [".gpg", ""])
+def test_a_copy_of_the_memory(restoring: Restore, dump: Dump, suffix: str) -> None:
+    """What the crash side saves when makedumpfile fails; the first try is in no list any more."""
+    copy = os.urandom(250_000)
+    dump.add(f"dmesg.txt{suffix}", LOG)
+    dump.add(f"vmcore{suffix}", copy, part=100_000)
+    assert restoring("--plain") == Said(0, ["dmesg.txt", "vmcore"], [])
+    assert (restoring.output / "vmcore").read_bytes() == copy
+
+
+def test_a_copy_that_was_cut(restoring: Restore, dump: Dump) -> None:
+    dump.add("vmcore.gpg", os.urandom(250_000), part=100_000)
+    part = dump.path / "vmcore.gpg.002"
+    part.write_bytes(part.read_bytes()[:9000])
+    incomplete(restoring(), "vmcore.gpg.002 is damaged")
+
+
+@pytest.mark.parametrize("listed_only", [True, False])
+def test_two_memories(restoring: Restore, dump: Dump, tmp_path: Path, listed_only: bool) -> None:
+    """One file is made of them, and neither is written over the other."""
+    dump.add("vmcore.gpg", b"a copy" * 1000)
+    dump.add("vmcore.flat.gpg", flat(CORE))
+    if listed_only:
+        (dump.path / "vmcore.flat.gpg.000").unlink()
+    said = restoring()
+    assert (said.status, said.files) == (0, ["vmcore"])
+    expected = b"a copy" * 1000 if listed_only else in_order(CORE, tmp_path)
+    assert (restoring.output / "vmcore").read_bytes() == expected
+    ignored = [] if listed_only else ["tinykdump: not of a dump, and ignored: 'vmcore.gpg.000'"]
+    assert said.errors == ignored
+
+
 def incomplete(said: Said, reason: str) -> None:
     """The vmcore is kept as far as it goes, and the last line says why it is not whole."""
     assert said.status == 1
@@ -483,7 +515,7 @@ def test_an_output_that_is_full(
 CONTENTS = st.one_of(st.binary(max_size=200), st.just(flat(CORE[:1])), st.just(flat([])))
 FILES = st.dictionaries(
     st.sampled_from(["SHA256SUMS", "README", "x"]
-                    + [f"{stream}.{number:03d}" for stream in ("dmesg.txt", "vmcore.flat",
+                    + [f"{stream}.{number:03d}" for stream in ("dmesg.txt", "vmcore.flat", "vmcore",
                        "crash-kernel.txt.gpg") for number in range(3)]),
     CONTENTS,
 )  # fmt: skip
