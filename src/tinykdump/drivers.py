@@ -103,16 +103,24 @@ def _of_this_machine(
     controllers = _controllers(devices, (*tree.usb_host_drivers(), *asked), tree, policy)
     if not controllers and not any(tree.drives_usb(name) for name in config.modules):
         raise _no_driver(tree)
-    watchdogs = hardware.running_watchdogs(host)
     return modules.wishes(
         host_controllers=controllers,
         filesystems=config.filesystems,
         buses=[name for device in devices for name in device.above],
         storage=(*({"uas"} - policy.blacklist), *hardware.usb_storage_modules(host)),
-        watchdogs=[name for device in watchdogs for name in (*device.above, device.driver)],
+        watchdogs=_watchdogs(host, tree),
         log=pstore.modules(host),
         extra=config.modules,
     )
+
+
+def _watchdogs(host: Host, tree: ModuleTree) -> list[str]:
+    """The modules of the watchdogs that are counting, and of what they are behind."""
+    running = hardware.running_watchdogs(host)
+    names = [name for device in running if device for name in (*device.above, device.driver)]
+    if None in running:  # it is one of those that are in use; softdog resets no hung kernel
+        names += hardware.used_modules(host, sorted({*tree.watchdog_drivers()} - {"softdog"}))
+    return names
 
 
 def _controllers(

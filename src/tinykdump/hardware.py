@@ -3,7 +3,7 @@
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -73,18 +73,27 @@ def usb_controllers(host: Host) -> tuple[Device, ...]:
     return tuple(found[path] for path in sorted(found))
 
 
-def running_watchdogs(host: Host) -> tuple[Device, ...]:
-    """The hardware watchdogs that are counting now.
+def running_watchdogs(host: Host) -> tuple[Device | None, ...]:
+    """The watchdogs that are counting now; None for one of which sysfs shows no device.
 
     /sys/class/watchdog/watchdogN/state is "active" then (Documentation/ABI/testing/
-    sysfs-class-watchdog). One of the kernel's own, softdog, is no device.
+    sysfs-class-watchdog). Half of the drivers tell the kernel no device, wdat_wdt and i6300esb
+    among them, and softdog has none.
     """
     active = (
         host.resolve(watchdog / "device")
         for watchdog in host.children("/sys/class/watchdog")
         if host.text(watchdog / "state") == "active"
     )
-    return tuple(_device(host, path) for path in active if path is not None)
+    return tuple(_device(host, path) if path is not None else None for path in active)
+
+
+def used_modules(host: Host, names: Iterable[str]) -> tuple[str, ...]:
+    """Those modules that are loaded and that somebody holds, as who opens a device does."""
+    return tuple(
+        name for name in names
+        if (host.text(f"/sys/module/{name}/refcnt") or "0") != "0"
+    )  # fmt: skip
 
 
 def usb_storage_modules(host: Host) -> tuple[str, ...]:

@@ -215,6 +215,12 @@ class ModuleTree:
             *(self._builtin_driver(name) for name in builtin),
         )
 
+    def watchdog_drivers(self) -> tuple[str, ...]:
+        """The names of the modules that drive watchdogs."""
+        return tuple(
+            sorted(name for name, path in self.files.items() if path.parent.name == "watchdog")
+        )
+
     def _candidate(self, name: str) -> Module:
         """A module that may be of no use here: when it is damaged, lookup() is to say so.
 

@@ -189,3 +189,14 @@ def test_firmware_of_drivers_that_are_built_in(fake: FakeHost) -> None:
     tags = ["gpu.firmware=gpu.bin", *(f"xhci_pci.firmware={name}" for name in xhci)]
     fake.write(f"{top}/modules.builtin.modinfo", "\0".join(tags))
     assert firmware(fake) == ["/lib/firmware/usb.mem", "/lib/firmware/updates/updated.mem"]
+
+
+def test_watchdogs_of_which_sysfs_shows_no_device(fake: FakeHost) -> None:
+    """It is the one that is in use."""
+    for name in ("wdat_wdt", "iTCO_wdt", "softdog"):
+        fake.module(f"kernel/drivers/watchdog/{name}.ko")
+    assert "wdat_wdt" not in names(fake)
+    fake.write("/sys/class/watchdog/watchdog0/state", "active\n")
+    for name, holders in {"wdat_wdt": 1, "iTCO_wdt": 0, "softdog": 1}.items():
+        fake.write(f"/sys/module/{name}/refcnt", f"{holders}\n")
+    assert names(fake) & {"wdat_wdt", "iTCO_wdt", "softdog"} == {"wdat_wdt"}

@@ -87,9 +87,9 @@ def test_watchdogs_that_count(fake: FakeHost, state: str, seen: bool, module: st
     fake.device(f"{smbus}/iTCO_wdt.1.auto", "platform", "iTCO_wdt", module)
     fake.write("/sys/class/watchdog/watchdog0/state", f"{state}\n")
     fake.link("/sys/class/watchdog/watchdog0/device", f"/sys/devices/{smbus}/iTCO_wdt.1.auto")
-    # one that the kernel counts itself has no device
-    fake.write("/sys/class/watchdog/watchdog1/state", "active\n")
-    expected = (Device("", "iTCO_wdt", ("i2c_i801",)),) if seen else ()
+    # of half of the drivers sysfs shows no device
+    fake.write("/sys/class/watchdog/watchdog1/state", f"{state}\n")
+    expected = (Device("", "iTCO_wdt", ("i2c_i801",)), None) if seen else ()
     assert hardware.running_watchdogs(fake.host) == expected
 
 
