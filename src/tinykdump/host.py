@@ -80,9 +80,12 @@ class Host:
         As sshd(8) sees it: they own or can write the file or a directory above it. Below
         another root, root is whoever owns that, or runs this. A file that is not there passes.
         """
-        found = self.resolve(name)
+        found, beside = self.resolve(name), self.resolve(Path(name).parent)
+        if not found or not beside:
+            return
         trusted = {0, os.geteuid(), self.path("/").stat().st_uid}
-        for place in (found, *found.parents, Path(name).parent) if found else ():
+        # Where the name is counts as much as where it leads.
+        for place in (found, *found.parents, beside, *beside.parents):
             status = self.path(place).stat()
             # Whoever can write a sticky directory (/tmp) cannot replace what others own in it.
             sticky = stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX

@@ -124,3 +124,6 @@ def test_a_link_that_somebody_can_turn_is_not_safe(fake: FakeHost) -> None:
     owned_by_somebody(fake.path("/home/me"))
     with pytest.raises(TinykdumpError, match="others than root can write /home/me "):
         fake.host.vouch("/home/me/link")
+    fake.link("/etc/mine", "/home/me")  # absolute, and of the tree
+    with pytest.raises(TinykdumpError, match="others than root can write /home/me "):
+        fake.host.vouch("/etc/mine/link")
