@@ -43,8 +43,8 @@ def image_path(image: Manifest) -> Path:
     return folder(image.kver) / f"initramfs-{image.sha256[:16]}.img"
 
 
-def _stored_name(kind: str, content: bytes) -> str:
-    return f"{kind}-{hashlib.sha256(content).hexdigest()[:16]}.img"
+def _kernel_name(content: bytes) -> str:
+    return f"linux-{hashlib.sha256(content).hexdigest()[:16]}.img"
 
 
 def verify(host: Host, image: Manifest) -> None:
@@ -53,7 +53,7 @@ def verify(host: Host, image: Manifest) -> None:
     if image.sha256 not in ("", hashlib.sha256(host.read(path)).hexdigest()):
         raise TinykdumpError(f"{path} is damaged", "rebuild the image with tinykdump -b")
     kernel = Path(image.kernel)
-    if kernel.parent == path.parent and kernel.name != _stored_name("linux", host.read(kernel)):
+    if kernel.parent == path.parent and kernel.name != _kernel_name(host.read(kernel)):
         raise TinykdumpError(f"{kernel} is damaged", "rebuild the image with tinykdump -b")
 
 
@@ -150,7 +150,7 @@ def find_kernel(host: Host, kver: str, given: str = "") -> Kernel:
         elif inner is content:
             return Kernel(Path(place))
         else:
-            return Kernel(folder(kver) / _stored_name("linux", inner), inner)
+            return Kernel(folder(kver) / _kernel_name(inner), inner)
     raise TinykdumpError(why, "install that kernel, or run kernel-install add KVER IMAGE")
 
 
