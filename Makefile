@@ -4,7 +4,7 @@ PYTHON = .venv/bin/python
 # Where the distribution's Python looks for packages.
 SITE = $(PREFIX)/lib/python3/dist-packages
 
-.PHONY: help deps demo check bench lint kernel kernel-check rpm install
+.PHONY: help deps demo check quick bench lint kernel kernel-check rpm install
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -17,8 +17,11 @@ demo: deps ## a kernel panics in QEMU, its dump is saved and restored (KERNEL=st
 	@KERNEL=$(KERNEL) $(PYTHON) -m tests.demo
 
 check: deps ## every test but those of kernel-check
-	@$(PYTHON) -m pytest --numprocesses=2 --dist=loadfile --ignore=tests/kernel/pstore --ignore=tests/kernel/service \
-		--ignore=tests/kernel/package
+	@$(PYTHON) -m pytest --numprocesses=2 --dist=loadfile -m "not kernel"
+
+quick: deps ## what needs no machine and less than a minute: to run while you work
+	@$(PYTHON) -m pytest --numprocesses=2 --quiet -m "not vm and not kernel" tests/test_lint.py tests/unit \
+		tests/crash tests/plugin tests/man tests/vmtest tests/kernel
 
 bench: deps ## what is measured and not asserted
 	@tools/deps kernel
@@ -34,7 +37,7 @@ kernel: deps ## build the kernel with both series; prints its directory
 kernel-check: deps ## each commit of the series: applies, checkpatch, builds; KUnit; boots
 	@tools/deps kernel
 	@$(PYTHON) -m kernel check
-	@$(PYTHON) -m pytest tests/kernel
+	@$(PYTHON) -m pytest -m kernel tests/kernel
 
 rpm: ## source and binary packages of what is committed, in build/rpm (KERNEL=1: kernel-tinykdump too)
 	@tools/rpm $(if $(KERNEL),--kernel)

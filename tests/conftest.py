@@ -13,6 +13,8 @@ from tests import fakehost, keyring
 from tests.fakehost import FakeHost
 from tests.keyring import Keyring
 
+pytest_plugins = ("pytester", "tests.vmtest.plugin")
+
 # A busy machine makes a test slow, not wrong.
 settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")

@@ -20,9 +20,10 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.bench import cpu
-from tests.vm import kernels, rootfs, service, stick, vmcore
-from tests.vm.machine import Machine, Stick
-from tests.vm.vm import VM, running
+from tests.vm import service, vmcore
+from tests.vmtest import kernels, rootfs, stick
+from tests.vmtest.machine import Machine, Stick
+from tests.vmtest.vm import VM, running
 
 OUTPUT = service.REPOSITORY / "build/demo"
 MEMORY_MIB = 1024
@@ -105,7 +106,7 @@ def choose(report: Report, root: rootfs.Root, drive: Stick) -> Machine:
             )
         case "patched":
             with report.step("build the kernel of kernel/ (20 minutes, the first time)"):
-                kernel = kernels.patched()
+                kernel = kernels.build()
             report.kernel = kernel.kver
             return kernel.machine(root, memory_mib=MEMORY_MIB, sticks=(drive,))
         case other:

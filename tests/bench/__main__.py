@@ -12,7 +12,7 @@ from pathlib import Path
 
 from kernel.__main__ import main as kernel
 from tests.bench import cpu, sizing
-from tests.vm import rootfs
+from tests.vmtest import rootfs
 
 OUTPUT = Path(__file__).parents[2] / "build/bench"
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.vm.rootfs import Root
+from tests.vmtest.rootfs import Root
 
 
 @contextmanager

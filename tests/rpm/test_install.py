@@ -7,7 +7,7 @@ Its kernel is Debian's with crashkernel=; tests/kernel/package does the same wit
 import inspect
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,11 +15,12 @@ import pytest
 
 from tests.rpm import repository
 from tests.rpm.repository import PLACE, StandIn
-from tests.vm import rootfs, service, snapshot
-from tests.vm.errors import Result
-from tests.vm.machine import Machine
-from tests.vm.rootfs import Root
-from tests.vm.vm import VM
+from tests.vm import service
+from tests.vmtest import snapshot
+from tests.vmtest.errors import Result
+from tests.vmtest.machine import Machine
+from tests.vmtest.rootfs import Recipe, Root
+from tests.vmtest.vm import VM
 
 SECONDS = 600.0
 # The guest has no systemd that runs; systemctl works on the files, as in a chroot.
@@ -63,8 +64,8 @@ def note_seconds(what: str, seconds: float, log: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def root() -> Root:
-    return rootfs.build(repository.RPM4)
+def root(build_root: Callable[[Recipe], Root]) -> Root:
+    return build_root(repository.RPM4)
 
 
 @pytest.fixture(scope="module")

@@ -16,9 +16,9 @@ from typing import Any
 
 import gnupg
 
-from tests.vm import cache, stick
-from tests.vm.errors import Result
-from tests.vm.vm import VM
+from tests.vmtest import cache, stick
+from tests.vmtest.errors import Result
+from tests.vmtest.vm import VM
 
 REPOSITORY = Path(__file__).parents[2]
 CONFIGURATION = "/etc/default/tinykdump"

@@ -6,27 +6,19 @@ makes them: vmlinuz, and lib/modules.
 
 import os
 import secrets
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.kernel.pstore import image
 from tests.kernel.pstore.machine import Hardware, Machine
+from tests.vmtest.kernels import Kernel
 
-REPOSITORY = Path(__file__).parents[3]
 
-
-def _kernel(variable: str, *options: str) -> Path:
+def _kernel(build: Callable[..., Kernel], variable: str, *options: str) -> Path:
     value = os.environ.get(variable)
-    if not value:
-        command = [sys.executable, "-m", "kernel", "build", *options]
-        done = subprocess.run(
-            command, check=True, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True
-        )
-        value = done.stdout.splitlines()[-1]
-    return Path(value)
+    return Path(value) if value else build(*options).directory
 
 
 def _hardware(kernel: Path, directory: Path) -> Hardware:
@@ -36,15 +28,19 @@ def _hardware(kernel: Path, directory: Path) -> Hardware:
 
 
 @pytest.fixture(scope="session")
-def patched(tmp_path_factory: pytest.TempPathFactory) -> Hardware:
-    return _hardware(_kernel("TINYKDUMP_TEST_KERNEL"), tmp_path_factory.mktemp("patched"))
+def patched(
+    build_kernel: Callable[..., Kernel], tmp_path_factory: pytest.TempPathFactory
+) -> Hardware:
+    kernel = _kernel(build_kernel, "TINYKDUMP_TEST_KERNEL")
+    return _hardware(kernel, tmp_path_factory.mktemp("patched"))
 
 
 @pytest.fixture(scope="session")
-def stock(tmp_path_factory: pytest.TempPathFactory) -> Hardware:
-    return _hardware(
-        _kernel("TINYKDUMP_TEST_KERNEL_STOCK", "--stock"), tmp_path_factory.mktemp("stock")
-    )
+def stock(
+    build_kernel: Callable[..., Kernel], tmp_path_factory: pytest.TempPathFactory
+) -> Hardware:
+    kernel = _kernel(build_kernel, "TINYKDUMP_TEST_KERNEL_STOCK", "--stock")
+    return _hardware(kernel, tmp_path_factory.mktemp("stock"))
 
 
 @pytest.fixture

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from tests.kernel.pstore import erst
-from tests.vm import kernels, rootfs, service, stick, vmcore
-from tests.vm.kernels import Kernel
-from tests.vm.machine import Firmware, Machine, Stick
-from tests.vm.vm import VM, running
+from tests.vm import service, vmcore
+from tests.vmtest import rootfs, stick
+from tests.vmtest.kernels import Kernel
+from tests.vmtest.machine import Firmware, Machine, Stick
+from tests.vmtest.vm import VM, running
 
 CRASH_SECONDS = 400.0
 BOOT_SECONDS = 300.0
@@ -30,16 +31,6 @@ RAMOOPS = (
 # What QEMU's 64 KiB hold.
 ERST_RECORDS = 7
 OVMF = Path("/usr/share/OVMF")
-
-
-@pytest.fixture(scope="module")
-def kernel() -> Kernel:
-    return kernels.patched()
-
-
-@pytest.fixture(scope="module")
-def root() -> rootfs.Root:
-    return rootfs.build()
 
 
 def armed(vm: VM, kernel: Kernel, configuration: str = "") -> service.KeyPair:

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.vm import accel, cache, initrd
-from tests.vm.machine import Disk, Machine
+from tests.vmtest import accel, cache, initrd
+from tests.vmtest.machine import Disk, Machine
 
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 

@@ -22,10 +22,10 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from tests.vm import cache
-from tests.vm.errors import MachineLost
-from tests.vm.machine import Disk, Machine, Stick, argv
-from tests.vm.vm import VM, running
+from tests.vmtest import cache
+from tests.vmtest.errors import MachineLost
+from tests.vmtest.machine import Disk, Machine, Stick, argv
+from tests.vmtest.vm import VM, running
 
 SAVE_SECONDS = 120.0
 RESUME_SECONDS = 60.0

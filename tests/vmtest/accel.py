@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 from typing import Literal
 
-from tests.vm import cache
+from tests.vmtest import cache
 
 Accel = Literal["tcg", "kvm"]
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.vm import accel, cache, initrd, rootfs
-from tests.vm.machine import Disk, Machine
+from tests.vmtest import accel, cache, initrd, rootfs
+from tests.vmtest.machine import Disk, Machine
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -62,10 +62,13 @@ class Kernel:
         return cache.entry("modules", cache.key(self.directory.name, 1), build) / "modules.img"
 
 
-def patched() -> Kernel:
-    """The kernel with both series, built now if it is not in the cache (minutes)."""
+def build(*options: str) -> Kernel:
+    """The kernel with both series, or what the options of `python3 -m kernel build` say.
+
+    Built now if it is not in the cache (minutes).
+    """
     done = subprocess.run(
-        [sys.executable, "-m", "kernel", "build"],
+        [sys.executable, "-m", "kernel", "build", *options],
         check=True, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     return Kernel(Path(done.stdout.splitlines()[-1]))

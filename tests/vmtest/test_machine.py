@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.vm.machine import EHCI, XHCI, Disk, Firmware, Machine, Stick, argv, stick_devices
+from tests.vmtest.machine import EHCI, XHCI, Disk, Firmware, Machine, Stick, argv, stick_devices
 
 STICK = Stick("key", Path("/images/key.img"))
 

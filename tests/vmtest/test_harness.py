@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.vm import accel, snapshot, stick
-from tests.vm.errors import GuestFailed, MachineLost
-from tests.vm.machine import EHCI, XHCI, Firmware, Machine, Stick
-from tests.vm.rootfs import SYSTEMD, Root
-from tests.vm.vm import VM, running
+from tests.vmtest import accel, snapshot, stick
+from tests.vmtest.errors import GuestFailed, MachineLost
+from tests.vmtest.machine import EHCI, XHCI, Firmware, Machine, Stick
+from tests.vmtest.rootfs import SYSTEMD, Root
+from tests.vmtest.vm import VM, running
 
 
 def machine_with(root: Root, *sticks: Stick) -> Machine:
@@ -185,7 +185,7 @@ def test_killed_machine_is_lost(machine: Machine, saved: Path, tmp_path: Path) -
 def test_hanging_machine_is_lost_in_time(
     machine: Machine, saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tests.vm.vm.GRACE_SECONDS", 2)
+    monkeypatch.setattr("tests.vmtest.vm.GRACE_SECONDS", 2)
     with snapshot.resumed(machine, saved, tmp_path) as vm:
         vm.qmp("stop")
         with pytest.raises(MachineLost, match="time is over while waiting for the end of 'true'"):

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tests.vm import cache
+from tests.vmtest import cache
 
 GUEST = Path(__file__).parent / "guest"
 

@@ -22,9 +22,9 @@ from typing import Any
 from qemu.qmp import ExecuteError, QMPError
 from qemu.qmp.legacy import QEMUMonitorProtocol
 
-from tests.vm.channel import Channel, Message
-from tests.vm.errors import GuestFailed, MachineLost, Result
-from tests.vm.machine import Machine, Stick, argv, stick_blockdev, stick_devices
+from tests.vmtest.channel import Channel, Message
+from tests.vmtest.errors import GuestFailed, MachineLost, Result
+from tests.vmtest.machine import Machine, Stick, argv, stick_blockdev, stick_devices
 
 LOG = logging.getLogger(__name__)
 
@@ -43,6 +43,9 @@ ECHO_SECONDS = 2.0
 
 # After these events the guest is not the one that it was.
 RESTARTS = ("RESET", "SHUTDOWN")
+
+# The test that runs now, if no mark says that it boots machines (see plugin.py).
+unmarked = ""
 
 
 class VM:
@@ -397,6 +400,8 @@ def prepare(machine: Machine, workdir: Path) -> None:
 
 
 def spawn(command: Sequence[str], workdir: Path, fds: Sequence[int]) -> subprocess.Popen[bytes]:
+    if unmarked:
+        raise RuntimeError(f"{unmarked} boots a machine (name its fixture in BOOTS of plugin.py)")
     # Whatever happens to this process, the machine does not stay behind.
     guard = ["prlimit", f"--cpu={LIFETIME}", "setpriv", "--pdeathsig", "KILL", "--"]
     with (workdir / "qemu.log").open("wb") as log:
