@@ -73,11 +73,12 @@ def make_tree(source: Source, directory: Path) -> Path:
     if tree.exists():
         return tree
     say(f"unpacking Linux {source.version} and putting it under git, once")
-    unpacked = directory / f"{tree.name}.new"
-    shutil.rmtree(unpacked, ignore_errors=True)
-    unpacked.mkdir(parents=True)
-    output(["tar", "--extract", "--file", source.archive.resolve(), "--directory", unpacked])
-    work = unpacked / f"linux-{source.version}"
+    work = directory / f"{tree.name}.new"
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    # The one directory in it is called after the version, or after the series only.
+    tar: list[str | Path] = ["tar", "--extract", "--strip-components=1", "--directory", work]
+    output([*tar, "--file", source.archive.resolve()])
     git(work, "init", "--quiet", "--initial-branch", PRISTINE)
     # A repository that is made again from the tarball needs no dense packing.
     for setting in ("core.compression=1", "gc.auto=0", "core.fileMode=true"):
@@ -86,7 +87,6 @@ def make_tree(source: Source, directory: Path) -> Path:
     git(work, "add", "--all", "--force", ".")
     git(work, "commit", "--quiet", "--message", f"Linux {source.version}")
     work.rename(tree)
-    unpacked.rmdir()
     return tree
 
 

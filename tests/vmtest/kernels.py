@@ -3,16 +3,15 @@
 
 import shutil
 import subprocess
-import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.vmtest import accel, cache, initrd, rootfs
+import kernel.build
+from kernel.build import Request
+from tests.vmtest import accel, cache, initramfs, rootfs
 from tests.vmtest.machine import Disk, Machine
-
-REPOSITORY = Path(__file__).parents[2]
 
 
 @dataclass(frozen=True)
@@ -31,13 +30,13 @@ class Kernel:
 
     def machine(self, root: rootfs.Root, *append: str, **changes: Any) -> Machine:
         """A machine that boots this kernel on that root; ``changes`` are fields of Machine."""
-        first = initrd.build(self.modules, root.busybox)
-        kernel = self.directory / "vmlinuz"
+        first = initramfs.build(self.modules, root.busybox)
+        image = self.directory / "vmlinuz"
         usual = root.machine("vm.modules=/dev/vdb", *append)
         fields: dict[str, Any] = {
-            "kernel": kernel,
+            "kernel": image,
             "initrd": first,
-            "accel": accel.best(kernel, first),
+            "accel": accel.best(image, first),
             "append": usual.append,
             "disks": (*usual.disks, Disk("modules", self.image())),
         }
@@ -62,13 +61,6 @@ class Kernel:
         return cache.entry("modules", cache.key(self.directory.name, 1), build) / "modules.img"
 
 
-def build(*options: str) -> Kernel:
-    """The kernel with both series, or what the options of `python3 -m kernel build` say.
-
-    Built now if it is not in the cache (minutes).
-    """
-    done = subprocess.run(
-        [sys.executable, "-m", "kernel", "build", *options],
-        check=True, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    return Kernel(Path(done.stdout.splitlines()[-1]))
+def build(request: Request | None = None) -> Kernel:
+    """The kernel with both series, or another one; built now if it is not in the cache."""
+    return Kernel(kernel.build.build(kernel.build.make_plan(request or Request())))

@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator
 import pytest
 
 from kernel.build import Plan, Request, make_plan
-from tests.vmtest import kernels, rootfs, vm
+from tests.vmtest import kernels, qemu, rootfs
 from tests.vmtest.kernels import Kernel
 from tests.vmtest.rootfs import Recipe, Root
 
@@ -43,12 +43,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     """A machine that no mark tells of does not start."""
-    before = vm.unmarked
-    vm.unmarked = "" if item.get_closest_marker("vm") else item.nodeid
+    before = qemu.unmarked
+    qemu.unmarked = "" if item.get_closest_marker("vm") else item.nodeid
     try:
         return (yield)
     finally:
-        vm.unmarked = before
+        qemu.unmarked = before
 
 
 @pytest.fixture(scope="session")
@@ -73,12 +73,12 @@ def kernel_plan() -> Callable[[Request], Plan]:
 
 
 @pytest.fixture(scope="session")
-def build_kernel() -> Callable[..., Kernel]:
+def build_kernel() -> Callable[[Request], Kernel]:
     """What builds a kernel, or finds it in the cache."""
     return kernels.build
 
 
 @pytest.fixture(scope="session")
-def kernel(build_kernel: Callable[..., Kernel]) -> Kernel:
+def kernel(build_kernel: Callable[[Request], Kernel]) -> Kernel:
     """The kernel with both series."""
-    return build_kernel()
+    return build_kernel(Request())

@@ -57,7 +57,7 @@ def armed(machine: Machine, arm: Callable[[VM], None], *inputs: object) -> Path:
     # sticks are new ones each time.
     sticks = tuple(replace(each, image=Path(each.id)) for each in machine.sticks)
     sizes = [each.image.stat().st_size for each in machine.sticks]
-    command = argv(replace(machine, sticks=sticks), Path("workdir"), qmp_fd=0, agent_fd=0)
+    command = argv(replace(machine, sticks=sticks), Path("workdir"), qmp_fd=0, hand_fd=0)
     images = [str(disk.image) for disk in machine.disks]
     unplugged = [str(each) for each in sticks]
     qemu = subprocess.run([command[0], "--version"], check=True, capture_output=True).stdout

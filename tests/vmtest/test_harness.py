@@ -11,7 +11,7 @@ import pytest
 
 from tests.vmtest import accel, snapshot, stick
 from tests.vmtest.errors import GuestFailed, MachineLost
-from tests.vmtest.machine import EHCI, XHCI, Firmware, Machine, Stick
+from tests.vmtest.machine import EHCI, OVMF, XHCI, Machine, Stick
 from tests.vmtest.rootfs import SYSTEMD, Root
 from tests.vmtest.vm import VM, running
 
@@ -226,10 +226,7 @@ def test_probe_of_what_does_not_boot_fails(machine: Machine, tmp_path: Path) -> 
 
 
 def test_uefi_and_storage_for_pstore(root: Root, tmp_path: Path) -> None:
-    ovmf = Path("/usr/share/OVMF")
-    machine = root.machine(
-        firmware=Firmware(ovmf / "OVMF_CODE_4M.fd", ovmf / "OVMF_VARS_4M.fd"), erst_kib=64
-    )
+    machine = root.machine(firmware=OVMF, erst_kib=64)
     with running(machine, tmp_path) as vm:
         vm.run(["test", "-d", "/sys/firmware/efi"])
         vm.shell("dmesg | grep 'ERST: Error Record Serialization Table (ERST) support is init'")

@@ -15,7 +15,7 @@ from tests.kernel.package.packages import KernelPackage
 from tests.rpm import repository
 from tests.rpm.test_install import DNF, OFFLINE, SECONDS, left_behind, lines, names, note, rpm
 from tests.vm import service, vmcore
-from tests.vmtest import initrd, rootfs, stick
+from tests.vmtest import initramfs, rootfs, stick
 from tests.vmtest.kernels import Kernel
 from tests.vmtest.machine import Machine, Stick
 from tests.vmtest.rootfs import Recipe, Root
@@ -180,7 +180,7 @@ def booted(machine: Machine, modules: Path, root: Root, workdir: Path) -> Iterat
     again = replace(
         machine,
         kernel=modules / "vmlinuz",
-        initrd=initrd.build(modules, root.busybox),
+        initrd=initramfs.build(modules, root.busybox),
         append=(*machine.append, *rootfs.SYSTEMD),
     )
     with running(again, workdir) as vm:

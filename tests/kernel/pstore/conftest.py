@@ -1,7 +1,7 @@
 """Kernels are built by kernel/, with the series and without, unless the environment names them.
 
 TINYKDUMP_TEST_KERNEL and TINYKDUMP_TEST_KERNEL_STOCK are directories as "python3 -m kernel build"
-makes them: vmlinuz, and lib/modules.
+makes them: vmlinuz, release, and lib/modules.
 """
 
 import os
@@ -11,36 +11,40 @@ from pathlib import Path
 
 import pytest
 
+from kernel.build import Request
 from tests.kernel.pstore import image
-from tests.kernel.pstore.machine import Hardware, Machine
+from tests.kernel.pstore.machine import COMMON, Guest
 from tests.vmtest.kernels import Kernel
+from tests.vmtest.machine import Machine
 
 
-def _kernel(build: Callable[..., Kernel], variable: str, *options: str) -> Path:
+def _kernel(build: Callable[[Request], Kernel], variable: str, wanted: Request) -> Kernel:
     value = os.environ.get(variable)
-    return Path(value) if value else build(*options).directory
+    return Kernel(Path(value)) if value else build(wanted)
 
 
-def _hardware(kernel: Path, directory: Path) -> Hardware:
-    initramfs = directory / "initramfs.gz"
-    initramfs.write_bytes(image.build(kernel))
-    return Hardware(kernel=kernel, initramfs=initramfs)
+def _machine(kernel: Kernel, directory: Path) -> Machine:
+    image.build(kernel, directory / "initramfs")
+    return Machine(
+        kernel.directory / "vmlinuz", directory / "initramfs", COMMON, cpus=2, model="pc",
+        hand="init",
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="session")
 def patched(
-    build_kernel: Callable[..., Kernel], tmp_path_factory: pytest.TempPathFactory
-) -> Hardware:
-    kernel = _kernel(build_kernel, "TINYKDUMP_TEST_KERNEL")
-    return _hardware(kernel, tmp_path_factory.mktemp("patched"))
+    build_kernel: Callable[[Request], Kernel], tmp_path_factory: pytest.TempPathFactory
+) -> Machine:
+    kernel = _kernel(build_kernel, "TINYKDUMP_TEST_KERNEL", Request())
+    return _machine(kernel, tmp_path_factory.mktemp("patched"))
 
 
 @pytest.fixture(scope="session")
 def stock(
-    build_kernel: Callable[..., Kernel], tmp_path_factory: pytest.TempPathFactory
-) -> Hardware:
-    kernel = _kernel(build_kernel, "TINYKDUMP_TEST_KERNEL_STOCK", "--stock")
-    return _hardware(kernel, tmp_path_factory.mktemp("stock"))
+    build_kernel: Callable[[Request], Kernel], tmp_path_factory: pytest.TempPathFactory
+) -> Machine:
+    kernel = _kernel(build_kernel, "TINYKDUMP_TEST_KERNEL_STOCK", Request(series=[]))
+    return _machine(kernel, tmp_path_factory.mktemp("stock"))
 
 
 @pytest.fixture
@@ -48,7 +52,7 @@ def token() -> str:
     return f"token-{secrets.token_hex(8)}"
 
 
-def no_complaints(machine: Machine) -> None:
+def no_complaints(machine: Guest) -> None:
     """Nothing the kernels said is a warning of theirs."""
     for text in ("WARNING:", "BUG:", "INFO: possible", "INFO: suspicious", "Oops:"):
-        assert text not in machine.log, machine.log[machine.log.index(text) :][:3000]
+        assert text not in machine.console, machine.console[machine.console.index(text) :][:3000]

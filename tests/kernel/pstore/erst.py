@@ -29,11 +29,6 @@ class Record:
     size: int
 
 
-def make(path: Path, size: int = 64 << 10) -> None:
-    """An empty store: QEMU formats a file that is all zero."""
-    path.write_bytes(b"\0" * size)
-
-
 def records(path: Path) -> list[Record]:
     data = path.read_bytes()
     magic, record_size, storage, _, _, count = HEADER.unpack_from(data)

@@ -12,7 +12,7 @@ from tests.kernel.pstore import erst
 from tests.vm import service, vmcore
 from tests.vmtest import rootfs, stick
 from tests.vmtest.kernels import Kernel
-from tests.vmtest.machine import Firmware, Machine, Stick
+from tests.vmtest.machine import OVMF, Machine, Stick
 from tests.vmtest.vm import VM, running
 
 CRASH_SECONDS = 400.0
@@ -30,7 +30,6 @@ RAMOOPS = (
 
 # What QEMU's 64 KiB hold.
 ERST_RECORDS = 7
-OVMF = Path("/usr/share/OVMF")
 
 
 def armed(vm: VM, kernel: Kernel, configuration: str = "") -> service.KeyPair:
@@ -135,7 +134,7 @@ def test_systemd_puts_the_records_away_and_the_log_is_found(
 ) -> None:
     """It loads the backend, too, and the service arms the machine at boot."""
     token = new_token()
-    machine = kernel.machine(root, *rootfs.SYSTEMD, memory_mib=MEMORY_MIB, firmware=ovmf())
+    machine = kernel.machine(root, *rootfs.SYSTEMD, memory_mib=MEMORY_MIB, firmware=OVMF)
     with running(machine, tmp_path / "vm") as vm:
         vm.wait_for_agent(BOOT_SECONDS)
         armed(vm, kernel, without_stick(token))
@@ -215,15 +214,8 @@ def with_backend(kernel: Kernel, root: rootfs.Root, backend: str, **changes: Any
         case "erst":
             return kernel.machine(root, erst_kib=64, **changes)
         case "efi_pstore":
-            return kernel.machine(root, firmware=ovmf(), **changes)
+            return kernel.machine(root, firmware=OVMF, **changes)
     return kernel.machine(root, *RAMOOPS, **changes)
-
-
-def ovmf() -> Firmware:
-    code, variables = OVMF / "OVMF_CODE_4M.fd", OVMF / "OVMF_VARS_4M.fd"
-    if not variables.exists():
-        pytest.fail("ovmf is not installed (run: make deps)", pytrace=False)
-    return Firmware(code, variables)
 
 
 def load_backend(vm: VM, backend: str) -> None:
