@@ -12,8 +12,7 @@ help: ## list these targets
 deps: ## install what demo and check need
 	@tools/deps
 
-demo: deps ## a kernel panics in QEMU, its dump is saved and restored (KERNEL=stock: one without the series)
-	@[ "$(KERNEL)" = stock ] || tools/deps kernel
+demo: deps ## a kernel panics in QEMU, its dump is saved and restored: Debian's, then ours (KERNEL=stock|patched: one)
 	@KERNEL=$(KERNEL) $(PYTHON) -m tests.demo
 
 check: deps ## every test but those of kernel-check
