@@ -4,7 +4,9 @@
 A table for who waits, a report for who compares.
 """
 
+import argparse
 import json
+import sys
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -87,3 +89,16 @@ def measure(names: list[str], rounds: int = ROUNDS) -> bool:
             REPORT.write_text(report(outcomes) + "\n")
     print(table(outcomes), flush=True)
     return not any(outcome.failures for outcome in outcomes)
+
+
+def main() -> int:
+    """All that make bench has of it, or some with another number of rounds."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.growth", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="of each load (%(default)s)")
+    parser.add_argument("scenarios", nargs="*", help="see tests/kernel/scenarios.py")
+    words = parser.parse_args()
+    return 0 if measure(words.scenarios, words.rounds) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from kernel import releases
-from kernel.build import SERIES, Plan
+from kernel.build import SERIES, Plan, objects_in
 from kernel.tree import Commit, find_series
 from tests.kernel import checks
+from tests.vmtest.kernels import Kernel
 
 PATCHES = [
     patch for series in find_series(SERIES / releases.NEWEST.name, None) for patch in series.patches
@@ -36,3 +37,9 @@ def test_options_for_users_come_out_as_written(plan: Plan) -> None:
     if len(plan.series) < len(find_series(plan.directory, None)):
         pytest.skip("tinykdump.config names options of all series")
     assert checks.unmet_user_options(plan) == []
+
+
+def test_progress_knows_how_many_objects_there_are(plan: Plan, built: Kernel) -> None:
+    if built.directory != plan.result:
+        pytest.skip("the kernel that the environment names was not built here")
+    assert abs(objects_in(plan.objects) - plan.release.objects) < plan.release.objects / 20

@@ -1,10 +1,6 @@
-"""Kernels are built by kernel/, with the series and without, unless the environment names them.
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Guests of the kernel with the series and of the one without."""
 
-TINYKDUMP_TEST_KERNEL and TINYKDUMP_TEST_KERNEL_STOCK are directories as "python3 -m kernel build"
-makes them: vmlinuz, release, and lib/modules.
-"""
-
-import os
 import secrets
 from collections.abc import Callable
 from pathlib import Path
@@ -16,11 +12,6 @@ from tests.kernel.pstore import image
 from tests.kernel.pstore.machine import COMMON, Guest
 from tests.vmtest.kernels import Kernel
 from tests.vmtest.machine import Machine
-
-
-def _kernel(build: Callable[[Request], Kernel], variable: str, wanted: Request) -> Kernel:
-    value = os.environ.get(variable)
-    return Kernel(Path(value)) if value else build(wanted)
 
 
 def _machine(kernel: Kernel, directory: Path) -> Machine:
@@ -35,16 +26,14 @@ def _machine(kernel: Kernel, directory: Path) -> Machine:
 def patched(
     build_kernel: Callable[[Request], Kernel], tmp_path_factory: pytest.TempPathFactory
 ) -> Machine:
-    kernel = _kernel(build_kernel, "TINYKDUMP_TEST_KERNEL", Request())
-    return _machine(kernel, tmp_path_factory.mktemp("patched"))
+    return _machine(build_kernel(Request()), tmp_path_factory.mktemp("patched"))
 
 
 @pytest.fixture(scope="session")
 def stock(
     build_kernel: Callable[[Request], Kernel], tmp_path_factory: pytest.TempPathFactory
 ) -> Machine:
-    kernel = _kernel(build_kernel, "TINYKDUMP_TEST_KERNEL_STOCK", Request(series=[]))
-    return _machine(kernel, tmp_path_factory.mktemp("stock"))
+    return _machine(build_kernel(Request(series=[])), tmp_path_factory.mktemp("stock"))
 
 
 @pytest.fixture
