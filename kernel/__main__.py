@@ -64,8 +64,9 @@ def _build(request: Request) -> Path:
 
     from kernel import progress  # noqa: PLC0415
 
+    plan = make_plan(request)
     with progress.shown(Console(stderr=True), "building the kernel") as show:
-        return build(make_plan(request), show)
+        return build(plan, show)
 
 
 def main(words: list[str] | None = None) -> int:

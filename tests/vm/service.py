@@ -110,7 +110,7 @@ def kernel_install(vm: VM, verb: str, kver: str) -> Result:
     places = (f"/boot/vmlinuz-{kver}", f"/lib/modules/{kver}/vmlinuz")
     there = vm.shell(f"ls {' '.join(places)} 2>/dev/null || true").text.split()
     image = there[:1] if verb == "add" else []
-    return vm.run(["kernel-install", verb, kver, *image], timeout=300)
+    return vm.run(["kernel-install", verb, kver, *image])
 
 
 def break_kernel(vm: VM, kver: str) -> None:

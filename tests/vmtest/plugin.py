@@ -24,7 +24,8 @@ TOOLS = (
 BOOTS = frozenset({"build_kernel", "build_root"})
 # ... and who asks for one of these needs a source of Linux with the series applied.
 BUILDS = frozenset({"build_kernel", "kernel_plan"})
-# A kernel is built by the first test that needs it, which is what takes the time.
+# Of a test: a guest beside builds is slow, and the first test that needs a kernel builds it.
+BOOT_SECONDS = 3600
 BUILD_SECONDS = 4 * 3600
 
 
@@ -32,12 +33,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what boots and what builds."""
     for item in items:
         fixtures = set(getattr(item, "fixturenames", ()))
+        seconds = 0
         if fixtures & BOOTS:
             item.add_marker("vm")
+            seconds = BOOT_SECONDS
         if fixtures & BUILDS:
             item.add_marker("kernel")
-            if not item.get_closest_marker("timeout"):
-                item.add_marker(pytest.mark.timeout(BUILD_SECONDS))
+            seconds = BUILD_SECONDS
+        if seconds and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(seconds))
 
 
 @pytest.hookimpl(wrapper=True)

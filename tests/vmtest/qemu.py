@@ -24,7 +24,7 @@ from qemu.qmp.legacy import QEMUMonitorProtocol
 from tests.vmtest.errors import MachineLost
 from tests.vmtest.machine import Machine, Stick, argv, stick_blockdev, stick_devices
 
-QMP_SECONDS = 30.0
+QMP_SECONDS = 120.0
 CONSOLE_LINES = 40
 
 # No guest boots and resets again in this time.

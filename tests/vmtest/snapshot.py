@@ -27,8 +27,8 @@ from tests.vmtest.errors import MachineLost
 from tests.vmtest.machine import Disk, Machine, Stick, argv
 from tests.vmtest.vm import VM, running
 
-SAVE_SECONDS = 120.0
-RESUME_SECONDS = 60.0
+SAVE_SECONDS = 600.0
+RESUME_SECONDS = 300.0
 
 
 def save(vm: VM, directory: Path) -> None:

@@ -20,7 +20,7 @@ from tests.vmtest.qemu import QMP_SECONDS, Qemu, restarts, started
 LOG = logging.getLogger(__name__)
 
 # A command gets this much unless the test knows better. TCG on a busy host is slow.
-COMMAND_SECONDS = 300.0
+COMMAND_SECONDS = 900.0
 # How much longer than its command the agent may take to say that it has killed it.
 GRACE_SECONDS = 20.0
 BOOT_SECONDS = 600.0
