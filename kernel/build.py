@@ -1,11 +1,10 @@
 """Build the kernel of the tests, incrementally, and publish it under the hash of its inputs."""
 
-import fcntl
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,7 +13,16 @@ from kernel.cache import directory
 from kernel.releases import Release
 from kernel.run import KernelError, logged, output, say, stopwatch
 from kernel.source import Source, get_source, given_tarball
-from kernel.tree import Commit, Series, apply, checkout, find_series, make_tree, pristine
+from kernel.tree import (
+    Commit,
+    Series,
+    apply,
+    checkout,
+    exclusive,
+    find_series,
+    make_tree,
+    pristine,
+)
 
 HERE = Path(__file__).resolve().parent
 SERIES = HERE / "series"
@@ -102,16 +110,10 @@ def make_plan(request: Request) -> Plan:
     )
 
 
-@contextmanager
-def locked(plan: Plan) -> Iterator[None]:
+def locked(plan: Plan) -> AbstractContextManager[None]:
     """One tree, one build at a time."""
-    with (plan.tree.parent / f"{plan.tree.name}.lock").open("w") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say("waiting for another build in the same tree")
-            fcntl.flock(stream, fcntl.LOCK_EX)
-        yield
+    lock = plan.tree.with_name(f"{plan.tree.name}.lock")
+    return exclusive(lock, "waiting for another build in the same tree")
 
 
 # What is told how many objects of how many there are.

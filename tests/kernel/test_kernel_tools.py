@@ -5,6 +5,7 @@ import json
 import re
 import tarfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from kernel.progress import remaining
 from kernel.releases import NEWEST
 from kernel.run import KernelError
 from kernel.source import NoSourceError, debian_archive, get_source, newest, version_in
-from kernel.tree import find_series, touched
+from kernel.tree import find_series, git, make_tree, touched
 from tests.bench.growth import pick, report, table
 from tests.kernel.boots import differing, same_memory
 from tests.kernel.checks import checkpatch_arguments, targets
@@ -107,6 +108,15 @@ def test_what_was_downloaded_once_is_there(tmp_path: Path) -> None:
     tarball(tmp_path / "linux-source-7.2.13.tar.xz", "linux-source-7.2")
     tarball(tmp_path / "linux_7.2.8.orig.tar.xz", "linux-7.2.8", 8)
     assert get_source("7.2", tmp_path, None, (source.PLACES[0],)).version == "7.2.13"
+
+
+def test_two_that_make_the_same_tree_at_once_get_the_same(tmp_path: Path) -> None:
+    given = get_source("7.2", tmp_path, tarball(tmp_path / "given.tar.xz", "linux-7.2.13"))
+    with ThreadPoolExecutor(4) as pool:
+        made = list(pool.map(lambda _: make_tree(given, tmp_path / "tree"), range(4)))
+    assert len(set(made)) == 1
+    assert git(made[0], "log", "--format=%s") == "Linux 7.2.13"
+    assert (made[0] / "Makefile").exists()
 
 
 def test_no_source_is_one_line_with_all_reasons_and_what_to_do(tmp_path: Path) -> None:
