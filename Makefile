@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 # tinykdump: a table of contents. What each target does stands in the file it names.
 PREFIX = /usr
 PYTHON = .venv/bin/python

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """python3 -m kernel build|deps: the kernel that the series are tested in."""
 
 import argparse

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Build the kernel of the tests, incrementally, and publish it under the hash of its inputs."""
 
 import hashlib

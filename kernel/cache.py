@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Where everything large is kept, outside of the checkout."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """How far a build has come: a bar where somebody looks, else a line now and then."""
 
 import time

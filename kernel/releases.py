@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The table of the kernels that there are series for: releases.toml."""
 
 import tomllib

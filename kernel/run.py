@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The one door to other programs, and to the person who waits for them."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The kernel's source: a given tarball, else one of kernel.org, else one of Debian's archive."""
 
 import hashlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A git repository made from the pristine tarball, in which the series are applied.
 
 Checking out another commit rewrites only the files that differ, so that make

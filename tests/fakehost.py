@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A whole machine as a tree of files: what tinykdump reads of a host, written by a test."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Record what tinykdump reads of an installed kernel, for tests that run without it.
 
     python3 -m tests.record_kernel ROOT KVER >tests/records/NAME.json

@@ -1,5 +1,7 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The checkers of style, types and shell scripts, as tests like all others."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -54,3 +56,23 @@ def test_shellcheck() -> None:
     expected = {"init", "lib.sh", "check", "60-tinykdump.install"}
     assert expected <= {path.name for path in scripts}
     check("shellcheck", "--external-sources", *scripts)
+
+
+LICENSE_LINE = re.compile(rb"SPDX-License-Identifier: [\w.-]+")
+# What has no line of its own, each with its reason.
+UNLICENSED = {
+    "LICENSE": "is the license",
+    "*.patch": "git format-patch writes them; what they change has its lines in the kernel",
+    "*.json": "JSON has no comments",
+}
+
+
+def test_license_lines() -> None:
+    """Each file says under which license it is, at its top (https://spdx.dev/ids)."""
+    missing = [
+        str(path.relative_to(CHECKOUT))
+        for path in tracked()
+        if not any(path.match(pattern) for pattern in UNLICENSED)
+        and not any(map(LICENSE_LINE.search, path.read_bytes().split(b"\n")[:3]))
+    ]
+    assert missing == []

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Stages of src/crash/lib.sh under the real busybox, on trees and with a real key."""
 
 import hashlib

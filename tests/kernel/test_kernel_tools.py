@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The pure parts of what builds and checks the kernel series."""
 
 import io

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Each thing that can be wrong, end to end: one line that names it and says what to do, the exit
 status, and everything that was built before still as it was."""
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What the command line does when all is well, on a tree."""
 
 import gzip

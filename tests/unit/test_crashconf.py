@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Any value survives the shell that the crash side is run by."""
 
 import re

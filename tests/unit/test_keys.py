@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Keys in every condition, made by the real gpg."""
 
 import re

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Loading that fails, on a played kernel: what was there before has to be there afterwards.
 
 A real kernel does not fail at every one of these places when it is told to; those that it can be

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Placeholders, loaded by the real ld.so and by programs that are linked with the originals."""
 
 import ctypes

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Pure modules take values and give values: what they import and call says so."""
 
 import ast

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Dumps as the crash side writes them, restored with the real gpg and makedumpfile."""
 
 import hashlib

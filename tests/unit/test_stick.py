@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The stick that is plugged in: real file systems and the real blkid, in a tree for sysfs."""
 
 import os

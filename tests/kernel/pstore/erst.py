@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Read the file behind QEMU's acpi-erst device (hw/acpi/erst.c there)."""
 
 import struct

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A block device behind pstore/blk, which only takes what a worker writes later."""
 
 from dataclasses import replace

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """EFI variables, with the firmware that QEMU is used with."""
 
 from contextlib import AbstractContextManager

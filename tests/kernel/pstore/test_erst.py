@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """ERST, which holds whole records: what is written is counted in the file behind the device."""
 
 import uuid

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The KUnit suite of the series, run by the kernel that has it built in."""
 
 import re

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """ramoops over a warm reset: QEMU keeps the RAM, as machines that ramoops is for do."""
 
 import contextlib
