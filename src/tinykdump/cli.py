@@ -13,7 +13,7 @@ from tinykdump.config import FILE
 from tinykdump.errors import TinykdumpError
 from tinykdump.host import Host
 from tinykdump.memory import MIB
-from tinykdump.report import interruptible, line, say
+from tinykdump.report import line, say
 from tinykdump.settings import load_config
 
 INTERRUPTED = 128 + signal.SIGINT
@@ -169,7 +169,3 @@ COMMANDS = {
     "unload": unload,
     "restore": restore_dump,
 }
-
-if __name__ == "__main__":
-    interruptible()
-    sys.exit(main())

@@ -5,13 +5,15 @@ import gzip
 import json
 import os
 import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from tests import plugged
 from tests.fakehost import KVER, NAMES, STATE, FakeHost
 from tests.keyring import Keyring
-from tinykdump import build, cli, hardware, load
+from tinykdump import __version__, build, cli, hardware, load
 from tinykdump.manifest import parse
 from tinykdump.settings import load_config
 
@@ -368,3 +370,14 @@ def test_the_state_is_roots_whatever_the_umask(machine: FakeHost) -> None:
     machine.path("/var/lib/tinykdump").chmod(0o777)  # by a version that did not care
     assert cli.main(["-b"]) == 0
     assert machine.path("/var/lib/tinykdump").stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize(
+    "command", [(sys.executable, "-m", "tinykdump"), ("src/tinykdump.sh",)], ids=["python", "sh"]
+)
+def test_ways_to_start_it(command: tuple[str, ...]) -> None:
+    """As a module of Python, and as /usr/bin/tinykdump does it."""
+    done = subprocess.run([*command, "--version"], cwd=Path(__file__).parents[2],
+                          env={"TINYKDUMP_PYTHON": sys.executable}, capture_output=True,
+                          check=False, text=True)  # fmt: skip
+    assert (done.stdout, done.stderr) == (f"tinykdump {__version__}\n", "")

@@ -191,7 +191,7 @@ def dumps(image: stick.Image, target: Path) -> tuple[Dump, ...]:
 
 def restore(dump: Dump, output: Path, keys: Path) -> None:
     """`tinykdump restore` on this machine. Raises CalledProcessError."""
-    command = [sys.executable, "-m", "tinykdump.cli", "restore", str(dump.directory),
+    command = [sys.executable, "-m", "tinykdump", "restore", str(dump.directory),
                "--output", str(output), "--keys", str(keys)]  # fmt: skip
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
