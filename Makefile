@@ -5,7 +5,7 @@ PYTHON = .venv/bin/python
 # Where the distribution's Python looks for packages.
 SITE = $(PREFIX)/lib/python3/dist-packages
 
-.PHONY: help deps demo check quick bench lint kernel kernel-check rpm install
+.PHONY: help deps demo check quick bench lint kernel kernel-check rpm release install
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -41,6 +41,9 @@ kernel-check: deps ## each commit of the series: applies, checkpatch, builds; KU
 
 rpm: ## source and binary packages of what is committed, in build/rpm (KERNEL=1: kernel-tinykdump too)
 	@tools/rpm $(if $(KERNEL),--kernel)
+
+release: deps ## VERSION=x.y.z: commit, tag, tarball and packages, in build/release/VERSION; pushes nothing
+	@$(PYTHON) -m tools.release $(VERSION)
 
 install: ## install into DESTDIR
 	install -d $(DESTDIR)$(SITE)/tinykdump $(DESTDIR)/etc/default/tinykdump.d

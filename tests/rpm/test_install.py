@@ -21,6 +21,7 @@ from tests.vmtest.errors import Result
 from tests.vmtest.machine import Machine
 from tests.vmtest.rootfs import Recipe, Root
 from tests.vmtest.vm import VM
+from tinykdump import __version__
 
 SECONDS = 600.0
 # The guest has no systemd that runs; systemctl works on the files, as in a chroot.
@@ -177,7 +178,7 @@ def test_an_upgrade_keeps_the_configuration_and_loads_the_new_code(vm: VM, root:
     done = vm.run([*DNF, "upgrade", "tinykdump"], timeout=SECONDS, env=OFFLINE)
     note("dnf upgrade", done)
     assert [line[:18] for line in lines(done)] == ["tinykdump: rebuilt", "tinykdump: armed w"]
-    assert vm.run(["rpm", "-q", "tinykdump"]).text.startswith("tinykdump-0.1.0-2")
+    assert vm.run(["rpm", "-q", "tinykdump"]).text.startswith(f"tinykdump-{__version__}-2")
     assert "wait = 33" in vm.get("/etc/default/tinykdump").decode()
     assert "# release 2" in vm.get("/etc/default/tinykdump.rpmnew").decode()
     after = service.manifest(vm, root.kver)["plan"]

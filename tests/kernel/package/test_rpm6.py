@@ -12,6 +12,7 @@ from tests.vm import service
 from tests.vmtest import rootfs
 from tests.vmtest.kernels import Kernel
 from tests.vmtest.vm import running
+from tinykdump import __version__
 
 # The root of that release may have to be made first.
 pytestmark = pytest.mark.timeout(3600)
@@ -41,7 +42,7 @@ def test_install_upgrade_remove(kernel: Kernel, tmp_path: Path) -> None:
             assert complaints(line for line in log if "skipped OpenPGP checks" not in line) == []
 
         running_kernel = vm.run(["uname", "-r"]).text.strip()
-        dnf5("install", "tinykdump-0.1.0-1")
+        dnf5("install", f"tinykdump-{__version__}-1")
         assert f"armed with {running_kernel}\n" in vm.run(["tinykdump", "status"]).text
         vm.run(["rpm", "-V", "tinykdump"])
         before = service.manifest(vm, running_kernel)["plan"]
