@@ -80,7 +80,7 @@ supervise() {
 	echo "$2" >"$TMP/patience"
 	("$1") &
 	child=$!
-	grown=
+	grown='' ended=''
 	while is_running "$child"; do
 		sleep 1
 		feed_watchdogs
@@ -91,8 +91,12 @@ supervise() {
 		if [ "$size" != "$grown" ]; then
 			grown=$size since=$now
 		elif [ $((now - since)) -ge "$(cat "$TMP/patience")" ]; then
-			# shellcheck disable=SC2046 # process IDs
-			if kill -9 $(pidof makedumpfile) 2>/dev/null; then
+			# One that waits for a disk that does not answer is not ended by this: not twice.
+			filter=$(pidof makedumpfile)
+			if [ -n "$filter" ] && [ "$filter" != "$ended" ]; then
+				# shellcheck disable=SC2086 # process IDs
+				kill -9 $filter
+				ended=$filter
 				stage "ended makedumpfile: no progress for $((now - since)) s"
 			else
 				touch "$TMP/failed"

@@ -576,6 +576,15 @@ def test_a_makedumpfile_that_hangs_is_ended_and_the_next_way_taken(crash: Crash)
     assert not list(crash.dump.glob("vmcore.flat*"))
 
 
+def test_a_makedumpfile_that_cannot_be_ended_does_not_hold_up(crash: Crash) -> None:
+    """Played: it waits for the disk as well, so that SIGKILL does nothing."""
+    hang = "save_memory() { command sleep 50; }; pidof() { echo 999999; }; kill() { :; }"
+    log = init(crash, hang)
+    assert log.count("ended makedumpfile: no progress for ") == 1
+    assert log.count("failed: no progress for ") == 1
+    assert log.endswith("ACTION reboot -n -f\n")
+
+
 @pytest.mark.parametrize("saved", [False, True])
 def test_the_crash_kernels_log_goes_along_with_a_failure(crash: Crash, saved: bool) -> None:
     publish = "publish() { touch $TMP/saved; }" if saved else "publish() { die no; }"

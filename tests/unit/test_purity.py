@@ -17,7 +17,8 @@ PURE = {
 }  # fmt: skip
 # These touch the system, each for the reason that its first line gives.
 EFFECTS = {
-    "__main__", "build", "cli", "drivers", "files", "hardware", "host", "kernel_install", "keys", "kmod",
+    "__main__",
+    "build", "cli", "drivers", "files", "hardware", "host", "kernel_install", "keys", "kmod",
     "libraries", "load", "pack", "packages", "programs", "pstore", "report", "reserve", "restore",
     "run", "service", "settings", "state", "status", "stick", "transaction",
 }  # fmt: skip
