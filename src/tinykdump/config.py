@@ -242,7 +242,8 @@ def resolve(files: Iterable[Mapping[str, str]], options: Mapping[str, str]) -> C
 
 def default_file() -> str:
     """The file that is installed: every key with its meaning, set to nothing."""
-    lines = ["# tinykdump: crash dumps on a USB stick. See tinykdump(5).",
+    lines = ["# SPDX-License-Identifier: GPL-2.0-or-later",
+             "# tinykdump: crash dumps on a USB stick. See tinykdump(5).",
              "# Each key is shown with its default, in a comment.", ""]  # fmt: skip
     for section in dict.fromkeys(item.section for item in ITEMS):
         lines.append(f"[{section}]")
