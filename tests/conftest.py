@@ -65,7 +65,7 @@ def fake_template(tmp_path_factory: pytest.TempPathFactory) -> FakeHost:
 
 @pytest.fixture
 def short_path() -> Iterator[Path]:
-    """A folder whose path leaves room for the socket of a gpg-agent: 108 bytes (unix(7))."""
+    """A directory whose path leaves room for the socket of a gpg-agent: 108 bytes (unix(7))."""
     with tempfile.TemporaryDirectory(prefix="tk-") as path:
         yield Path(path)
 

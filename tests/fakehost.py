@@ -99,7 +99,7 @@ class FakeHost:
         path.symlink_to(target)
 
     def remove(self, name: str) -> None:
-        """Take away a file or a folder."""
+        """Take away a file or a directory."""
         path = self.path(name)
         if path.is_dir():
             shutil.rmtree(path)

@@ -23,7 +23,7 @@ TAGS = ("vermagic", "depends", "softdep", "firmware")
 
 
 def modinfo(path: Path) -> list[str]:
-    """The tags of one module, as they stand in it."""
+    """The tags of one module, as they are in it."""
     data = path.read_bytes()
     elf = ELFFile(BytesIO(lzma.decompress(data) if path.suffix == ".xz" else data))
     section = elf.get_section_by_name(".modinfo")

@@ -38,7 +38,7 @@ say() {
 	echo "<5>tinykdump: $*" >"$KMSG"
 }
 
-# Programs stand in /bin, and their libraries in /lib, which not every ld.so looks into.
+# Programs are in /bin, and their libraries in /lib, which not every ld.so looks into.
 set_paths() {
 	export PATH=/bin LD_LIBRARY_PATH=/lib
 }

@@ -2,7 +2,7 @@
 """The configuration: INI text and command line in, one frozen value out. No I/O here.
 
 One table, ITEMS, describes every key; the parser, the command line's overrides and the
-default file that is installed are all made from it, so that they can not drift.
+default file that is installed are all made from it, so that they cannot drift.
 """
 
 import configparser
@@ -54,7 +54,7 @@ class Config:
     script_wait: int  # seconds until the script is ended
     stall: int  # seconds without progress after which a dump is given up
     final_action: str  # one of FINAL_ACTIONS
-    modules: tuple[str, ...]  # beside those that are found to be needed
+    modules: tuple[str, ...]  # besides those that are found to be needed
     margin: int  # percent of the computed need
     takeover: bool
     append: str  # words for the crash kernel's command line
@@ -120,7 +120,7 @@ def _absolute(text: str) -> str:
 
 
 def _key(text: str) -> str:
-    """Never a file of the folder that root happens to be in."""
+    """Never a file of the directory that root happens to be in."""
     if "/" in text and not text.startswith("/"):
         raise ValueError("write an absolute path, or the name of a key in root's keyring")
     return _line(text)
@@ -192,7 +192,7 @@ def parse_file(text: str, name: str) -> dict[str, str]:
     Returns key -> raw text of what the file sets. Raises UsageError for text that is not
     INI, unknown sections, unknown keys, keys that stand twice and bad values.
     """
-    # No section gives defaults to the others: an empty name can not stand between brackets.
+    # No section gives defaults to the others: an empty name cannot stand between brackets.
     parser = configparser.RawConfigParser(inline_comment_prefixes=("#",), default_section="")
     try:
         parser.read_string(text, source=name)

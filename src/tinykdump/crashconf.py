@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from tinykdump.config import COMPRESSIONS, Config
 
-# Where the user's script stands in the image.
+# Where the user's script is in the image.
 SCRIPT = "/script"
 
 

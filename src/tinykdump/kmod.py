@@ -155,7 +155,7 @@ class ModuleTree:
     def lookup(self, name: str) -> Module | None:
         """The module of that name or alias; None when it is built in.
 
-        Raises NotFoundError, and TinykdumpError for a file that can not be read or that was
+        Raises NotFoundError, and TinykdumpError for a file that cannot be read or that was
         built for another kernel.
         """
         name = next(iter(self.rules.aliased(name)), normal(name))

@@ -105,7 +105,7 @@ def sweep(host: Host) -> None:
 
 
 def _prove(host: Host, image: Manifest) -> None:
-    """Load and unload it: what is given back of crashkernel= can not be had again.
+    """Load and unload it: what is given back of crashkernel= cannot be had again.
 
     Raises TinykdumpError when it does not load.
     """

@@ -43,7 +43,7 @@ DUMP={top}/stick/dump.partial MINE={top}/stick/tinykdump/0123456789ab
 
 @dataclass(frozen=True)
 class Crash:
-    """The crash kernel's world, below a folder."""
+    """The crash kernel's world, below a directory."""
 
     top: Path
 

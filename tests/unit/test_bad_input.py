@@ -84,7 +84,7 @@ CASES: list[tuple[str, Break, list[str], int, str, str]] = [
     ("revoked key", nothing, ["-k", "/root/revoked.asc"], 1,
      "key /root/revoked.asc is revoked", "name another key"),
     ("sign-only key", nothing, ["-k", "/root/sign-only.asc"], 1,
-     "key /root/sign-only.asc can not encrypt", "name a key that"),
+     "key /root/sign-only.asc cannot encrypt", "name a key that"),
     ("two keys", nothing, ["-k", "/root/two.asc"], 1, "key /root/two.asc: 2 OpenPGP", "export one"),
     ("no modules", removed(TOP), [], 1, f"kernel {KVER} has no directory {TOP}", "install"),
     ("other kernel", nothing, ["--kernel", "9.9"], 1, "kernel 9.9 has no directory", "install"),

@@ -64,7 +64,7 @@ def test_options_override_the_file(machine: FakeHost, keys: Keyring) -> None:
 def test_a_key_in_this_folder(
     machine: FakeHost, keys: Keyring, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """TINYKDUMP_ROOT is what absolute paths are below, also that of the folder."""
+    """TINYKDUMP_ROOT is what absolute paths are below, also that of the directory."""
     folder = machine.write("/root/here/other.asc", keys.public("other@example.org")).parent
     machine.write(str(folder / "other.asc"), keys.public("other@example.org"))
     monkeypatch.chdir(folder)

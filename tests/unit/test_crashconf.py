@@ -14,7 +14,7 @@ from tinykdump.config import Target
 from tinykdump.crashconf import Machine, render
 
 DEFAULTS = config.resolve([], {})
-# Whatever can stand in a file: all but NUL.
+# Whatever can be in a file: all but NUL.
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=40)
 
 

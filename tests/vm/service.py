@@ -56,13 +56,13 @@ def _of_root(member: tarfile.TarInfo) -> tarfile.TarInfo:
 class KeyPair:
     """A key whose secret part never enters a guest."""
 
-    home: Path  # the GnuPG folder that has it
+    home: Path  # the GnuPG directory that has it
     fingerprint: str
     public: bytes
 
 
 def key_pair(home: Path) -> KeyPair:
-    """The key in that folder; a new one when it is empty."""
+    """The key in that directory; a new one when it is empty."""
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     gpg = gnupg.GPG(gnupghome=str(home), options=["--no-autostart"])
     if not gpg.list_keys():
@@ -114,7 +114,7 @@ def kernel_install(vm: VM, verb: str, kver: str) -> Result:
 
 
 def break_kernel(vm: VM, kver: str) -> None:
-    """Put a kernel that can not be relocated, so not loaded for a crash, before the real one.
+    """Put a kernel that cannot be relocated, so not loaded for a crash, before the real one.
 
     Documentation/arch/x86/boot.rst: relocatable_kernel is at 0x234, xloadflags at 0x236.
     """

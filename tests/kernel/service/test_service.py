@@ -154,7 +154,7 @@ def test_systemd_puts_the_records_away_and_the_log_is_found(
 def test_a_kernel_without_the_series_keeps_the_end_of_the_log(
     root: rootfs.Root, tmp_path: Path
 ) -> None:
-    """Debian's: what it offers is used, and what that can not do is said."""
+    """Debian's: what it offers is used, and what that cannot do is said."""
     token = new_token()
     machine = root.machine("crashkernel=192M", memory_mib=MEMORY_MIB, erst_kib=64)
     with running(machine, tmp_path / "vm") as vm:
