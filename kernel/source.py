@@ -161,6 +161,8 @@ def _private_apt(archive: str, directory: Path) -> list[str]:
         # What has no release yet is signed for a week, and a mirror may be older than that; the
         # signature is checked all the same.
         "Acquire::Check-Valid-Until": "false",
+        # By default, lists that cannot be had are a warning.
+        "APT::Update::Error-Mode": "any",
     }
     return [f"-o{name}={value}" for name, value in options.items()]
 

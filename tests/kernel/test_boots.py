@@ -48,11 +48,7 @@ def needs(plan: Plan, series: str) -> None:
         pytest.skip(f"--kernel-series leaves out {series}")
 
 
-def name(value: object) -> str:
-    return value.name if isinstance(value, Scenario) else ""
-
-
-@pytest.mark.parametrize(("series", "scenario"), ALL, ids=name)
+@pytest.mark.parametrize(("series", "scenario"), ALL, ids=[one.name for _, one in ALL])
 def test_script(boot: Boot, plan: Plan, series: str, scenario: Scenario) -> None:
     needs(plan, series)
     assert boot(scenario).failures == ()
@@ -84,7 +80,9 @@ def test_crashkernel_parameter_is_as_ever(static: tuple[list[Outcome], list[Outc
     assert differing(ours, stock) == []
 
 
-@pytest.mark.parametrize(("series", "scenario"), ALL_WITHOUT_CMA, ids=name)
+@pytest.mark.parametrize(
+    ("series", "scenario"), ALL_WITHOUT_CMA, ids=[one.name for _, one in ALL_WITHOUT_CMA]
+)
 def test_script_without_cma(
     boots: Boots, plan: Plan, without_cma: tuple[Kernel, Path], series: str, scenario: Scenario
 ) -> None:
