@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What developers start by hand does what it says."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+CHECKOUT = Path(__file__).parents[2]
+
+
+def test_check_prints_the_coverage_of_src(tmp_path: Path) -> None:
+    """With its own options, on one file of tests; also of what no test has imported."""
+    shown = subprocess.run(["make", "--dry-run", "check"], cwd=CHECKOUT, check=True,
+                           capture_output=True, text=True).stdout  # fmt: skip
+    lines = shown.replace("\\\n", " ").splitlines()
+    words = shlex.split(next(line for line in lines if "pytest" in line))
+    options = [word for word in words if word.startswith(("--cov", "--num", "--dist"))]
+    command = [sys.executable, "-m", "pytest", *options, "tests/unit/test_memory.py"]
+    # Not the data of the tests that this one is among.
+    environment = {"PATH": os.environ["PATH"], "COVERAGE_FILE": str(tmp_path / "coverage")}
+    done = subprocess.run(command, cwd=CHECKOUT, env=environment, capture_output=True, text=True,
+                          check=False)  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"^src/tinykdump/restore\.py +\d+ +\d+ +0%", done.stdout, re.MULTILINE)
+    total = re.search(r"^TOTAL +\d+ +\d+ +(\d+)%", done.stdout, re.MULTILINE)
+    assert total and 0 < int(total[1]) < 50
