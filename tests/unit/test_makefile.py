@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What developers start by hand does what it says."""
+"""What developers start by hand does what it says: make check, and the hook of pre-commit."""
 
 import os
 import re
@@ -7,6 +7,8 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+
+from tests.rpm import repository
 
 CHECKOUT = Path(__file__).parents[2]
 
@@ -27,3 +29,26 @@ def test_check_prints_the_coverage_of_src(tmp_path: Path) -> None:
     assert re.search(r"^src/tinykdump/restore\.py +\d+ +\d+ +0%", done.stdout, re.MULTILINE)
     total = re.search(r"^TOTAL +\d+ +\d+ +(\d+)%", done.stdout, re.MULTILINE)
     assert total and 0 < int(total[1]) < 50
+
+
+def test_pre_commit_runs_the_linters(short_path: Path) -> None:
+    """The real one, in a clone, with one of the linters; it needs nothing from elsewhere."""
+    clone = repository.clone(short_path / "clone")
+    (clone / ".venv").symlink_to(sys.prefix)
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(short_path),
+        "https_proxy": "127.0.0.1:9",
+        "PYTEST_ADDOPTS": "-k test_banned_spellings",
+    }
+    found = []
+    for text in ("That cannot be.\n", "That can " + "not be.\n"):
+        (clone / "new.md").write_text(text)
+        repository.git(clone, "add", "new.md")
+        command = [str(clone / ".venv/bin/pre-commit"), "run"]
+        found.append(subprocess.run(command, cwd=clone, env=environment, capture_output=True,
+                                    text=True, check=False))  # fmt: skip
+    good, bad = found
+    assert good.returncode == 0, good.stdout + good.stderr
+    assert bad.returncode == 1
+    assert "new.md:1: 'can " + "not' (write: cannot)" in bad.stdout
