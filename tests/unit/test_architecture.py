@@ -2,6 +2,7 @@
 """The picture of the modules in HACKING.md is that of the code."""
 
 import graphlib
+import pkgutil
 import re
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.test_lint import tracked
 from tools import architecture
 
 CHECKOUT = Path(__file__).parents[2]
@@ -69,3 +71,16 @@ def test_a_circle_is_no_picture() -> None:
 def test_a_relative_import_is_not_overlooked() -> None:
     with pytest.raises(ValueError, match="line 2"):
         architecture.floors(MODULES | {"errors": "\nfrom . import cli"}, "tinykdump")
+
+
+@pytest.mark.parametrize("section", ["Adding a command", "Adding an architecture"])
+def test_what_the_recipes_name_is_there(section: str) -> None:
+    """Names of the code, as in `cli.parser()`, and files."""
+    text = architecture.DOCUMENT.read_text().split(f"## {section}\n")[1].split("\n## ")[0]
+    names = re.findall(r"`((?:\w+\.)+\w+)(?:\(\))?`", text)
+    files = [name for name in names if name.endswith((".py", ".spec"))]
+    assert len(names) - len(files) >= 3
+    for name in set(names) - set(files):
+        pkgutil.resolve_name(f"tinykdump.{name}")
+    for name in [*files, *re.findall(r"`(\w+/[\w./]+)`", text)]:
+        assert any(path.match(name) for path in tracked()) or (CHECKOUT / name).is_dir(), name
