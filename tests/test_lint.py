@@ -51,6 +51,7 @@ def test_ruff_format() -> None:
 def test_mypy() -> None:
     python = {path.relative_to(CHECKOUT).parts[0] for path in tracked("*.py")}
     check(sys.executable, "-m", "mypy", "--strict", *sorted(python))
+    check(sys.executable, "-m", "mypy", "--strict", "--scripts-are-modules", "tools/rpm")
 
 
 def test_shellcheck() -> None:
