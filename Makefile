@@ -40,8 +40,9 @@ rpm: ## source and binary packages of what is committed, in build/rpm (KERNEL=1:
 	@tools/rpm $(if $(KERNEL),--kernel)
 
 install: ## install into DESTDIR
-	install -d $(DESTDIR)$(SITE)/tinykdump $(DESTDIR)/etc/default/tinykdump.d
+	install -d $(DESTDIR)$(SITE)/tinykdump/image $(DESTDIR)/etc/default/tinykdump.d
 	install -m 644 src/tinykdump/*.py $(DESTDIR)$(SITE)/tinykdump
+	install -m 644 src/tinykdump/image/*.py $(DESTDIR)$(SITE)/tinykdump/image
 	install -D -m 755 src/tinykdump.sh $(DESTDIR)$(PREFIX)/bin/tinykdump
 	install -D -m 755 src/crash/init $(DESTDIR)$(PREFIX)/share/tinykdump/crash/init
 	install -m 755 src/crash/check $(DESTDIR)$(PREFIX)/share/tinykdump/crash

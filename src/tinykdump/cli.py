@@ -8,13 +8,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tinykdump import __version__, keys, load, memory, pstore, restore, service, state, status
+from tinykdump import __version__, actions, keys, load, memory, pstore, restore, state, status
 from tinykdump.config import FILE
+from tinykdump.config_files import load_config
 from tinykdump.errors import TinykdumpError
 from tinykdump.host import Host
 from tinykdump.memory import MIB
 from tinykdump.report import interruptible, line, say
-from tinykdump.settings import load_config
 
 INTERRUPTED = 128 + signal.SIGINT
 
@@ -92,9 +92,9 @@ def make(host: Host, options: argparse.Namespace) -> int:
     kver = options.kernel or state.running_kernel(host)
     with state.lock(host):
         if options.build or asked or options.config:  # nothing else will do
-            image, _ = service.build_image(host, config, kver, force=options.build)
+            image, _ = actions.build_image(host, config, kver, force=options.build)
         else:
-            image = service.best_image(host, config, kver)
+            image = actions.best_image(host, config, kver)
         print(
             f"image of {kver}: {image.packed} bytes packed, {image.unpacked} unpacked, "
             f"{len(image.modules)} modules, "
@@ -103,7 +103,7 @@ def make(host: Host, options: argparse.Namespace) -> int:
         if options.load:
             held = load.load(host, image, takeover=config.takeover)
             print(f"loaded; {held.size // MIB} MiB of memory are reserved")
-            service.check_stick(host, config, image)
+            actions.check_stick(host, config, image)
     return 0
 
 

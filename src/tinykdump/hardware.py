@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tinykdump.host import Host
-from tinykdump.modinfo import normal
+from tinykdump.image.modinfo import normal
 
 # The class of a USB host controller in a PCI device's modalias: base class 0x0c, subclass
 # 0x03, interface 0x00 to 0x30 (PCI Code and ID Assignment Specification).

@@ -11,8 +11,8 @@ import re
 import struct
 from dataclasses import dataclass
 
-from tinykdump.cmdline import values
 from tinykdump.errors import TinykdumpError
+from tinykdump.image.cmdline import values
 
 MIB = 1 << 20
 

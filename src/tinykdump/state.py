@@ -9,10 +9,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from tinykdump import files, kernelimage, manifest
+from tinykdump import files, kernelimage
 from tinykdump.errors import TinykdumpError
 from tinykdump.host import Host
-from tinykdump.manifest import Manifest
+from tinykdump.image import manifest
+from tinykdump.image.manifest import Manifest
 
 STATE = Path("/var/lib/tinykdump")
 RUNTIME = Path("/run/tinykdump")

@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tinykdump import hardware, keys, load, pstore, reserve, room, state, stick
+from tinykdump import hardware, keys, load, pstore, reservation, room, state, stick
 from tinykdump.config import Config
 from tinykdump.errors import TinykdumpError
 from tinykdump.host import Host
-from tinykdump.manifest import Manifest
+from tinykdump.image.manifest import Manifest
 from tinykdump.memory import MIB
 from tinykdump.stick import Stick
 
@@ -85,19 +85,19 @@ def collect(host: Host, config: Config) -> Status:
     """The status now. Raises TinykdumpError only where nothing can be said at all."""
     problems: list[str] = []
     running = state.running_kernel(host)
-    held, mine = reserve.read(host), load.ours(host)
+    held, mine = reservation.read(host), load.ours(host)
     foreign = held.loaded and mine is None
     if foreign:
         problems.append("another crash kernel is loaded (see takeover in /etc/default/tinykdump)")
     key, need = "", 0
-    with _noted(problems):
+    with _as_problem(problems):
         key = _key(host, config)
         if mine and (mine.target, mine.key) != (str(config.target), key):
             problems.append(f"configured are {config.target}, key {key or 'none'}, and other ones "
                             "are loaded (run tinykdump -l)")  # fmt: skip
-    with _noted(problems):
+    with _as_problem(problems):
         problems.extend(_outdated(host, mine, held) if mine else ())
-    with _noted(problems):
+    with _as_problem(problems):
         image = state.read_manifest(host, running)
         if image is None:
             problems.append(f"no image for {running} (run tinykdump -l)")
@@ -105,13 +105,13 @@ def collect(host: Host, config: Config) -> Status:
             found = load.need_of(host, image)
             need = found.total
             if not held.loaded:
-                reserve.goal(held, found)
+                reservation.goal(held, found)
                 problems.append("nothing is loaded (run tinykdump -l; tinykdump.service does so "
                                 "at every boot)")  # fmt: skip
     target = mine.target if mine else str(config.target)
     sticks: tuple[Stick, ...] = ()
     expected = stick.expected_dump(host, config.level)
-    with _noted(problems):
+    with _as_problem(problems):
         sticks = stick.find(host, target)
         known = (mine.filesystems if mine else ()) or config.filesystems
         problems.extend(stick.problems(sticks, target, known, expected))
@@ -141,7 +141,7 @@ def collect(host: Host, config: Config) -> Status:
     )
 
 
-def _outdated(host: Host, mine: Manifest, held: reserve.Reservation) -> Iterator[str]:
+def _outdated(host: Host, mine: Manifest, held: reservation.Reservation) -> Iterator[str]:
     """What is wrong with the crash kernel that is loaded. Raises TinykdumpError."""
     image = state.read_manifest(host, mine.kver)
     if image is not None and image.plan != mine.plan:
@@ -152,7 +152,7 @@ def _outdated(host: Host, mine: Manifest, held: reserve.Reservation) -> Iterator
 
 
 @contextmanager
-def _noted(problems: list[str]) -> Iterator[None]:
+def _as_problem(problems: list[str]) -> Iterator[None]:
     """What is wrong in one place is a problem to show, and the rest is looked at all the same."""
     try:
         yield

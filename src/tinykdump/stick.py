@@ -11,9 +11,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tinykdump import makedumpfile, programs, room
+from tinykdump import room
 from tinykdump.errors import TinykdumpError
 from tinykdump.host import Host
+from tinykdump.image import makedumpfile, programs
 from tinykdump.run import run
 
 # What src/crash/lib.sh takes for a disk behind USB: everything else it hides from itself.

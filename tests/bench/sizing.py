@@ -18,8 +18,9 @@ from tests.vm import kernels, rootfs, service, snapshot, stick
 from tests.vm.errors import MachineLost
 from tests.vm.machine import Disk, Machine, Stick
 from tests.vm.vm import VM, running
-from tinykdump import manifest, memory
-from tinykdump.manifest import Manifest
+from tinykdump import memory
+from tinykdump.image import manifest
+from tinykdump.image.manifest import Manifest
 from tinykdump.memory import MIB, Need
 
 Kernel = Literal["stock", "patched"]

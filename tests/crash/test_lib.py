@@ -12,7 +12,7 @@ import pytest
 from tests import fakehost
 from tests.keyring import Keyring
 from tinykdump import keys as keys_of_tinykdump
-from tinykdump.makedumpfile import renamed
+from tinykdump.image.makedumpfile import renamed
 
 LIB = Path(__file__).parents[2] / "src/crash/lib.sh"
 MACHINE = "0123456789ab"

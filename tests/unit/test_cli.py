@@ -10,9 +10,10 @@ import pytest
 from tests import plugged
 from tests.fakehost import KVER, NAMES, STATE, FakeHost
 from tests.keyring import Keyring
-from tinykdump import build, cli, hardware, load
-from tinykdump.manifest import parse
-from tinykdump.settings import load_config
+from tinykdump import cli, hardware, load
+from tinykdump.config_files import load_config
+from tinykdump.image import build
+from tinykdump.image.manifest import parse
 
 
 @pytest.fixture

@@ -2,7 +2,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinykdump.cmdline import ADDED, KEPT, crash_cmdline, encrypts_memory, module_parameters, values
+from tinykdump.image.cmdline import (
+    ADDED,
+    KEPT,
+    crash_cmdline,
+    encrypts_memory,
+    module_parameters,
+    values,
+)
 
 
 def kept(running: str) -> str:

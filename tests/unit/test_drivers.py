@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 
 from tests.fakehost import KVER, FakeHost
-from tinykdump import config, drivers
-from tinykdump.drivers import Drivers
+from tinykdump import config
 from tinykdump.errors import TinykdumpError
 from tinykdump.host import Host
-from tinykdump.kmod import ModuleTree
-from tinykdump.modinfo import ModInfo
-from tinykdump.modules import Module
+from tinykdump.image import drivers
+from tinykdump.image.drivers import Drivers
+from tinykdump.image.modinfo import ModInfo
+from tinykdump.image.module_tree import ModuleTree
+from tinykdump.image.modules import Module
 
 CONTENT = b"\x7fELF and so on"
 
@@ -39,7 +40,7 @@ def test_every_module_is_one_that_busybox_unpacks(
         ).stdout
     fake.write(str(path), content)
     module = Module("x", path, ModInfo("1"))
-    entry, order = drivers.entries(fake.host, Drivers((module,), {"x": "b=2 c"}))
+    entry, order = drivers.files(fake.host, Drivers((module,), {"x": "b=2 c"}))
     assert entry.path == f"/lib/modules/{placed}"
     assert order.content.decode() == f"{entry.path} b=2 c\n"
     unpacked = subprocess.run(
@@ -70,7 +71,7 @@ def test_parameters_of_modprobe_d_come_before_those_of_the_command_line(fake: Fa
         "options usb_storage swi_tru_install=1\noptions other x=1\n",
     )
     found = planned(fake, "usb_storage.delay_use=5 other.y=1")
-    listed = next(entry for entry in drivers.entries(fake.host, found)
+    listed = next(entry for entry in drivers.files(fake.host, found)
                   if entry.path == "/lib/modules.order")  # fmt: skip
     lines = [line.rpartition("/")[2] for line in listed.content.decode().splitlines()]
     assert (
@@ -171,7 +172,7 @@ def test_aliases_and_soft_dependencies_of_modprobe_d(fake: FakeHost) -> None:
 
 
 def firmware(fake: FakeHost) -> list[str]:
-    paths = (entry.path for entry in drivers.entries(fake.host, planned(fake)))
+    paths = (entry.path for entry in drivers.files(fake.host, planned(fake)))
     return [path for path in paths if path.startswith("/lib/firmware/")]
 
 

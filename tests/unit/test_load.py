@@ -18,9 +18,10 @@ from pathlib import Path
 import pytest
 
 from tests.fakehost import KVER, SOURCE, STATE, FakeHost
-from tinykdump import load, manifest, state
+from tinykdump import load, state
 from tinykdump.errors import TinykdumpError
 from tinykdump.host import Host
+from tinykdump.image import manifest
 from tinykdump.memory import MIB
 
 SIZE, SIZE_MAX, LOADED = (

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinykdump.modinfo import ModInfo
-from tinykdump.modules import Module, NotFoundError, Wish, closure, controllers, wishes
+from tinykdump.image.modinfo import ModInfo
+from tinykdump.image.modules import Module, NotFoundError, Wish, closure, controllers, wishes
 
 # name -> what it says of itself; None is built in.
 Tree = Mapping[str, ModInfo | None]

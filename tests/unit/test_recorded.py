@@ -7,10 +7,11 @@ import pytest
 
 from tests import elfwriter
 from tests.fakehost import KVER, FakeHost
-from tinykdump import config, drivers
+from tinykdump import config
 from tinykdump.errors import TinykdumpError
 from tinykdump.host import Host
-from tinykdump.kmod import ModuleTree
+from tinykdump.image import drivers
+from tinykdump.image.module_tree import ModuleTree
 
 RECORDS = Path(__file__).parents[1] / "records"
 

@@ -10,7 +10,7 @@ import pytest
 from tests import plugged
 from tests.fakehost import KVER, FakeHost
 from tests.plugged import MIB
-from tinykdump import cli, kernel_install, stick, transaction
+from tinykdump import cli, kernel_install, scriptlets, stick
 from tinykdump.host import Host
 
 LABEL = "LABEL=TINYKDUMP"
@@ -163,7 +163,7 @@ def test_a_stick_that_was_pulled_out(fake: FakeHost) -> None:
 WAYS: dict[str, Callable[[], int]] = {
     "command": lambda: cli.main(["--load"]),
     "plugin": lambda: kernel_install.main(["add", KVER, "/boot/x"]),
-    "package": lambda: transaction.main(["install"]),
+    "package": lambda: scriptlets.main(["install"]),
 }
 
 
@@ -178,7 +178,7 @@ def test_whoever_arms_hears_of_the_stick(
     fake.write("/proc/meminfo", "MemTotal: 900000 kB\nMemFree: 600000 kB\n")
     monkeypatch.setenv("TINYKDUMP_ROOT", str(fake.root))
     monkeypatch.setattr(Host, "is_target", lambda _host: True)
-    monkeypatch.setattr("tinykdump.build._prove", lambda _top: None)
+    monkeypatch.setattr("tinykdump.image.build._try_programs", lambda _top: None)
 
     def kexec(*words: str) -> None:
         loads = int(words != ("--unload",))

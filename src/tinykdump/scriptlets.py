@@ -12,13 +12,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from tinykdump import files, keys, load, reserve, service, state
+from tinykdump import actions, files, keys, load, reservation, state
 from tinykdump.config import Config
+from tinykdump.config_files import load_config
 from tinykdump.errors import TinykdumpError
 from tinykdump.host import Host
 from tinykdump.memory import MIB
 from tinykdump.report import interruptible, line, say
-from tinykdump.settings import load_config
 
 
 def install(host: Host) -> None:
@@ -48,7 +48,7 @@ def rebuild(host: Host, config: Config) -> bool:
     rebuilt = False
     for kver in state.images(host):
         try:
-            image, built = service.build_image(host, config, kver)
+            image, built = actions.build_image(host, config, kver)
         except (TinykdumpError, OSError) as error:
             say(f"the crash image of {kver} stays as it was: {line(error)}")
             continue
@@ -68,12 +68,12 @@ def arm(host: Host, config: Config, started: float, *, always: bool) -> None:
     if mine is None and not always:
         return
     kver = mine.kver if mine else state.running_kernel(host)
-    image, held = service.load_image(host, config, kver)
+    image, held = actions.load_image(host, config, kver)
     say(
         f"armed with {kver}; {held.size // MIB} MiB of memory are reserved "
         f"({time.monotonic() - started:.1f} s)"
     )
-    service.check_stick(host, config, image)
+    actions.check_stick(host, config, image)
 
 
 def erase(host: Host) -> None:
@@ -104,13 +104,13 @@ def disarm(host: Host) -> None:
 
     Also what crashkernel= has set aside: nothing is left that would use it.
     """
-    size = reserve.read(host).size
+    size = reservation.read(host).size
     if not load.unload(host):
         return
-    held = reserve.read(host)
+    held = reservation.read(host)
     if held.size:
-        reserve.resize(host, 0)
-    freed = size - reserve.read(host).size
+        reservation.resize(host, 0)
+    freed = size - reservation.read(host).size
     say(
         f"disarmed; {freed // MIB} MiB of memory are free again"
         + ("; crashkernel= takes them again at the next boot" if not held.maximum else "")

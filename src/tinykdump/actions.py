@@ -3,11 +3,12 @@
 
 from collections.abc import Callable
 
-from tinykdump import build, files, load, reserve, state, stick
+from tinykdump import files, load, reservation, state, stick
 from tinykdump.config import Config
 from tinykdump.errors import TinykdumpError
 from tinykdump.host import Host
-from tinykdump.manifest import Manifest
+from tinykdump.image import build
+from tinykdump.image.manifest import Manifest
 from tinykdump.report import line, say
 
 
@@ -51,7 +52,7 @@ def best_image(host: Host, config: Config, kver: str) -> Manifest:
         return old
 
 
-def load_image(host: Host, config: Config, kver: str) -> tuple[Manifest, reserve.Reservation]:
+def load_image(host: Host, config: Config, kver: str) -> tuple[Manifest, reservation.Reservation]:
     """Build where needed, make the reservation fit, load. Raises TinykdumpError or OSError."""
     image = best_image(host, config, kver)
     return image, load.load(host, image, takeover=config.takeover)

@@ -6,30 +6,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tinykdump import (
-    __version__,
-    crashconf,
-    drivers,
-    files,
-    hardware,
-    image,
-    keys,
-    manifest,
-    pack,
-    packages,
-    programs,
-    pstore,
-    state,
-    stick,
-)
-from tinykdump.cmdline import crash_cmdline
+from tinykdump import __version__, files, hardware, keys, pstore, state, stick
 from tinykdump.config import Config
 from tinykdump.errors import TinykdumpError
 from tinykdump.host import Host
-from tinykdump.image import Entry
-from tinykdump.kmod import ModuleTree
-from tinykdump.manifest import Manifest
-from tinykdump.modules import Module
+from tinykdump.image import archive, drivers, entries, handover, manifest, packages, programs
+from tinykdump.image.cmdline import crash_cmdline
+from tinykdump.image.entries import Entry
+from tinykdump.image.manifest import Manifest
+from tinykdump.image.module_tree import ModuleTree
+from tinykdump.image.modules import Module
 from tinykdump.run import run
 
 _EMPTY_DIRECTORIES = ("/dev", "/proc", "/sys", "/run", "/mnt", "/tmp")  # noqa: S108 - in the image
@@ -72,18 +58,18 @@ def draft(host: Host, config: Config, kver: str, kernel: str = "") -> Draft:
     elif config.encrypt:
         key = keys.machine_key(host, create=True)
     key_time = key.valid_at if key else ""
-    conf = crashconf.render(config, machine=machine, key_time=key_time, version=__version__)
-    entries = image.plan(
+    conf = handover.render(config, machine=machine, key_time=key_time, version=__version__)
+    planned = entries.plan(
         (
-            *drivers.entries(host, chosen),
+            *drivers.files(host, chosen),
             *programs.userland(host, config, encrypt=key is not None),
-            *(image.directory(path) for path in _EMPTY_DIRECTORIES),
-            image.file("/etc/tinykdump.conf", conf.encode()),
-            *([image.file("/etc/tinykdump.key", key.public)] if key else []),
+            *(entries.directory(path) for path in _EMPTY_DIRECTORIES),
+            entries.file("/etc/tinykdump.conf", conf.encode()),
+            *([entries.file("/etc/tinykdump.key", key.public)] if key else []),
         )
     )
-    compression = pack.compressor(state.kernel_config(host, kver))
-    return Draft(kver, entries, chosen.modules, key, kernel_image, compression, cmdline)
+    compression = archive.compressor(state.kernel_config(host, kver))
+    return Draft(kver, planned, chosen.modules, key, kernel_image, compression, cmdline)
 
 
 def _refuse_root(host: Host, config: Config) -> None:
@@ -93,10 +79,10 @@ def _refuse_root(host: Host, config: Config) -> None:
         )
 
 
-def _machine(host: Host) -> crashconf.Machine:
+def _machine(host: Host) -> handover.Machine:
     uuids = [tag for tag in stick.root_tags(host) if tag.startswith("UUID=")]
     root_uuid = uuids[0].removeprefix("UUID=") if uuids else ""
-    return crashconf.Machine(hardware.machine_name(host), root_uuid)
+    return handover.Machine(hardware.machine_name(host), root_uuid)
 
 
 def build(host: Host, config: Config, planned: Draft) -> Manifest:
@@ -104,10 +90,10 @@ def build(host: Host, config: Config, planned: Draft) -> Manifest:
 
     Raises TinykdumpError; the old image then stays as it was.
     """
-    with pack.staged(planned.entries, host.path(state.RUNTIME)) as top:
+    with archive.staged(planned.entries, host.path(state.RUNTIME)) as top:
         if host.is_target():
-            _prove(top)
-        packed = pack.pack(planned.entries, top, planned.compression)
+            _try_programs(top)
+        packed = archive.pack(planned.entries, top, planned.compression)
     kernel = planned.kernel
     made = Manifest(
         kver=planned.kver,
@@ -121,7 +107,7 @@ def build(host: Host, config: Config, planned: Draft) -> Manifest:
         cmdline=planned.cmdline,
         margin=config.margin,
         packed=len(packed),
-        unpacked=image.unpacked_size(planned.entries),
+        unpacked=entries.unpacked_size(planned.entries),
         drivers=sum(module.info.size for module in planned.modules),
         filesystems=config.filesystems,
         sha256=hashlib.sha256(packed).hexdigest(),
@@ -141,7 +127,7 @@ def _cmdline(host: Host, config: Config, kver: str) -> str:
     return crash_cmdline(host.text("/proc/cmdline") or "", config.append, kept)
 
 
-def _prove(top: Path) -> None:
+def _try_programs(top: Path) -> None:
     """Run the image's programs in its tree, as the crash side will: fail now, not then."""
     check = next(path / "check" for path in programs.CRASH_SIDE if (path / "check").exists())
     run(

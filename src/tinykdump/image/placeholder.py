@@ -16,7 +16,7 @@ import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from tinykdump.elf import Symbol
+from tinykdump.image.elf import Symbol
 
 # SONAME up to the first dot or version -> why no dump needs it.
 UNUSED = {

@@ -5,16 +5,17 @@ import gzip
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 
-from tinykdump import hardware, image, modules, pstore
-from tinykdump.cmdline import module_parameters, values
+from tinykdump import hardware, pstore
 from tinykdump.config import Config
 from tinykdump.errors import TinykdumpError
 from tinykdump.hardware import Device
 from tinykdump.host import Host
-from tinykdump.image import Entry
-from tinykdump.kmod import ModuleTree, unpack
-from tinykdump.modinfo import normal
-from tinykdump.modules import Module, NotFoundError, Wish
+from tinykdump.image import entries, modules
+from tinykdump.image.cmdline import module_parameters, values
+from tinykdump.image.entries import Entry
+from tinykdump.image.modinfo import normal
+from tinykdump.image.module_tree import ModuleTree, unpack
+from tinykdump.image.modules import Module, NotFoundError, Wish
 
 # Compressions that busybox's insmod reads by itself. Every other module is compressed for the
 # image with gzip: its bytes count twice while the crash kernel unpacks the image.
@@ -163,18 +164,18 @@ def _no_driver(tree: ModuleTree) -> TinykdumpError:
     )
 
 
-def entries(host: Host, drivers: Drivers) -> tuple[Entry, ...]:
+def files(host: Host, drivers: Drivers) -> tuple[Entry, ...]:
     """The modules as entries of the image, the list of them in load order, and firmware.
 
     A line of the list is a path and the module's parameters.
     """
-    files = {module.name: _module_entry(host, module) for module in drivers.modules}
+    placed = {module.name: _module_entry(host, module) for module in drivers.modules}
     order = "".join(
-        f"{entry.path} {drivers.parameters[name]}".rstrip() + "\n" for name, entry in files.items()
+        f"{entry.path} {drivers.parameters[name]}".rstrip() + "\n" for name, entry in placed.items()
     )
     return (
-        *files.values(),
-        image.file("/lib/modules.order", order.encode()),
+        *placed.values(),
+        entries.file("/lib/modules.order", order.encode()),
         *_firmware(host, drivers),
     )
 
@@ -185,7 +186,7 @@ def _module_entry(host: Host, module: Module) -> Entry:
     if module.path.suffix not in _READ_BY_INSMOD:
         data = gzip.compress(unpack(data, module.path), mtime=0)
         name = f"{name.removesuffix('.zst')}.gz"
-    return image.file(f"/lib/modules/{name}", data, source=str(module.path))
+    return entries.file(f"/lib/modules/{name}", data, source=str(module.path))
 
 
 def _firmware(host: Host, drivers: Drivers) -> tuple[Entry, ...]:
@@ -200,5 +201,5 @@ def _firmware(host: Host, drivers: Drivers) -> tuple[Entry, ...]:
         places = (f"{top}/{name}{suffix}" for top in _FIRMWARE for suffix in ("", ".xz", ".zst"))
         path = next((place for place in places if host.exists(place)), None)
         if path and ".." not in name:
-            found.append(image.file(path, host.read(path), source=path))
+            found.append(entries.file(path, host.read(path), source=path))
     return tuple(found)

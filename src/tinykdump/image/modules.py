@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from tinykdump.errors import TinykdumpError
-from tinykdump.modinfo import ModInfo
+from tinykdump.image.modinfo import ModInfo
 
 # What mounting a file system asks the kernel for by name, beside its own module. FAT is
 # always mounted with codepage=437,iocharset=ascii (see src/crash/lib.sh), whatever the

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tinykdump import config
 from tinykdump.config import Target
-from tinykdump.crashconf import Machine, render
+from tinykdump.image.handover import Machine, render
 
 DEFAULTS = config.resolve([], {})
 # Whatever can stand in a file: all but NUL.

@@ -4,11 +4,12 @@ import pytest
 
 from tests import elfwriter, fakehost
 from tests.fakehost import KVER, XHCI_ALIAS, FakeHost
-from tinykdump import config, drivers
+from tinykdump import config
 from tinykdump.errors import TinykdumpError
 from tinykdump.host import Host
-from tinykdump.kmod import ModuleTree
-from tinykdump.modules import Module, NotFoundError
+from tinykdump.image import drivers
+from tinykdump.image.module_tree import ModuleTree
+from tinykdump.image.modules import Module, NotFoundError
 
 TOP = f"/lib/modules/{KVER}"
 

@@ -9,12 +9,13 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
-from tinykdump import modprobe, run
+from tinykdump import run
 from tinykdump.errors import TinykdumpError
 from tinykdump.host import Host
-from tinykdump.modinfo import REINSTALL, ModInfo, normal, parse_modinfo, parse_module
-from tinykdump.modprobe import Rules
-from tinykdump.modules import CONTROLLER_ALIASES, Module, NotFoundError
+from tinykdump.image import modprobe
+from tinykdump.image.modinfo import REINSTALL, ModInfo, normal, parse_modinfo, parse_module
+from tinykdump.image.modprobe import Rules
+from tinykdump.image.modules import CONTROLLER_ALIASES, Module, NotFoundError
 
 SUFFIXES = (".ko", ".ko.xz", ".ko.zst", ".ko.gz")
 
