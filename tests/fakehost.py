@@ -10,7 +10,10 @@ from pathlib import Path
 
 import tinykdump
 from tests import elfwriter
+from tinykdump import kernels, state
 from tinykdump.host import Host
+from tinykdump.image.module_tree import ModuleTree
+from tinykdump.kernels import Kernel
 
 # Where a Python that a test starts finds the code that is tested.
 SOURCE = str(Path(tinykdump.__file__).parents[1])
@@ -137,6 +140,15 @@ class FakeHost:
         """The root hub that the driver of a host controller has made."""
         self.path(f"/sys/devices/{path}/usb{number}").mkdir()
         self.link(f"/sys/bus/usb/devices/usb{number}", f"/sys/devices/{path}/usb{number}")
+
+    def kernel(self, kver: str = KVER) -> Kernel:
+        """A kernel of it."""
+        return state.find_kernel(self.host, kver)
+
+    def tree(self, kver: str = KVER) -> ModuleTree:
+        """The modules of a kernel, whose image need not be there."""
+        directory = kernels.module_directory(self.host, kver)
+        return ModuleTree(self.host, Kernel(kver, Path(), directory, ""))
 
     def image(self, kver: str = KVER) -> Path:
         """The one image of a kernel."""

@@ -8,7 +8,17 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tinykdump import __version__, actions, keys, load, memory, pstore, restore, state, status
+from tinykdump import (
+    __version__,
+    actions,
+    keys,
+    load,
+    memory,
+    pstore,
+    restore,
+    state,
+    status,
+)
 from tinykdump.config import FILE
 from tinykdump.config_files import load_config
 from tinykdump.errors import TinykdumpError
@@ -89,7 +99,7 @@ def make(host: Host, options: argparse.Namespace) -> int:
     given = {"modules": options.module, "script": options.script, "key": key}
     asked = {key: text for key, text in given.items() if text is not None}
     config = load_config(host, asked, options.config)
-    kver = options.kernel or state.running_kernel(host)
+    kver = options.kernel or host.running_kernel()
     with state.lock(host):
         if options.build or asked or options.config:  # nothing else will do
             image, _ = actions.build_image(host, config, kver, force=options.build)
@@ -116,7 +126,7 @@ def show_status(host: Host, options: argparse.Namespace) -> int:
 
 def estimate(host: Host, options: argparse.Namespace) -> int:
     """The breakdown of the need."""
-    kver = options.kernel or state.running_kernel(host)
+    kver = options.kernel or host.running_kernel()
     image = state.read_manifest(host, kver)
     if image is None:
         raise TinykdumpError(f"there is no image of {kver}", "build it with tinykdump -b")

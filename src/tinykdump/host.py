@@ -74,6 +74,10 @@ class Host:
         except OSError:
             return None
 
+    def running_kernel(self) -> str:
+        """The version of the running kernel, as uname -r says it."""
+        return self.text("/proc/sys/kernel/osrelease") or ""
+
     def vouch(self, name: str | Path) -> None:
         """Raises TinykdumpError when others than root can change what ``name`` holds.
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from tinykdump import files, hardware, memory, reservation, state
+from tinykdump import files, hardware, kernels, memory, reservation, state
 from tinykdump.errors import TinykdumpError
 from tinykdump.host import Host
 from tinykdump.image import cmdline, manifest
@@ -53,7 +53,7 @@ def need_of(host: Host, image: Manifest) -> Need:
     """The memory that a built image needs. Raises TinykdumpError for a damaged kernel."""
     log = memory.log_buffer(
         host.text("/proc/cmdline") or "",
-        state.kernel_config(host, state.running_kernel(host)),
+        kernels.config(host, host.running_kernel()),
         hardware.possible_cpus(host),
     )
     parts = memory.Parts(

@@ -67,7 +67,7 @@ def arm(host: Host, config: Config, started: float, *, always: bool) -> None:
     mine = load.ours(host)
     if mine is None and not always:
         return
-    kver = mine.kver if mine else state.running_kernel(host)
+    kver = mine.kver if mine else host.running_kernel()
     image, held = actions.load_image(host, config, kver)
     say(
         f"armed with {kver}; {held.size // MIB} MiB of memory are reserved "

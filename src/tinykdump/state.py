@@ -1,19 +1,19 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Where things stand on the host: kernels, their images, and the lock."""
+"""Where things stand on the host: images of kernels, and the lock."""
 
 import fcntl
 import hashlib
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
-from tinykdump import files, kernelimage
+from tinykdump import files, kernels
 from tinykdump.errors import TinykdumpError
 from tinykdump.host import Host
 from tinykdump.image import manifest
 from tinykdump.image.manifest import Manifest
+from tinykdump.kernels import Kernel
 
 STATE = Path("/var/lib/tinykdump")
 RUNTIME = Path("/run/tinykdump")
@@ -44,8 +44,29 @@ def image_path(image: Manifest) -> Path:
     return folder(image.kver) / f"initramfs-{image.sha256[:16]}.img"
 
 
-def _kernel_name(content: bytes) -> str:
-    return f"linux-{hashlib.sha256(content).hexdigest()[:16]}.img"
+def find_kernel(host: Host, kver: str, given: str = "") -> Kernel:
+    """The kernel of that version; its image is ``given``, in a usual place, or as it was before.
+
+    Raises TinykdumpError for what is no version, before anything is looked up by it, and when
+    there is no such kernel.
+    """
+    beside = folder(kver)
+    earlier = (image.kernel for image in noted(host, kver))
+    return kernels.find(host, kver, given, beside=beside, earlier=earlier)
+
+
+def publish(host: Host, image: Manifest, packed: bytes, kernel: Kernel) -> None:
+    """Put an image in place, with its manifest and what has to be stored of its kernel.
+
+    Raises OSError; the old image then stays.
+    """
+    files.publish(
+        {
+            host.path(image_path(image)): packed,
+            **({host.path(kernel.image): kernel.content} if kernel.content else {}),
+            host.path(manifest_path(image.kver)): image.to_json().encode(),
+        }
+    )
 
 
 def verify(host: Host, image: Manifest) -> None:
@@ -54,7 +75,7 @@ def verify(host: Host, image: Manifest) -> None:
     if image.sha256 not in ("", hashlib.sha256(host.read(path)).hexdigest()):
         raise TinykdumpError(f"{path} is damaged", "rebuild the image with tinykdump -b")
     kernel = Path(image.kernel)
-    if kernel.parent == path.parent and kernel.name != _kernel_name(host.read(kernel)):
+    if kernel.parent == path.parent and kernel.name != kernels.name(host.read(kernel)):
         raise TinykdumpError(f"{kernel} is damaged", "rebuild the image with tinykdump -b")
 
 
@@ -116,68 +137,3 @@ def noted(host: Host, *kvers: str) -> Iterator[Manifest]:
         with suppress(TinykdumpError):
             if image := _parsed(host, kver):
                 yield image
-
-
-def running_kernel(host: Host) -> str:
-    """The version of the running kernel, as uname -r says it."""
-    return host.text("/proc/sys/kernel/osrelease") or ""
-
-
-@dataclass(frozen=True)
-class Kernel:
-    """The kernel image that is loaded with an image of ours."""
-
-    path: Path
-    content: bytes = b""  # to be put there; empty: it is there
-
-
-def find_kernel(host: Host, kver: str, given: str = "") -> Kernel:
-    """The bzImage of that version: as given, where distributions put it, or as it was before.
-
-    The copy beside the modules comes first: /boot may be in any layout, or not mounted. kexec
-    takes no unified image: what is in one is to be stored beside our own image. Raises
-    TinykdumpError when there is none.
-    """
-    why = f"no kernel image of {kver}"
-    for place in _kernel_places(host, kver, given):
-        if not place or not host.exists(place):
-            continue
-        content = host.read(place)
-        inner = kernelimage.bzimage(content)
-        if not inner:
-            why = f"{place} is not a bzImage, and none is in it"
-        elif kernelimage.version(inner) not in ("", kver):
-            why = f"{place} is kernel {kernelimage.version(inner)}, not {kver}"
-        elif inner is content:
-            return Kernel(Path(place))
-        else:
-            return Kernel(folder(kver) / _kernel_name(inner), inner)
-    raise TinykdumpError(why, "install that kernel, or run kernel-install add KVER IMAGE")
-
-
-def _kernel_places(host: Host, kver: str, given: str) -> Iterator[str]:
-    """Where a kernel can be, the best first; at a boot, when nothing is given, where it was last.
-
-    On boot partitions kernel-install (90-loaderentry and 90-uki-copy) names directories and
-    unified images by a token, which is the machine's ID if nothing else is chosen.
-    """
-    modules = f"/lib/modules/{kver}"
-    yield from (f"{modules}/vmlinuz", f"/usr{modules}/vmlinuz", given)
-    tokens = [host.text(name) for name in ("/etc/kernel/entry-token", "/etc/machine-id")]
-    for boot in ("/boot", "/efi", "/boot/efi"):
-        for token in filter(None, tokens):
-            yield f"{boot}/{token}/{kver}/linux"
-            yield f"{boot}/EFI/Linux/{token}-{kver}.efi"
-            yield from (
-                str(path)
-                for path in host.children(f"{boot}/EFI/Linux")
-                if path.name.startswith(f"{token}-{kver}+")  # tries left, of automatic assessment
-            )
-    yield from (f"{modules}/vmlinuz-virt.efi", f"/boot/vmlinuz-{kver}")
-    yield from (image.kernel for image in noted(host, kver))
-
-
-def kernel_config(host: Host, kver: str) -> str:
-    """The .config of a kernel as its package installs it; empty where it does not."""
-    places = (f"/lib/modules/{kver}/config", f"/boot/config-{kver}")
-    return next((text for place in places if (text := host.text(place))), "")

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tinykdump import hardware, keys, load, pstore, reservation, room, state, stick
+from tinykdump import hardware, kernels, keys, load, pstore, reservation, room, state, stick
 from tinykdump.config import Config
 from tinykdump.errors import TinykdumpError
 from tinykdump.host import Host
@@ -84,7 +84,7 @@ class Status:
 def collect(host: Host, config: Config) -> Status:
     """The status now. Raises TinykdumpError only where nothing can be said at all."""
     problems: list[str] = []
-    running = state.running_kernel(host)
+    running = host.running_kernel()
     held, mine = reservation.read(host), load.ours(host)
     foreign = held.loaded and mine is None
     if foreign:
@@ -117,7 +117,7 @@ def collect(host: Host, config: Config) -> Status:
         problems.extend(stick.problems(sticks, target, known, expected))
     plugged = sticks[0] if sticks else None
     dumps = _dumps(host, plugged)
-    kernel_config = state.kernel_config(host, mine.kver if mine else running)
+    kernel_config = kernels.config(host, mine.kver if mine else running)
     last = pstore.crash_log(host)
     return Status(
         running=running,

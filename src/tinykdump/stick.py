@@ -11,10 +11,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tinykdump import room
-from tinykdump.errors import TinykdumpError
+from tinykdump import mounts, room
 from tinykdump.host import Host
-from tinykdump.image import makedumpfile, programs
+from tinykdump.image import programs
 from tinykdump.run import run
 
 # What src/crash/lib.sh takes for a disk behind USB: everything else it hides from itself.
@@ -76,7 +75,7 @@ def _probe(host: Host, device: Path) -> dict[str, str]:
 
 
 def _look(host: Host, device: Path, filesystem: str, *, is_usb: bool) -> Stick:
-    place = mount_point(host, device)
+    place = mounts.mount_point(host, device)
     return Stick(
         device=device,
         is_usb=is_usb,
@@ -135,49 +134,7 @@ def _problems(stick: Stick, target: str, filesystems: Sequence[str], dump: int) 
 
 def expected_dump(host: Host, level: int) -> int:
     """Bytes that a dump of the running kernel takes at the most; see room.expected_dump."""
-    try:
-        program = host.read(programs.find(host, "makedumpfile", "makedumpfile"))
-    except TinykdumpError:  # no dump at all, and others say so
-        program = b""
-    if not makedumpfile.leaves_out_free_pages(program):
+    if programs.keeps_free_pages(host):
         level &= ~room.FREE_PAGES
     meminfo, iomem = host.text("/proc/meminfo") or "", host.text("/proc/iomem") or ""
     return room.expected_dump(meminfo, iomem, level)
-
-
-def root_tags(host: Host) -> tuple[str, ...]:
-    """LABEL=... and UUID=... of the block device that holds the running root, from udev's links."""
-    devices = {mount.device for mount in _mounts(host) if mount.place == Path("/")}
-    return tuple(
-        f"{tag}={link.name}"
-        for tag in ("LABEL", "UUID")
-        for link in host.children(f"/dev/disk/by-{tag.lower()}")
-        if host.resolve(link) in devices
-    )
-
-
-def mount_point(host: Host, device: Path) -> Path | None:
-    """Where all of a device is mounted now, or None."""
-    mounts = (mount for mount in _mounts(host) if mount.device == device and mount.root == "/")
-    return next((mount.place for mount in mounts), None)
-
-
-@dataclass(frozen=True)
-class _Mount:
-    device: Path
-    root: str  # of the mount in its file system: others than / are bind mounts and subvolumes
-    place: Path
-
-
-def _mounts(host: Host) -> tuple[_Mount, ...]:
-    """The mounted block devices (proc(5), /proc/pid/mountinfo)."""
-    found = []
-    for line in (host.text("/proc/self/mountinfo") or "").splitlines():
-        mount, _, source = line.partition(" - ")
-        fields, sources = mount.split(), source.split()
-        if len(fields) > 4 and len(sources) > 1 and sources[1].startswith("/"):
-            # Spaces and the like are octal there.
-            place = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), fields[4])
-            device = host.resolve(sources[1]) or Path(sources[1])
-            found.append(_Mount(device, fields[3], Path(place)))
-    return tuple(found)

@@ -15,7 +15,6 @@ from tinykdump.host import Host
 from tinykdump.image import drivers
 from tinykdump.image.drivers import Drivers
 from tinykdump.image.modinfo import ModInfo
-from tinykdump.image.module_tree import ModuleTree
 from tinykdump.image.modules import Module
 
 CONTENT = b"\x7fELF and so on"
@@ -56,7 +55,7 @@ LOCAL = "/etc/modprobe.d/local.conf"
 def planned(fake: FakeHost, cmdline: str = "", **options: str) -> Drivers:
     """For that machine itself."""
     host = Host(fake.root, target=True)
-    return drivers.needed(host, config.resolve([], options), ModuleTree(host, KVER), cmdline)
+    return drivers.needed(host, config.resolve([], options), fake.tree(), cmdline)
 
 
 def names(fake: FakeHost, cmdline: str = "", **options: str) -> set[str]:

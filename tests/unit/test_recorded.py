@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests import elfwriter
-from tests.fakehost import KVER, FakeHost
+from tests.fakehost import FakeHost
 from tinykdump import config
 from tinykdump.errors import TinykdumpError
 from tinykdump.host import Host
@@ -46,7 +46,7 @@ def installed(fake: FakeHost, built_in: tuple[str, ...] = ()) -> ModuleTree:
     fake.write(f"{top}/modules.builtin", "\n".join(builtin))
     fake.write(f"{top}/modules.builtin.modinfo", "\0".join(builtin_modinfo))
     fake.write(f"{top}/modules.alias", "\n".join(record["modules.alias"]))
-    return ModuleTree(fake.host, record["kver"])
+    return fake.tree(record["kver"])
 
 
 @pytest.fixture(scope="module")
@@ -174,8 +174,8 @@ def test_what_a_controller_and_a_watchdog_are_behind(tmp_path: Path) -> None:
     fake = FakeHost(tmp_path)
     tree = installed(fake)
     for name in ("usb/dwc3/dwc3", "usb/dwc3/dwc3-pci", "i2c/i2c-i801", "watchdog/iTCO_wdt"):
-        module = elfwriter.module([("vermagic", f"{tree.kver} SMP")])
-        fake.write(f"/lib/modules/{tree.kver}/kernel/drivers/{name}.ko", module)
+        module = elfwriter.module([("vermagic", f"{tree.kernel.kver} SMP")])
+        fake.write(f"/lib/modules/{tree.kernel.kver}/kernel/drivers/{name}.ko", module)
     usb, smbus = "pci0000:00/0000:00:15.0", "pci0000:00/0000:00:1f.4"
     fake.device(usb, "pci", "dwc3-pci", "dwc3_pci")
     fake.device(f"{usb}/dwc3.0.auto", "platform", "dwc3", "dwc3")
@@ -194,7 +194,7 @@ def test_what_a_controller_and_a_watchdog_are_behind(tmp_path: Path) -> None:
 def test_a_card_reader_with_a_driver_of_its_own(fake: FakeHost) -> None:
     fake.module("kernel/drivers/usb/storage/ums-realtek.ko.xz", [("depends", "usb-storage")])
     fake.module("kernel/drivers/usb/storage/ums-karma.ko.xz", [("depends", "usb-storage")])
-    tree = ModuleTree(fake.host, KVER)
+    tree = fake.tree()
     assert not {"ums_realtek", "ums_karma"} & set(needed(tree, fake.root, []))
     fake.device("x/usb1/1-4/1-4:1.0", "usb", "ums-realtek", "ums_realtek")
     assert {"ums_realtek"} == {"ums_realtek", "ums_karma"} & set(needed(tree, fake.root, []))

@@ -10,7 +10,7 @@ import pytest
 from tests import plugged
 from tests.fakehost import KVER, FakeHost
 from tests.plugged import MIB
-from tinykdump import cli, kernel_install, scriptlets, stick
+from tinykdump import cli, kernel_install, mounts, scriptlets, stick
 from tinykdump.host import Host
 
 LABEL = "LABEL=TINYKDUMP"
@@ -215,7 +215,7 @@ def test_the_tags_of_the_running_root(fake: FakeHost, root: str, expected: tuple
                          ("label/TINYKDUMP", "sdb1"), ("uuid/12AB-34CD", "sdb1")):  # fmt: skip
         fake.link(f"/dev/disk/by-{link}", f"../../{device}")
     fake.write("/proc/self/mountinfo", MOUNTS.format(root=root))
-    assert stick.root_tags(fake.host) == expected
+    assert mounts.root_tags(fake.host) == expected
 
 
 @pytest.mark.parametrize(
@@ -224,4 +224,4 @@ def test_the_tags_of_the_running_root(fake: FakeHost, root: str, expected: tuple
 def test_mount_points(fake: FakeHost, written: str, name: str) -> None:
     bound = "30 27 8:17 /tinykdump /srv rw - vfat /dev/sdb1 rw\n"
     fake.write("/proc/self/mountinfo", bound + f"31 27 8:17 / {written} rw - vfat /dev/sdb1 rw\n")
-    assert stick.mount_point(fake.host, Path("/dev/sdb1")) == Path(name)
+    assert mounts.mount_point(fake.host, Path("/dev/sdb1")) == Path(name)

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Building the image of one kernel: plan, check, pack, publish."""
+"""Building the image of one kernel: plan, check, pack."""
 
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tinykdump import __version__, files, hardware, keys, pstore, state, stick
+from tinykdump import __version__, hardware, keys, mounts, pstore
 from tinykdump.config import Config
 from tinykdump.errors import TinykdumpError
 from tinykdump.host import Host
@@ -16,6 +16,7 @@ from tinykdump.image.entries import Entry
 from tinykdump.image.manifest import Manifest
 from tinykdump.image.module_tree import ModuleTree
 from tinykdump.image.modules import Module
+from tinykdump.kernels import Kernel
 from tinykdump.run import run
 
 _EMPTY_DIRECTORIES = ("/dev", "/proc", "/sys", "/run", "/mnt", "/tmp")  # noqa: S108 - in the image
@@ -23,15 +24,17 @@ _EMPTY_DIRECTORIES = ("/dev", "/proc", "/sys", "/run", "/mnt", "/tmp")  # noqa: 
 
 @dataclass(frozen=True)
 class Draft:
-    """An image that is planned and read, and not yet packed."""
+    """An image that is planned and read, and not yet packed: all that decides about it."""
 
-    kver: str
+    kernel: Kernel
     entries: tuple[Entry, ...]
     modules: tuple[Module, ...]
-    key: keys.Key | None
-    kernel: state.Kernel
+    key: str  # fingerprint; empty: dumps are not encrypted
+    target: str
     compression: str
     cmdline: str
+    margin: int  # percent
+    filesystems: tuple[str, ...]
 
     @property
     def digest(self) -> str:
@@ -39,19 +42,17 @@ class Draft:
         return manifest.plan_digest(self.entries, self.compression)
 
 
-def draft(host: Host, config: Config, kver: str, kernel: str = "") -> Draft:
+def draft(host: Host, config: Config, kernel: Kernel) -> Draft:
     """Plan the image of a kernel: every input is read and checked, no image is written.
 
-    ``kernel`` is where the kernel image is when it is in no usual place. The machine's own
-    key is made when none is configured and there is none yet. Raises TinykdumpError.
+    The machine's own key is made when none is configured and there is none yet. Raises
+    TinykdumpError.
     """
-    state.folder(kver)  # refuses what is no version before anything is looked up by it
-    tree = ModuleTree(host, kver)
-    cmdline = _cmdline(host, config, kver)
+    tree = ModuleTree(host, kernel)
+    cmdline = _cmdline(host, config, kernel)
     chosen = drivers.needed(host, config, tree, cmdline)
     _refuse_root(host, config)
     machine = _machine(host)
-    kernel_image = state.find_kernel(host, kver, kernel)
     key = None
     if config.encrypt and config.key:
         key = keys.configured(config.key, host)
@@ -68,62 +69,63 @@ def draft(host: Host, config: Config, kver: str, kernel: str = "") -> Draft:
             *([entries.file("/etc/tinykdump.key", key.public)] if key else []),
         )
     )
-    compression = archive.compressor(state.kernel_config(host, kver))
-    return Draft(kver, planned, chosen.modules, key, kernel_image, compression, cmdline)
+    return Draft(
+        kernel=kernel,
+        entries=planned,
+        modules=chosen.modules,
+        key=key.fingerprint if key else "",
+        target=str(config.target),
+        compression=archive.compressor(kernel.config),
+        cmdline=cmdline,
+        margin=config.margin,
+        filesystems=config.filesystems,
+    )
 
 
 def _refuse_root(host: Host, config: Config) -> None:
-    if str(config.target) in stick.root_tags(host):
+    if str(config.target) in mounts.root_tags(host):
         raise TinykdumpError(
             f"{config.target} is the running root file system", "name a stick as target"
         )
 
 
 def _machine(host: Host) -> handover.Machine:
-    uuids = [tag for tag in stick.root_tags(host) if tag.startswith("UUID=")]
+    uuids = [tag for tag in mounts.root_tags(host) if tag.startswith("UUID=")]
     root_uuid = uuids[0].removeprefix("UUID=") if uuids else ""
     return handover.Machine(hardware.machine_name(host), root_uuid)
 
 
-def build(host: Host, config: Config, planned: Draft) -> Manifest:
-    """Pack a planned image, prove that its programs run, and publish it with its manifest.
+def build(host: Host, planned: Draft, below: Path) -> tuple[Manifest, bytes]:
+    """Pack a planned image and prove that its programs run; its manifest, and the image.
 
-    Raises TinykdumpError; the old image then stays as it was.
+    ``below`` is the directory of the host in which it is put together. Raises TinykdumpError.
     """
-    with archive.staged(planned.entries, host.path(state.RUNTIME)) as top:
+    with archive.staged(planned.entries, host.path(below)) as top:
         if host.is_target():
             _try_programs(top)
         packed = archive.pack(planned.entries, top, planned.compression)
-    kernel = planned.kernel
     made = Manifest(
-        kver=planned.kver,
-        kernel=str(kernel.path),
+        kver=planned.kernel.kver,
+        kernel=str(planned.kernel.image),
         plan=planned.digest,
         modules=tuple(module.name for module in planned.modules),
         inputs=_inputs(planned.entries, packages.owner_lookup(host)),
-        key=planned.key.fingerprint if planned.key else "",
-        target=str(config.target),
+        key=planned.key,
+        target=planned.target,
         compression=planned.compression,
         cmdline=planned.cmdline,
-        margin=config.margin,
+        margin=planned.margin,
         packed=len(packed),
         unpacked=entries.unpacked_size(planned.entries),
         drivers=sum(module.info.size for module in planned.modules),
-        filesystems=config.filesystems,
+        filesystems=planned.filesystems,
         sha256=hashlib.sha256(packed).hexdigest(),
     )
-    files.publish(
-        {
-            host.path(state.image_path(made)): packed,
-            **({host.path(kernel.path): kernel.content} if kernel.content else {}),
-            host.path(state.manifest_path(made.kver)): made.to_json().encode(),
-        }
-    )
-    return made
+    return made, packed
 
 
-def _cmdline(host: Host, config: Config, kver: str) -> str:
-    kept = pstore.parameters(host, state.kernel_config(host, kver)) if host.is_target() else ()
+def _cmdline(host: Host, config: Config, kernel: Kernel) -> str:
+    kept = pstore.parameters(host, kernel.config) if host.is_target() else ()
     return crash_cmdline(host.text("/proc/cmdline") or "", config.append, kept)
 
 
@@ -144,12 +146,12 @@ def _inputs(entries: tuple[Entry, ...], owner: Callable[[str], str]) -> tuple[ma
     )
 
 
-def is_current(config: Config, planned: Draft, old: Manifest) -> bool:
+def is_current(planned: Draft, old: Manifest) -> bool:
     """Whether ``old`` describes just the image that ``planned`` would become."""
     return (old.plan, old.kernel, old.cmdline, old.margin, old.filesystems) == (
         planned.digest,
-        str(planned.kernel.path),
+        str(planned.kernel.image),
         planned.cmdline,
-        config.margin,
-        config.filesystems,
+        planned.margin,
+        planned.filesystems,
     )

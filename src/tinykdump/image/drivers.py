@@ -158,7 +158,7 @@ def _elsewhere(_host: Host, config: Config, tree: ModuleTree, policy: _Policy) -
 
 def _no_driver(tree: ModuleTree) -> TinykdumpError:
     return TinykdumpError(
-        f"kernel {tree.kver} has no driver for a USB host controller of this machine",
+        f"kernel {tree.kernel.kver} has no driver for a USB host controller of this machine",
         "check lspci, modprobe.d and module_blacklist=, "
         "and add a driver with modules = in /etc/default/tinykdump",
     )

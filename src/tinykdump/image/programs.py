@@ -55,6 +55,15 @@ def busybox(host: Host) -> Program:
     return found
 
 
+def keeps_free_pages(host: Host) -> bool:
+    """Whether the makedumpfile that is installed dumps what nobody has; see makedumpfile.py."""
+    try:
+        data = host.read(find(host, "makedumpfile", "makedumpfile"))
+    except TinykdumpError:  # no dump at all, and others say so
+        return False
+    return not makedumpfile.leaves_out_free_pages(data)
+
+
 def script(host: Host, path: str) -> tuple[Entry, tuple[Program, ...]]:
     """The user's script as an entry, and the programs that it needs to start.
 
