@@ -11,6 +11,7 @@ from pathlib import Path
 import tinykdump
 from tests import elfwriter
 from tinykdump import kernels, state
+from tinykdump.architecture import X86_64
 from tinykdump.host import Host
 from tinykdump.image.module_tree import ModuleTree
 from tinykdump.kernels import Kernel
@@ -148,7 +149,7 @@ class FakeHost:
     def tree(self, kver: str = KVER) -> ModuleTree:
         """The modules of a kernel, whose image need not be there."""
         directory = kernels.module_directory(self.host, kver)
-        return ModuleTree(self.host, Kernel(kver, Path(), directory, ""))
+        return ModuleTree(self.host, Kernel(kver, Path(), directory, "", X86_64))
 
     def image(self, kver: str = KVER) -> Path:
         """The one image of a kernel."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tinykdump import kernelimage
+from tinykdump.architecture import Architecture
 from tinykdump.errors import TinykdumpError
 from tinykdump.host import Host
 
@@ -19,6 +20,7 @@ class Kernel:
     image: Path  # the bzImage that is loaded with an image of ours
     modules: Path  # the directory of its modules
     config: str  # the text of its .config; empty where its package does not install it
+    architecture: Architecture
     content: bytes = b""  # of ``image``, to be put there; empty: it is there
 
 
@@ -37,15 +39,16 @@ def find(
         if not place or not host.exists(place):
             continue
         content = host.read(place)
-        inner = kernelimage.bzimage(content)
+        inner = kernelimage.loadable(content)
         if not inner:
-            why = f"{place} is not a bzImage, and none is in it"
+            why = f"{place} is not a {kernelimage.KINDS}, and none is in it"
         elif kernelimage.version(inner) not in ("", kver):
             why = f"{place} is kernel {kernelimage.version(inner)}, not {kver}"
-        elif inner is content:
-            return Kernel(kver, Path(place), modules, config(host, kver))
         else:
-            return Kernel(kver, beside / name(inner), modules, config(host, kver), inner)
+            kind, settings = kernelimage.architecture(inner, place), config(host, kver)
+            if inner is content:
+                return Kernel(kver, Path(place), modules, settings, kind)
+            return Kernel(kver, beside / name(inner), modules, settings, kind, inner)
     raise TinykdumpError(why, "install that kernel, or run kernel-install add KVER IMAGE")
 
 

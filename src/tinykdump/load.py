@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from tinykdump import files, hardware, kernels, memory, reservation, state
+from tinykdump import files, hardware, kernelimage, kernels, memory, reservation, state
 from tinykdump.errors import TinykdumpError
 from tinykdump.host import Host
 from tinykdump.image import cmdline, manifest
@@ -56,12 +56,14 @@ def need_of(host: Host, image: Manifest) -> Need:
         kernels.config(host, host.running_kernel()),
         hardware.possible_cpus(host),
     )
+    kernel = host.read(image.kernel)
     parts = memory.Parts(
-        kernel=memory.init_size(host.read(image.kernel), image.kernel),
+        kernel=kernelimage.init_size(kernel, image.kernel),
         packed=image.packed,
         unpacked=image.unpacked,
         drivers=image.drivers,
         memory=memory.total(host.text("/proc/meminfo") or ""),
+        section=kernelimage.architecture(kernel, image.kernel).section,
         log=log,
         bounce=cmdline.BOUNCE_BUFFERS if cmdline.encrypts_memory(image.cmdline) else 0,
     )

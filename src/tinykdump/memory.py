@@ -8,10 +8,8 @@ larger one counts.
 """
 
 import re
-import struct
 from dataclasses import dataclass
 
-from tinykdump.errors import TinykdumpError
 from tinykdump.image.cmdline import values
 
 MIB = 1 << 20
@@ -22,10 +20,9 @@ MIB = 1 << 20
 KERNEL_DATA = 5 * MIB
 CAPTURE = 8 * MIB
 
-# x86-64 has a map of 2 MiB for each section of 128 MiB that has any usable memory
-# (SECTION_SIZE_BITS, and 64 bytes of struct page for each page of 4 KiB).
-_SECTION = 128 * MIB
-_MAP_OF_SECTION = 2 * MIB
+# The kernel has a map of each section that has any usable memory: a struct page of 64 bytes for
+# each page of 4 KiB.
+_BYTES_PER_MAP_BYTE = 64
 
 # makedumpfile has two bits for each page of 4 KiB of the crashed kernel, and takes several
 # rounds where that is more than it can have (makedumpfile(8), --cyclic-buffer).
@@ -91,22 +88,6 @@ def table(need: Need, width: int = 32) -> str:
     )
 
 
-def init_size(header: bytes, name: str) -> int:
-    """Bytes that a bzImage wants to run in, from at least its first 0x264 bytes.
-
-    Documentation/arch/x86/boot.rst: "HdrS" at 0x202, the protocol's version at 0x206,
-    init_size at 0x260 since 2.10. Raises TinykdumpError when it is no such image.
-    """
-    if len(header) < 0x264 or header[0x202:0x206] != b"HdrS":
-        raise TinykdumpError(f"{name} is not a bzImage", "name the kernel as it is installed")
-    version, size = struct.unpack_from("<H", header, 0x206)[0], 0
-    if version >= 0x20A:
-        size = struct.unpack_from("<I", header, 0x260)[0]
-    if not size:
-        raise TinykdumpError(f"{name} is too old: no init_size", "install a newer kernel")
-    return int(size)
-
-
 def total(meminfo: str) -> int:
     """Bytes of memory that /proc/meminfo (proc_meminfo(5)) tells of; 0 when it does not."""
     found = re.search(r"^MemTotal: *([0-9]+) kB$", meminfo, re.MULTILINE)
@@ -157,6 +138,7 @@ class Parts:
     unpacked: int
     drivers: int  # its modules, once they are loaded
     memory: int  # of the machine that crashes
+    section: int  # of memory that the kernel has a part of its map for
     log: int = 0  # room that its kernel has for its log
     bounce: int = 0  # bounce buffers that the crash kernel sets aside
 
@@ -172,15 +154,15 @@ def need(parts: Parts, margin: int) -> Need:
         Row("drivers and dumping, or packed image",
             max(parts.packed, parts.drivers + dumping)),
     )  # fmt: skip
-    rows = (*fixed, Row("memory map", _memory_map(sum(row.bytes for row in fixed))))
+    rows = (*fixed, Row("memory map", _memory_map(sum(row.bytes for row in fixed), parts.section)))
     extra = sum(row.bytes for row in rows) * margin // 100
     return Need(rows, Row(f"margin of {margin} %", extra))
 
 
-def _memory_map(size: int) -> int:
+def _memory_map(size: int, section: int) -> int:
     """Bytes for the map of a region of that size, wherever it begins, and of the first section.
 
     The first 640 KiB of memory are handed to each crash kernel as well.
     """
-    sections = 2 + size // _SECTION
-    return (1 + sections) * _MAP_OF_SECTION
+    sections = 2 + size // section
+    return (1 + sections) * section // _BYTES_PER_MAP_BYTE

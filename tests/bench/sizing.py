@@ -18,7 +18,7 @@ from tests.vm import kernels, rootfs, service, snapshot, stick
 from tests.vm.errors import MachineLost
 from tests.vm.machine import Disk, Machine, Stick
 from tests.vm.vm import VM, running
-from tinykdump import memory
+from tinykdump import kernelimage, memory
 from tinykdump.image import manifest
 from tinykdump.image.manifest import Manifest
 from tinykdump.memory import MIB, Need
@@ -133,11 +133,12 @@ def _prepare(vm: VM) -> Mapping[Kind, tuple[Manifest, bytes]]:
 
 def _need(image: Manifest, header: bytes, memory_gib: int) -> Need:
     parts = memory.Parts(
-        kernel=memory.init_size(header, image.kernel),
+        kernel=kernelimage.init_size(header, image.kernel),
         packed=image.packed,
         unpacked=image.unpacked,
         drivers=image.drivers,
         memory=memory_gib << 30,
+        section=kernelimage.architecture(header, image.kernel).section,
     )
     return memory.need(parts, image.margin)
 

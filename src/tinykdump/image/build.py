@@ -126,7 +126,8 @@ def build(host: Host, planned: Draft, below: Path) -> tuple[Manifest, bytes]:
 
 def _cmdline(host: Host, config: Config, kernel: Kernel) -> str:
     kept = pstore.parameters(host, kernel.config) if host.is_target() else ()
-    return crash_cmdline(host.text("/proc/cmdline") or "", config.append, kept)
+    running = host.text("/proc/cmdline") or ""
+    return crash_cmdline(kernel.architecture, running, config.append, kept)
 
 
 def _try_programs(top: Path) -> None:

@@ -144,7 +144,9 @@ def _controllers(
 def _elsewhere(_host: Host, config: Config, tree: ModuleTree, policy: _Policy) -> tuple[Wish, ...]:
     unwanted = policy.blacklist | policy.forbidden.keys()
     controllers = [
-        name for name in modules.ALL_CONTROLLERS if tree.has(name) and name not in unwanted
+        name
+        for name in tree.kernel.architecture.controllers
+        if tree.has(name) and name not in unwanted
     ]
     if not controllers and not any(tree.drives_usb(name) for name in config.modules):
         raise _no_driver(tree)
