@@ -12,15 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tinykdump import mounts, room
+from tinykdump.filesystems import is_mounted_by
 from tinykdump.host import Host
 from tinykdump.image import programs
 from tinykdump.run import run
 
 # What src/crash/lib.sh takes for a disk behind USB: everything else it hides from itself.
 _USB = re.compile(r".*/usb[0-9].*/.*")
-
-# What mounts a file system beside the type of its own name.
-_MOUNTED_BY = {"ext2": ("ext2", "ext4"), "ext3": ("ext3", "ext4")}
 
 
 @dataclass(frozen=True)
@@ -120,7 +118,7 @@ def _problems(stick: Stick, target: str, filesystems: Sequence[str], dump: int) 
         yield (f"{stick.device} has {target} and is not behind USB: the crash kernel does not look "
                "at it (use a USB stick)")  # fmt: skip
         return
-    if not set(_MOUNTED_BY.get(stick.filesystem, (stick.filesystem,))) & set(filesystems):
+    if not is_mounted_by(stick.filesystem, filesystems):
         kind = stick.filesystem or "a file system that blkid does not know"
         yield (f"{stick.device} has {kind}, and the crash kernel mounts {', '.join(filesystems)} "
                "only (format the stick, or set filesystems = in /etc/default/tinykdump and run "

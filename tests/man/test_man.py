@@ -12,6 +12,7 @@ import pytest
 
 from tests.vm import service
 from tinykdump import cli, config, errors, keys, load, reservation, state
+from tinykdump.filesystems import FILESYSTEMS
 from tinykdump.image import programs
 
 CHECKOUT = Path(__file__).parents[2]
@@ -119,7 +120,7 @@ def test_keys_and_defaults() -> None:
 @pytest.mark.parametrize(
     ("key", "words"),
     [
-        ("filesystems", config.FILESYSTEMS),
+        ("filesystems", tuple(FILESYSTEMS)),
         ("compression", config.COMPRESSIONS),
         ("final_action", config.FINAL_ACTIONS),
     ],

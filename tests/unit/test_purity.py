@@ -13,10 +13,10 @@ import tinykdump
 PACKAGE = Path(tinykdump.__file__).parent
 
 PURE = {
-    "__init__", "architecture", "config", "crashlog", "errors", "flattened", "image/__init__",
-    "image/cmdline", "image/elf", "image/entries", "image/handover", "image/makedumpfile",
-    "image/manifest", "image/modinfo", "image/modprobe", "image/modules", "image/placeholder",
-    "kernelimage", "memory", "room",
+    "__init__", "architecture", "config", "crashlog", "errors", "filesystems", "flattened",
+    "image/__init__", "image/cmdline", "image/elf", "image/entries", "image/handover",
+    "image/makedumpfile", "image/manifest", "image/modinfo", "image/modprobe", "image/modules",
+    "image/placeholder", "kernelimage", "memory", "room",
 }  # fmt: skip
 # These touch the system, each for the reason that its first line gives.
 EFFECTS = {

@@ -65,8 +65,8 @@ def draft(host: Host, config: Config, kernel: Kernel) -> Draft:
             *drivers.files(host, chosen),
             *programs.userland(host, config, encrypt=key is not None),
             *(entries.directory(path) for path in _EMPTY_DIRECTORIES),
-            entries.file("/etc/tinykdump.conf", conf.encode()),
-            *([entries.file("/etc/tinykdump.key", key.public)] if key else []),
+            entries.file(handover.CONFIGURATION, conf.encode()),
+            *([entries.file(handover.KEY, key.public)] if key else []),
         )
     )
     return Draft(

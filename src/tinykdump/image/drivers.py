@@ -10,7 +10,7 @@ from tinykdump.config import Config
 from tinykdump.errors import TinykdumpError
 from tinykdump.hardware import Device
 from tinykdump.host import Host
-from tinykdump.image import entries, modules
+from tinykdump.image import entries, handover, modules
 from tinykdump.image.cmdline import module_parameters, values
 from tinykdump.image.entries import Entry
 from tinykdump.image.modinfo import normal
@@ -177,7 +177,7 @@ def files(host: Host, drivers: Drivers) -> tuple[Entry, ...]:
     )
     return (
         *placed.values(),
-        entries.file("/lib/modules.order", order.encode()),
+        entries.file(handover.MODULES, order.encode()),
         *_firmware(host, drivers),
     )
 

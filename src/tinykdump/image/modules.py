@@ -7,21 +7,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from tinykdump.errors import TinykdumpError
+from tinykdump.filesystems import FILESYSTEMS
 from tinykdump.image.modinfo import ModInfo
-
-# What mounting a file system asks the kernel for by name, beside its own module. FAT is
-# always mounted with codepage=437,iocharset=ascii (see src/crash/lib.sh), whatever the
-# kernel's defaults are.
-FILESYSTEM_MODULES: Mapping[str, tuple[str, ...]] = {
-    "vfat": ("vfat", "nls_cp437", "nls_ascii"),
-    "exfat": ("exfat",),
-    "ext2": ("ext4",),
-    "ext3": ("ext4",),
-    "ext4": ("ext4",),
-    "xfs": ("xfs",),
-    "btrfs": ("btrfs",),
-    "f2fs": ("f2fs",),
-}
 
 # What the drivers of USB host controllers on PCI are for, as their device tables have it. A kernel
 # that has them built in does not say so before Linux 6.18.
@@ -109,7 +96,7 @@ def wishes(
         *(
             Wish(name, f"the file system {fs}")
             for fs in filesystems
-            for name in FILESYSTEM_MODULES[fs]
+            for name in FILESYSTEMS[fs].modules
         ),
     )
 

@@ -7,9 +7,8 @@ from pathlib import Path
 from tinykdump.config import Config
 from tinykdump.errors import TinykdumpError
 from tinykdump.host import Host
-from tinykdump.image import elf, entries, makedumpfile
+from tinykdump.image import elf, entries, handover, makedumpfile
 from tinykdump.image.entries import Entry
-from tinykdump.image.handover import SCRIPT
 from tinykdump.image.libraries import Program, libraries
 from tinykdump.run import run
 
@@ -74,7 +73,7 @@ def script(host: Host, path: str) -> tuple[Entry, tuple[Program, ...]]:
     host.vouch(path)
     if not host.path(host.resolve(path) or path).stat().st_mode & stat.S_IXUSR:
         raise TinykdumpError(f"script {path} is not executable", f"chmod +x {path}")
-    entry = entries.file(SCRIPT, content, source=path, mode=0o755)
+    entry = entries.file(handover.SCRIPT, content, source=path, mode=0o755)
     if not content.startswith((b"#!", b"\x7fELF")):
         raise TinykdumpError(f"script {path} has no #! line", "start it with #!/bin/sh")
     if not content.startswith(b"#!"):
@@ -117,7 +116,7 @@ def userland(host: Host, config: Config, *, encrypt: bool) -> tuple[Entry, ...]:
         *([own, *(entries.link(place, "/bin") for place in _MERGED)] if own else []),
         entries.file("/init", crash_side("init"), mode=0o755),
         entries.file("/lib/tinykdump.sh", crash_side("lib.sh")),
-        entries.file("/lib/makedumpfile.renamed", renamed.encode()),
+        entries.file(handover.RENAMED, renamed.encode()),
     )
 
 
