@@ -4,9 +4,11 @@ import os
 import shutil
 import struct
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import pytest
 
 import tinykdump
 from tests import elfwriter
@@ -223,3 +225,12 @@ def copy(template: FakeHost, root: Path) -> FakeHost:
     """The same tree again, its files shared: FakeHost.write makes a new one of each."""
     shutil.copytree(template.root, root, copy_function=os.link, symlinks=True)
     return FakeHost(root)
+
+
+def make_live(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have commands take the tree that they are given for the running machine."""
+
+    def given(environment: Mapping[str, str]) -> Host:
+        return Host(Path(environment["TINYKDUMP_ROOT"]), live=True)
+
+    monkeypatch.setattr(Host, "given", given)

@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     top = parser()
     options = top.parse_args(arguments)
-    host = Host(Path(os.environ.get("TINYKDUMP_ROOT", "/")))
+    host = Host.given(os.environ)
     try:
         if options.command != "restore" and host.root == Path("/") and os.geteuid() != 0:
             raise TinykdumpError("images, keys and what is loaded are root's", "run it as root")

@@ -49,7 +49,7 @@ def add(host: Host, context: Context) -> None:
         f"{'built' if built else 'kept'} the crash image of {context.kver}: {image.packed} bytes, "
         f"{len(image.modules)} modules"
     )
-    if not host.is_target():
+    if not host.live:
         say("not loaded: this is not the running system")
         return
     held = load.load(host, image, takeover=config.takeover)
@@ -74,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     context = Context.parse(sys.argv[1:] if arguments is None else arguments, os.environ)
     if context is None:
         return 0
-    host = Host(Path(os.environ.get("TINYKDUMP_ROOT", "/")))
+    host = Host.given(os.environ)
     try:
         with state.lock(host):
             (add if context.verb == "add" else remove)(host, context)

@@ -23,7 +23,7 @@ from tinykdump.report import interruptible, line, say
 
 def install(host: Host) -> None:
     """Arm the running kernel with the code that is now in place. Raises TinykdumpError."""
-    if not host.is_target():
+    if not host.live:
         say("not the running system: tinykdump.service arms it at its next boot")
         return
     started = time.monotonic()
@@ -39,7 +39,7 @@ def refresh(host: Host) -> None:
     config = load_config(host, {})
     with state.lock(host):
         rebuilt = rebuild(host, config)
-        if rebuilt and host.is_target():
+        if rebuilt and host.live:
             arm(host, config, started, always=False)
 
 
@@ -79,7 +79,7 @@ def arm(host: Host, config: Config, started: float, *, always: bool) -> None:
 def erase(host: Host) -> None:
     """Leave nothing behind but keys and dumps. Raises TinykdumpError."""
     try:
-        if host.is_target():
+        if host.live:
             with state.lock(host):
                 disarm(host)
     finally:
@@ -126,7 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if len(words) != 1 or words[0] not in VERBS:
         say(f"one of {', '.join(VERBS)} is what a scriptlet says")
         return 0
-    host = Host(Path(os.environ.get("TINYKDUMP_ROOT", "/")))
+    host = Host.given(os.environ)
     try:
         VERBS[words[0]](host)
     except (TinykdumpError, OSError) as error:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests import plugged
-from tests.fakehost import KVER, NAMES, STATE, FakeHost
+from tests.fakehost import KVER, NAMES, STATE, FakeHost, make_live
 from tests.keyring import Keyring
 from tinykdump import cli, hardware, load
 from tinykdump.config_files import load_config
@@ -385,7 +385,7 @@ def test_a_kernel_is_found_once(monkeypatch: pytest.MonkeyPatch) -> None:
             return door(host, path)
 
         monkeypatch.setattr(Host, name, through)
-    monkeypatch.setattr(Host, "is_target", lambda _host: True)
+    make_live(monkeypatch)
     monkeypatch.setattr(build, "_try_programs", lambda _top: None)  # they are stand-ins
     assert cli.main(["-b"]) == 0
     for name in ("config", "vmlinuz"):

@@ -54,7 +54,7 @@ LOCAL = "/etc/modprobe.d/local.conf"
 
 def planned(fake: FakeHost, cmdline: str = "", **options: str) -> Drivers:
     """For that machine itself."""
-    host = Host(fake.root, target=True)
+    host = Host(fake.root, live=True)
     return drivers.needed(host, config.resolve([], options), fake.tree(), cmdline)
 
 

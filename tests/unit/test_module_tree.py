@@ -159,7 +159,7 @@ def test_a_damaged_driver_matters_where_it_is_needed(
     if aliases:
         fake.write(f"{TOP}/modules.alias", aliases)
     tree = fake.tree()
-    host = Host(fake.root, target=True)
+    host = Host(fake.root, live=True)
     if not needed:
         names = [
             module.name for module in drivers.needed(host, config.resolve([], {}), tree, "").modules

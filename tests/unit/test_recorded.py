@@ -64,7 +64,7 @@ def needed(tree: ModuleTree, root: Path, modaliases: list[str], **options: str) 
     fake.pci(*modaliases)
     wanted = config.resolve([], options)
     return [
-        module.name for module in drivers.needed(Host(root, target=True), wanted, tree, "").modules
+        module.name for module in drivers.needed(Host(root, live=True), wanted, tree, "").modules
     ]
 
 

@@ -11,9 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakehost import KVER, SOURCE, STATE, FakeHost
+from tests.fakehost import KVER, SOURCE, STATE, FakeHost, make_live
 from tinykdump import cli, scriptlets
-from tinykdump.host import Host
 
 RUNNING = "/run/tinykdump"
 
@@ -156,7 +155,7 @@ def test_a_wrong_configuration_is_one_line(
     verb: str, start: str,
 ) -> None:  # fmt: skip
     machine.write("/etc/default/tinykdump", "[dump]\nwiat = 3\n")
-    monkeypatch.setattr(Host, "is_target", lambda _host: True)
+    make_live(monkeypatch)
     assert scriptlets.main([verb]) == 0
     (line,) = said(capfd)
     assert line.startswith(f"tinykdump: {start}/etc/default/tinykdump: [dump] wiat: no such key")
@@ -204,7 +203,7 @@ def test_erase_cleans_up_beside_a_foreign_crash_kernel(
 ) -> None:
     cli.main(["-b"])
     machine.write("/sys/kernel/kexec_crash_loaded", "1")
-    monkeypatch.setattr(Host, "is_target", lambda _host: True)
+    make_live(monkeypatch)
     capfd.readouterr()
     assert scriptlets.main(["erase"]) == 0
     (line,) = said(capfd)

@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests import plugged
-from tests.fakehost import KVER, FakeHost
+from tests.fakehost import KVER, FakeHost, make_live
 from tests.plugged import MIB
 from tinykdump import cli, kernel_install, mounts, scriptlets, stick
-from tinykdump.host import Host
 
 LABEL = "LABEL=TINYKDUMP"
 
@@ -177,7 +176,7 @@ def test_whoever_arms_hears_of_the_stick(
     fake.write("/etc/default/tinykdump", "[dump]\nencrypt = no\n")
     fake.write("/proc/meminfo", "MemTotal: 900000 kB\nMemFree: 600000 kB\n")
     monkeypatch.setenv("TINYKDUMP_ROOT", str(fake.root))
-    monkeypatch.setattr(Host, "is_target", lambda _host: True)
+    make_live(monkeypatch)
     monkeypatch.setattr("tinykdump.image.build._try_programs", lambda _top: None)
 
     def kexec(*words: str) -> None:

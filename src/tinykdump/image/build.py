@@ -101,7 +101,7 @@ def build(host: Host, planned: Draft, below: Path) -> tuple[Manifest, bytes]:
     ``below`` is the directory of the host in which it is put together. Raises TinykdumpError.
     """
     with archive.staged(planned.entries, host.path(below)) as top:
-        if host.is_target():
+        if host.live:
             _try_programs(top)
         packed = archive.pack(planned.entries, top, planned.compression)
     made = Manifest(
@@ -125,7 +125,7 @@ def build(host: Host, planned: Draft, below: Path) -> tuple[Manifest, bytes]:
 
 
 def _cmdline(host: Host, config: Config, kernel: Kernel) -> str:
-    kept = pstore.parameters(host, kernel.config) if host.is_target() else ()
+    kept = pstore.parameters(host, kernel.config) if host.live else ()
     running = host.text("/proc/cmdline") or ""
     return crash_cmdline(kernel.architecture, running, config.append, kept)
 

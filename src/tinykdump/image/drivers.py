@@ -56,7 +56,7 @@ def needed(host: Host, config: Config, tree: ModuleTree, cmdline: str) -> Driver
             raise policy.forbidden[module.name]
         return module
 
-    plan = _of_this_machine if host.is_target() else _elsewhere
+    plan = _of_this_machine if host.live else _elsewhere
     wanted = plan(host, config, tree, policy)
     found = modules.closure(wanted, lookup)
     parameters = {
