@@ -352,7 +352,7 @@ crashed_notes() {
 }
 
 # Have the copy of makedumpfile that is here look for a name that is in the crashed kernel's
-# vmcoreinfo: see src/tinykdump/makedumpfile.py.
+# vmcoreinfo: see src/tinykdump/image/makedumpfile.py.
 teach_makedumpfile() {
 	new='OFFSET(page.compound_info)='
 	[ -s "$RENAMED" ] && crashed_notes | grep -q "^$new" || return 0

@@ -2,22 +2,18 @@
 """What there is to know at one look. Reads only."""
 
 import json
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tinykdump import hardware, kernels, keys, load, pstore, reservation, room, state, stick
+from tinykdump import dump, hardware, kernels, keys, load, pstore, reservation, room, state, stick
 from tinykdump.config import Config
 from tinykdump.errors import TinykdumpError
 from tinykdump.host import Host
 from tinykdump.image.manifest import Manifest
 from tinykdump.memory import MIB
 from tinykdump.stick import Stick
-
-# The name of a dump; anybody can have written others, with anything in them.
-_DUMP = re.compile(r"[0-9]{8}T[0-9]{6}Z(-[0-9]+)?(\.partial)?")
 
 
 @dataclass(frozen=True)
@@ -117,6 +113,7 @@ def collect(host: Host, config: Config) -> Status:
         problems.extend(stick.problems(sticks, target, known, expected))
     plugged = sticks[0] if sticks else None
     dumps = _dumps(host, plugged)
+    complete = [each for each in dumps or () if dump.is_complete(each.name)]
     kernel_config = kernels.config(host, mine.kver if mine else running)
     last = pstore.crash_log(host)
     return Status(
@@ -137,7 +134,7 @@ def collect(host: Host, config: Config) -> Status:
         stick_free=plugged.free if plugged else None,
         expected_dump=expected,
         dumps=None if dumps is None else len(dumps),
-        incomplete_dumps=None if dumps is None else sum(d.suffix == ".partial" for d in dumps),
+        incomplete_dumps=None if dumps is None else len(dumps) - len(complete),
     )
 
 
@@ -175,11 +172,11 @@ def _dumps(host: Host, plugged: Stick | None) -> tuple[Path, ...] | None:
     """
     if plugged is None or plugged.mounted is None:
         return None
-    top = plugged.mounted / "tinykdump" / hardware.machine_name(host)
+    top = dump.of_machine(plugged.mounted, hardware.machine_name(host))
     if host.resolve(top) != top:
         return ()
     return tuple(
         path
         for path in host.children(top)
-        if _DUMP.fullmatch(path.name) and host.resolve(path) == path and host.path(path).is_dir()
+        if dump.is_dump(path.name) and host.resolve(path) == path and host.path(path).is_dir()
     )

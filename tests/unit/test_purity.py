@@ -13,7 +13,7 @@ import tinykdump
 PACKAGE = Path(tinykdump.__file__).parent
 
 PURE = {
-    "__init__", "architecture", "config", "crashlog", "errors", "filesystems", "flattened",
+    "__init__", "architecture", "config", "crashlog", "dump", "errors", "filesystems", "flattened",
     "image/__init__", "image/cmdline", "image/elf", "image/entries", "image/handover",
     "image/makedumpfile", "image/manifest", "image/modinfo", "image/modprobe", "image/modules",
     "image/placeholder", "kernelimage", "memory", "room",

@@ -19,6 +19,7 @@ import gnupg
 from tests.vm import cache, stick
 from tests.vm.errors import Result
 from tests.vm.vm import VM
+from tinykdump.dump import TOP, is_complete
 
 REPOSITORY = Path(__file__).parents[2]
 CONFIGURATION = "/etc/default/tinykdump"
@@ -185,8 +186,8 @@ class Dump:
 def dumps(image: stick.Image, target: Path) -> tuple[Dump, ...]:
     """Copy what is on a stick to ``target``; its dumps, the oldest first."""
     stick.extract(image, target)
-    found = sorted(target.glob("tinykdump/*/*"))
-    return tuple(Dump(path, path.suffix != ".partial") for path in found)
+    found = sorted(target.glob(f"{TOP}/*/*"))
+    return tuple(Dump(path, is_complete(path.name)) for path in found)
 
 
 def restore(dump: Dump, output: Path, keys: Path) -> None:
