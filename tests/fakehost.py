@@ -22,7 +22,7 @@ from tinykdump.kernels import Kernel
 SOURCE = str(Path(tinykdump.__file__).parents[1])
 
 KVER = "6.1.0-fake"
-STATE = f"/var/lib/tinykdump/{KVER}"
+STATE = f"{state.IMAGES}/{KVER}"
 
 # qemu-xhci, as the kernel shows it.
 XHCI = "pci:v00001B36d0000000Dsv00001AF4sd00001100bc0Csc03i30"
@@ -155,7 +155,7 @@ class FakeHost:
 
     def image(self, kver: str = KVER) -> Path:
         """The one image of a kernel."""
-        (found,) = self.path(f"/var/lib/tinykdump/{kver}").glob("*.img")
+        (found,) = self.path(f"{state.IMAGES}/{kver}").glob("*.img")
         return found
 
     def snapshot(self, name: str = "/var/lib/tinykdump") -> dict[str, tuple[int, bytes]]:

@@ -14,12 +14,7 @@ from tinykdump.image.manifest import Manifest
 from tinykdump.memory import Need
 from tinykdump.reservation import Reservation
 from tinykdump.run import run
-
-# The manifest of what this program has loaded since boot: /run goes away with the kernel that
-# holds it. While something is being loaded, nothing else is, and the note has the other name:
-# when this program is killed then, the next one knows whose it is that it finds loaded.
-LOADED = state.RUNTIME / "loaded.json"
-LOADING = state.RUNTIME / "loading.json"
+from tinykdump.state import LOADED, LOADING
 
 
 def ours(host: Host) -> Manifest | None:

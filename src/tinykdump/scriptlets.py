@@ -10,6 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from tinykdump import actions, files, keys, load, reservation, state
@@ -83,10 +84,12 @@ def erase(host: Host) -> None:
             with state.lock(host):
                 disarm(host)
     finally:
-        ours = [*host.children(state.STATE), state.RUNTIME]
+        ours = [*host.children(state.IMAGES), *host.children(state.STATE), state.RUNTIME]
         for folder in ours:
-            if folder != keys.MACHINE_KEYS:
+            if folder not in (keys.MACHINE_KEYS, state.IMAGES):
                 _delete(host.path(folder))
+        with suppress(OSError):  # it is not empty, and why was said
+            host.path(state.IMAGES).rmdir()
         if host.exists(keys.MACHINE_KEYS):
             say(f"the key of the dumps on your sticks stays in {keys.MACHINE_KEYS}")
 

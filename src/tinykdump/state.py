@@ -16,21 +16,30 @@ from tinykdump.image.manifest import Manifest
 from tinykdump.kernels import Kernel
 
 STATE = Path("/var/lib/tinykdump")
+IMAGES = STATE / "images"
 RUNTIME = Path("/run/tinykdump")
+
+# The manifest of what this program has loaded since boot: /run goes away with the kernel that
+# holds it. While something is being loaded, nothing else is, and the note has the other name:
+# when this program is killed then, the next one knows whose it is that it finds loaded.
+LOADED = RUNTIME / "loaded.json"
+LOADING = RUNTIME / "loading.json"
+
+_MANIFEST = "manifest.json"
 
 _KVER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+~-]*")
 
 
 def folder(kver: str) -> Path:
     """The folder of a kernel's image. Raises TinykdumpError for what is no kernel version."""
-    if not _KVER.fullmatch(kver) or ".." in kver or kver == "keys":
+    if not _KVER.fullmatch(kver) or ".." in kver:
         raise TinykdumpError(f"{kver!r} is not a kernel version", "name one of /lib/modules")
-    return STATE / kver
+    return IMAGES / kver
 
 
 def manifest_path(kver: str) -> Path:
     """The manifest of a kernel's image: the image that it names is the one that counts."""
-    return folder(kver) / "manifest.json"
+    return folder(kver) / _MANIFEST
 
 
 def image_path(image: Manifest) -> Path:
@@ -83,8 +92,7 @@ def stored(host: Host) -> tuple[Path, ...]:
     """Every image that is there, of kernels, too, and those that no manifest names any more."""
     return tuple(
         path
-        for place in host.children(STATE)
-        if place.name != "keys"
+        for place in host.children(IMAGES)
         for path in host.children(place)
         if path.suffix == ".img"
     )
@@ -98,13 +106,44 @@ def lock(host: Host) -> Iterator[None]:
         files.private(host.path(STATE))
     with host.path(RUNTIME / "lock").open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
+        _move_images(host)
         yield
+
+
+def _move_images(host: Host) -> None:
+    """Move images from where older versions had them, beside the keys: these stay.
+
+    Whoever is killed has moved some; the next one moves the rest. A manifest comes last, and
+    names a stored kernel by its new place, as the notes of what is loaded do. Raises OSError.
+    """
+    for place in host.children(STATE):
+        if not _is_old(host, place):
+            continue
+        new = IMAGES / place.name
+        files.private(host.path(new))
+        for note in (LOADED, LOADING, place / _MANIFEST):
+            text = host.text(note) or ""
+            moved = text.replace(f'"{place}/', f'"{new}/')
+            if moved != text:
+                files.publish({host.path(note): moved.encode()})
+        for path in sorted(host.children(place), key=lambda path: path.name == _MANIFEST):
+            host.path(path).replace(host.path(new / path.name))
+        host.path(place).rmdir()
+
+
+def _is_old(host: Host, place: Path) -> bool:
+    """Whether a directory beside the keys is that of a kernel's image."""
+    if place.name in (IMAGES.name, "keys") or host.path(place).is_symlink():
+        return False
+    there = host.children(place)
+    if not there:  # whoever moved it was killed before the end
+        return host.path(place).is_dir() and host.exists(IMAGES / place.name)
+    return any(path.name == _MANIFEST or path.suffix == ".img" for path in there)
 
 
 def images(host: Host) -> tuple[str, ...]:
     """The versions of the kernels that have an image."""
-    found = (path.name for path in host.children(STATE))
-    return tuple(name for name in found if host.exists(STATE / name / "manifest.json"))
+    return tuple(place.name for place in host.children(IMAGES) if host.exists(place / _MANIFEST))
 
 
 def read_manifest(host: Host, kver: str) -> Manifest | None:

@@ -123,7 +123,7 @@ def _prepare(vm: VM) -> Mapping[Kind, tuple[Manifest, bytes]]:
         vm.put(text.encode(), service.DROP_IN)
         vm.run(["tinykdump", "-b"], timeout=BUILD_SECONDS)
         vm.run(["mkdir", "-p", "/var/lib/sizing"])
-        vm.run(["cp", "-r", f"/var/lib/tinykdump/{kver}", kind.folder])
+        vm.run(["cp", "-r", f"/var/lib/tinykdump/images/{kver}", kind.folder])
         made = manifest.parse(vm.get(f"{kind.folder}/manifest.json").decode(), kind.folder)
         header = vm.shell(f"head -c 4096 {shlex.quote(made.kernel)}").stdout
         images[kind] = (made, header)

@@ -366,7 +366,13 @@ def test_the_state_is_roots_whatever_the_umask(machine: FakeHost) -> None:
         assert cli.main(["-b"]) == 0
     finally:
         os.umask(before)
-    for place in ("/var/lib/tinykdump", STATE, "/var/lib/tinykdump/keys", "/run/tinykdump"):
+    for place in (
+        "/var/lib/tinykdump",
+        "/var/lib/tinykdump/images",
+        STATE,
+        "/var/lib/tinykdump/keys",
+        "/run/tinykdump",
+    ):
         assert machine.path(place).stat().st_mode & 0o777 == 0o700, place
     machine.path("/var/lib/tinykdump").chmod(0o777)  # by a version that did not care
     assert cli.main(["-b"]) == 0

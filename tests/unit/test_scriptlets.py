@@ -140,7 +140,7 @@ def test_one_image_that_fails_does_not_stop_the_others(
     machine: FakeHost, capfd: pytest.CaptureFixture[str]
 ) -> None:
     cli.main(["-b"])
-    machine.write("/var/lib/tinykdump/1.0-gone/manifest.json", "{}")
+    machine.write("/var/lib/tinykdump/images/1.0-gone/manifest.json", "{}")
     machine.write("/usr/bin/makedumpfile", machine.path("/usr/bin/gpg").read_bytes() + b"2", 0o755)
     capfd.readouterr()
     assert scriptlets.main(["refresh"]) == 0
@@ -164,7 +164,7 @@ def test_a_wrong_configuration_is_one_line(
 def test_erase_leaves_the_keys(machine: FakeHost, capfd: pytest.CaptureFixture[str]) -> None:
     cli.main(["-b"])
     machine.write("/var/lib/tinykdump/keys/pubring.kbx", b"key", 0o600)
-    machine.write("/var/lib/tinykdump/6.2.0/initramfs.img", b"x")
+    machine.write("/var/lib/tinykdump/images/6.2.0/initramfs.img", b"x")
     machine.write(f"{RUNNING}/loaded.json", "{}")
     capfd.readouterr()
     assert scriptlets.main(["erase"]) == 0
@@ -179,7 +179,7 @@ def test_erase_leaves_the_keys(machine: FakeHost, capfd: pytest.CaptureFixture[s
 def test_erase_says_what_stays(machine: FakeHost, capfd: pytest.CaptureFixture[str]) -> None:
     """Here because something is mounted there; the rest goes."""
     cli.main(["-b"])
-    stays = machine.path("/var/lib/tinykdump/6.2.0")
+    stays = machine.path("/var/lib/tinykdump/images/6.2.0")
     stays.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "none", stays], check=True)
     capfd.readouterr()
@@ -189,7 +189,7 @@ def test_erase_says_what_stays(machine: FakeHost, capfd: pytest.CaptureFixture[s
         subprocess.run(["umount", stays], check=True)
     (line,) = said(capfd)
     assert line.startswith(f"tinykdump: erase: {stays}: Device or resource busy (")
-    assert list(machine.snapshot()) == ["6.2.0"]
+    assert list(machine.snapshot()) == ["images", "images/6.2.0"]
 
 
 def test_erase_where_there_is_nothing(machine: FakeHost, capfd: pytest.CaptureFixture[str]) -> None:

@@ -142,7 +142,7 @@ def available(vm: VM) -> int:
 
 def manifest(vm: VM, kver: str) -> dict[str, Any]:
     """The manifest of a kernel's image in the guest."""
-    return dict(json.loads(vm.get(f"/var/lib/tinykdump/{kver}/manifest.json")))
+    return dict(json.loads(vm.get(f"/var/lib/tinykdump/images/{kver}/manifest.json")))
 
 
 def mark() -> str:
