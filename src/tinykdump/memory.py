@@ -39,6 +39,8 @@ _LOG_READER = 2 * MIB
 # What the kernel makes its log's room of when nothing is said (init/Kconfig), for distributions.
 _LOG_SHIFTS = {"CONFIG_LOG_BUF_SHIFT": 18, "CONFIG_LOG_CPU_MAX_BUF_SHIFT": 12}
 
+_LONGEST_BAR = 32  # characters
+
 # A reservation is made of whole blocks of this size.
 ALIGNMENT = 2 * MIB
 
@@ -73,14 +75,11 @@ def _whole_blocks(size: int) -> int:
     return -(-size // ALIGNMENT) * ALIGNMENT
 
 
-def table(need: Need, width: int = 32) -> str:
-    """The breakdown for people: a line and a bar for each row, then the sum.
-
-    ``width`` is that of the longest bar, in characters.
-    """
+def table(need: Need) -> str:
+    """The breakdown for people: a line and a bar for each row, then the sum."""
     rows = (*need.rows, need.margin)
     longest = max(row.bytes for row in rows) or 1
-    shown = [(row, "#" * (row.bytes * width // longest)) for row in rows]
+    shown = [(row, "#" * (row.bytes * _LONGEST_BAR // longest)) for row in rows]
     shown.append((Row("to reserve", need.total), ""))
     names = max(len(row.name) for row, _ in shown)
     return "\n".join(

@@ -23,11 +23,11 @@ def order(tree: Tree, *wanted: str | Wish) -> list[str]:
         found = tree[name]
         return Module(name, Path(f"/{name}.ko"), found) if found else None
 
-    all_wishes = [wish if isinstance(wish, Wish) else Wish(wish, "test") for wish in wanted]
+    all_wishes = [wish if isinstance(wish, Wish) else Wish(wish) for wish in wanted]
     return [module.name for module in closure(all_wishes, lookup)]
 
 
-OPTIONAL = Wish("b", "test", required=False)
+OPTIONAL = Wish("b", required=False)
 
 
 @pytest.mark.parametrize(

@@ -56,8 +56,10 @@ def needed(host: Host, config: Config, tree: ModuleTree, cmdline: str) -> Driver
             raise policy.forbidden[module.name]
         return module
 
-    plan = _of_this_machine if host.live else _elsewhere
-    wanted = plan(host, config, tree, policy)
+    if host.live:
+        wanted = _of_this_machine(host, config, tree, policy)
+    else:
+        wanted = _elsewhere(config, tree, policy)
     found = modules.closure(wanted, lookup)
     parameters = {
         module.name: module_parameters(
@@ -141,7 +143,7 @@ def _controllers(
     return tuple(sorted(found - policy.forbidden.keys()))
 
 
-def _elsewhere(_host: Host, config: Config, tree: ModuleTree, policy: _Policy) -> tuple[Wish, ...]:
+def _elsewhere(config: Config, tree: ModuleTree, policy: _Policy) -> tuple[Wish, ...]:
     unwanted = policy.blacklist | policy.forbidden.keys()
     controllers = [
         name

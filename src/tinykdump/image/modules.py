@@ -39,7 +39,6 @@ class Wish:
     """A module that is wanted, and whether the dump fails without it."""
 
     name: str
-    reason: str
     required: bool = True
 
 
@@ -84,20 +83,16 @@ def wishes(
     """
     return (
         # First, so that it keeps what all others have to say.
-        *(Wish(name, "pstore's backend", required=False) for name in log),
-        *(Wish(name, "as asked for") for name in extra),
+        *(Wish(name, required=False) for name in log),
+        *(Wish(name) for name in extra),
         # A watchdog that runs resets the machine in the middle of the dump if nobody feeds it.
-        *(Wish(name, "the running watchdog", required=False) for name in watchdogs),
-        *(Wish(name, "the bus of a USB host controller", required=False) for name in buses),
-        *(Wish(name, "a USB host controller") for name in host_controllers),
-        Wish("usb_storage", "USB storage"),
-        *(Wish(name, "USB storage", required=False) for name in storage if name != "usb_storage"),
-        Wish("sd_mod", "the disk that USB storage shows"),
-        *(
-            Wish(name, f"the file system {fs}")
-            for fs in filesystems
-            for name in FILESYSTEMS[fs].modules
-        ),
+        *(Wish(name, required=False) for name in watchdogs),
+        *(Wish(name, required=False) for name in buses),
+        *(Wish(name) for name in host_controllers),
+        Wish("usb_storage"),
+        *(Wish(name, required=False) for name in storage if name != "usb_storage"),
+        Wish("sd_mod"),  # the disk that USB storage shows
+        *(Wish(name) for fs in filesystems for name in FILESYSTEMS[fs].modules),
     )
 
 
