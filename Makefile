@@ -1,43 +1,49 @@
-# tinykdump: a table of contents. What each target does stands in the file it names.
+# SPDX-License-Identifier: GPL-2.0-or-later
+# A table of contents: each target only calls the program that does the work.
 PREFIX = /usr
 PYTHON = .venv/bin/python
-# Where the distribution's Python looks for packages.
+# The directory where the distribution's Python finds packages.
 SITE = $(PREFIX)/lib/python3/dist-packages
 
-.PHONY: help deps demo check bench lint kernel kernel-check rpm install
+.PHONY: help deps demo check quick bench lint kernel kernel-check rpm release install
 
 help: ## list these targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
-deps: ## install what demo and check need
+deps: ## install the packages that demo and check need
 	@tools/deps
 
-demo: deps ## a kernel panics in QEMU, its dump is saved and restored (KERNEL=stock: one without the series)
-	@[ "$(KERNEL)" = stock ] || tools/deps kernel
+demo: deps ## crash Debian's kernel, then ours, in QEMU and restore the dumps (KERNEL=stock|patched: one of them)
 	@KERNEL=$(KERNEL) $(PYTHON) -m tests.demo
 
-check: deps ## every test but those of kernel-check
-	@$(PYTHON) -m pytest --numprocesses=2 --dist=loadfile --ignore=tests/kernel/pstore --ignore=tests/kernel/service \
-		--ignore=tests/kernel/package
+check: deps ## run all tests except those of kernel-check
+	@$(PYTHON) -m pytest --numprocesses=2 --dist=loadfile -m "not kernel"
 
-bench: deps ## what is measured and not asserted
+quick: deps ## run the tests that boot nothing, in less than a minute
+	@$(PYTHON) -m pytest --numprocesses=2 --quiet -m "not vm and not kernel" tests/test_lint.py tests/unit \
+		tests/crash tests/plugin tests/man tests/vmtest tests/kernel
+
+bench: deps ## measure CPU time, sizes and growth of the reservation, without pass or fail
 	@tools/deps kernel
 	@$(PYTHON) -m tests.bench
 
-lint: deps ## the tests that read the code only
+lint: deps ## run ruff, mypy and shellcheck
 	@$(PYTHON) -m pytest tests/test_lint.py
 
-kernel: deps ## build the kernel with both series; prints its directory
+kernel: deps ## build the kernel with both series and print its directory
 	@tools/deps kernel
 	@$(PYTHON) -m kernel build
 
-kernel-check: deps ## each commit of the series: applies, checkpatch, builds; KUnit; boots
+kernel-check: deps ## test the kernel series: apply, checkpatch, build, KUnit, boot
 	@tools/deps kernel
-	@$(PYTHON) -m kernel check
-	@$(PYTHON) -m pytest tests/kernel
+	@$(PYTHON) -m pytest -m kernel tests/kernel/test_commits.py
+	@$(PYTHON) -m pytest -m kernel --ignore=tests/kernel/test_commits.py tests/kernel
 
-rpm: ## source and binary packages of what is committed, in build/rpm (KERNEL=1: kernel-tinykdump too)
+rpm: ## build source and binary packages of the last commit in build/rpm (KERNEL=1: also kernel-tinykdump)
 	@tools/rpm $(if $(KERNEL),--kernel)
+
+release: deps ## VERSION=x.y.z: commit, tag, tarball and packages, in build/release/VERSION; pushes nothing
+	@$(PYTHON) -m tools.release $(VERSION)
 
 install: ## install into DESTDIR
 	install -d $(DESTDIR)$(SITE)/tinykdump/image $(DESTDIR)/etc/default/tinykdump.d

@@ -1,1 +1,2 @@
-"""The kernel side of tinykdump: the series, a kernel to test them in, and their checks."""
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The kernel side of tinykdump: series, configurations, releases, and what builds a kernel."""

@@ -1,41 +1,56 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Build the kernel of the tests, incrementally, and publish it under the hash of its inputs."""
 
-import fcntl
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from kernel import kconfig
+from kernel import kconfig, releases
+from kernel.cache import directory
+from kernel.releases import Release
 from kernel.run import KernelError, logged, output, say, stopwatch
-from kernel.source import Source, get_source
-from kernel.tree import Commit, Series, apply, checkout, find_series, make_tree, pristine
+from kernel.source import Source, get_source, given_tarball
+from kernel.tree import (
+    Commit,
+    Series,
+    apply,
+    checkout,
+    exclusive,
+    find_series,
+    make_tree,
+    pristine,
+)
 
 HERE = Path(__file__).resolve().parent
+SERIES = HERE / "series"
 # How many finished kernels stay in the cache: some series, stock, and a debug one.
 KEEP = 6
 
 
 @dataclass(frozen=True)
 class Request:
-    cache: Path
-    # 7.2: the directory below series/, and the kernel that it is for
-    release: str
+    """What is wanted; as it stands, the guests' kernel with all series."""
+
+    release: Release = releases.NEWEST
     # None: all of them; an empty list: the stock kernel
-    series: list[str] | None
+    series: list[str] | None = None
     # Names of fragments in config/, the first one is the base
-    fragments: tuple[str, ...]
-    source: Path | None
-    jobs: int
+    fragments: tuple[str, ...] = ("vm",)
+    # A tarball, instead of what is found
+    source: Path | None = field(default_factory=given_tarball)
+    cache: Path = field(default_factory=directory)
+    jobs: int = field(default_factory=lambda: os.cpu_count() or 1)
 
 
 @dataclass(frozen=True)
 class Plan:
     """Everything a build depends on, with the source at hand and the series applied."""
 
+    release: Release
     source: Source
     tree: Path
     # Where all series for this release are
@@ -74,18 +89,19 @@ def _result_hash(source: Source, commit: str, options: dict[str, str], compiler:
 
 def make_plan(request: Request) -> Plan:
     base = request.cache / "kernel"
-    source = get_source(request.release, base / "source", request.source)
+    source = get_source(request.release.name, base / "source", request.source)
     tree = make_tree(source, base / "tree")
-    directory = HERE / "series" / request.release
-    series = find_series(directory, request.series)
+    every = SERIES / request.release.name
+    series = find_series(every, request.series)
     commits = apply(tree, series)
     options = kconfig.merge(_fragments(request.fragments, series))
     compiler = output(["gcc", "--version"]).splitlines()[0]
     commit = commits[-1].id if commits else pristine(tree)
     return Plan(
+        release=request.release,
         source=source,
         tree=tree,
-        directory=directory,
+        directory=every,
         series=tuple(series),
         commits=tuple(commits),
         objects=base / "build" / "-".join([tree.name, *request.fragments]),
@@ -95,19 +111,27 @@ def make_plan(request: Request) -> Plan:
     )
 
 
-@contextmanager
-def locked(plan: Plan) -> Iterator[None]:
+def locked(plan: Plan) -> AbstractContextManager[None]:
     """One tree, one build at a time."""
-    with (plan.tree.parent / f"{plan.tree.name}.lock").open("w") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say("waiting for another build in the same tree")
-            fcntl.flock(stream, fcntl.LOCK_EX)
-        yield
+    lock = plan.tree.with_name(f"{plan.tree.name}.lock")
+    return exclusive(lock, "waiting for another build in the same tree")
 
 
-def make(plan: Plan, *targets: str, log: str = "build.log") -> None:
+# What is told how many objects of how many there are.
+Progress = Callable[[int, int], None]
+
+
+def objects_in(directory: Path) -> int:
+    """How many object files there are: what a build that goes on does not do again."""
+    return sum(name.endswith(".o") for _, _, names in os.walk(directory) for name in names)
+
+
+def make(
+    plan: Plan,
+    *targets: str,
+    log: str = "build.log",
+    watch: Callable[[], None] | None = None,
+) -> None:
     compiler = "ccache gcc" if shutil.which("ccache") else "gcc"
     env = {
         # Two builds of the same source are equal, and nothing is linked again for a date.
@@ -122,7 +146,7 @@ def make(plan: Plan, *targets: str, log: str = "build.log") -> None:
         "LOCALVERSION": "",
     }
     argv = ["make", f"-j{plan.jobs}", f"O={plan.objects}", f"CC={compiler}", *targets]
-    logged(argv, plan.objects / log, cwd=plan.tree, env=env)
+    logged(argv, plan.objects / log, cwd=plan.tree, env=env, watch=watch)
 
 
 def configure(plan: Plan, options: dict[str, str], *, strict: bool = True) -> None:
@@ -171,8 +195,12 @@ def _prune(directory: Path) -> None:
         shutil.rmtree(old.parent)
 
 
-def build(plan: Plan) -> Path:
+def build(plan: Plan, progress: Progress = lambda _done, _all: None) -> Path:
     """The directory with vmlinuz, vmlinux, config, System.map and lib/modules/KVER."""
+
+    def watch() -> None:
+        progress(min(objects_in(plan.objects), plan.release.objects), plan.release.objects)
+
     marker = plan.result / "release"
     if not marker.exists():
         names = ", ".join(one.name for one in plan.series) or "no series"
@@ -180,7 +208,7 @@ def build(plan: Plan) -> Path:
         with locked(plan), stopwatch("kernel"):
             checkout(plan.tree, plan.commit)
             configure(plan, plan.options)
-            make(plan, "bzImage", "modules")
+            make(plan, "bzImage", "modules", watch=watch)
             _publish(plan, output(["cat", plan.objects / "include/config/kernel.release"]).strip())
         _prune(plan.result.parent)
     marker.touch()

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Configuration fragments: read, merged, and compared with what came out. Pure."""
 
 import re

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The one door to other programs, and to the person who waits for them."""
 
 import os
@@ -5,7 +6,7 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -59,29 +60,45 @@ def output(
     return done.stdout
 
 
+def _waits(process: subprocess.Popen[bytes]) -> bool:
+    """Whether it still runs after a second."""
+    try:
+        process.wait(1)
+    except subprocess.TimeoutExpired:
+        return True
+    return False
+
+
 def logged(
     argv: Sequence[str | Path],
     log: Path,
     *,
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
+    watch: Callable[[], None] | None = None,
 ) -> None:
-    """Run something long; all it says goes into `log`, the end of that into the error."""
+    """Run something long; all it says goes into `log`, the end of that into the error.
+
+    `watch` is called once a second meanwhile.
+    """
     args = [str(arg) for arg in argv]
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w") as stream:
-        done = subprocess.run(
+        process = subprocess.Popen(
             args,
             cwd=cwd,
             env=_environment(env),
             stdin=subprocess.DEVNULL,
             stdout=stream,
             stderr=subprocess.STDOUT,
-            check=False,
         )
-    if done.returncode:
+        with process:
+            while _waits(process):
+                if watch:
+                    watch()
+    if process.returncode:
         raise KernelError(
-            f"{args[0]} failed ({done.returncode}):\n{_tail(log.read_text(errors='replace'))}",
+            f"{args[0]} failed ({process.returncode}):\n{_tail(log.read_text(errors='replace'))}",
             f"the whole output is in {log}",
         )
 

@@ -1,12 +1,15 @@
-"""The pristine kernel source: from a given tarball, kernel.org or the distribution's archive."""
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The kernel's source: a given tarball, else one of kernel.org, else one of Debian's archive."""
 
 import hashlib
+import os
 import re
 import shutil
 import tarfile
+import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +30,16 @@ class Source:
     sha256: str
 
 
+class NoSourceError(KernelError):
+    """Nobody who was asked has the source."""
+
+
+def given_tarball() -> Path | None:
+    """The tarball that the environment names."""
+    name = os.environ.get("TINYKDUMP_KERNEL_SOURCE")
+    return Path(name) if name else None
+
+
 def version_key(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in version.split("."))
 
@@ -43,14 +56,31 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def version_in(makefile: str) -> str | None:
+    """The version that the kernel's own Makefile states; None for one without, or an -rc. Pure."""
+    stated = dict(
+        re.findall(r"^(VERSION|PATCHLEVEL|SUBLEVEL|EXTRAVERSION) =[ ]*(.*)$", makefile, re.M)
+    )
+    if stated.get("EXTRAVERSION") != "" or not stated.get("VERSION", "").isdigit():
+        return None
+    numbers = [stated["VERSION"], stated["PATCHLEVEL"]]
+    return ".".join([*numbers, *([stated["SUBLEVEL"]] if stated["SUBLEVEL"] != "0" else [])])
+
+
 def _version_of(archive: Path) -> str:
-    """What the tarball itself says in its first directory's name."""
-    with tarfile.open(archive) as tar:
-        first = tar.next()
-    match = re.match(r"linux-(\d+\.\d+(?:\.\d+)?)(?:/|$)", first.name if first else "")
-    if not match:
-        raise KernelError(f"{archive} is no linux-X.Y.Z tarball")
-    return match[1]
+    """What the source itself says: the directory in it may be called after the series only."""
+    version = None
+    try:
+        with tarfile.open(archive) as tar:
+            found = (member for member in tar if re.fullmatch(r"[^/]+/Makefile", member.name))
+            makefile = next(found, None)
+            content = tar.extractfile(makefile) if makefile else None
+            version = version_in(content.read().decode()) if content else None
+    except (OSError, tarfile.TarError) as error:
+        raise KernelError(f"{archive} cannot be read: {error}") from error
+    if not version:
+        raise KernelError(f"{archive} is no tarball of a Linux X.Y.Z")
+    return version
 
 
 def _describe(archive: Path) -> Source:
@@ -59,7 +89,7 @@ def _describe(archive: Path) -> Source:
 
 def _download(url: str, target: Path) -> None:
     partial = target.with_suffix(".partial")
-    # Addresses begin with KERNEL_ORG, so urllib's other schemes can not be reached.
+    # Addresses begin with KERNEL_ORG, so urllib's other schemes cannot be reached.
     with (
         urllib.request.urlopen(url, timeout=PROBE_SECONDS) as reply,  # noqa: S310
         partial.open("wb") as stream,
@@ -68,7 +98,7 @@ def _download(url: str, target: Path) -> None:
     partial.rename(target)
 
 
-def _from_kernel_org(series: str, directory: Path) -> Path | None:
+def _from_kernel_org(series: str, directory: Path) -> Path:
     base = f"{KERNEL_ORG}/v{series.split('.', maxsplit=1)[0]}.x"
     try:
         # See _download() for why this is no way to a local file.
@@ -80,14 +110,12 @@ def _from_kernel_org(series: str, directory: Path) -> Path | None:
             )
         versions = newest([name for name in sums if name.startswith("linux-")], series)
         if not versions:
-            say(f"kernel.org has no {series}")
-            return None
+            raise NoSourceError(f"kernel.org has no {series}")
         name = f"linux-{versions[0]}.tar.xz"
         say(f"downloading {name} from kernel.org")
         _download(f"{base}/{name}", directory / name)
     except (urllib.error.URLError, OSError) as error:
-        say(f"kernel.org cannot be reached ({error})")
-        return None
+        raise NoSourceError("kernel.org cannot be reached") from error
     if _sha256(directory / name) != sums[name]:
         (directory / name).unlink()
         raise KernelError(
@@ -116,11 +144,11 @@ def _apt_sources() -> Iterator[str]:
 
 
 def _private_apt(archive: str, directory: Path) -> list[str]:
-    """Options that let apt read sid's sources without a change to this machine's setup."""
+    """Options that let apt read what these suites have without a change to this machine's setup."""
     for name in ("sources", "lists/partial", "cache/archives/partial"):
         (directory / name).mkdir(parents=True, exist_ok=True)
     (directory / "sources/linux.sources").write_text(
-        f"Types: deb-src\nURIs: {archive}\nSuites: {DEBIAN_SUITES}\n"
+        f"Types: deb deb-src\nURIs: {archive}\nSuites: {DEBIAN_SUITES}\n"
         f"Components: main\nSigned-By: {DEBIAN_KEYRING}\n"
     )
     options = {
@@ -130,40 +158,77 @@ def _private_apt(archive: str, directory: Path) -> list[str]:
         "Dir::Cache": f"{directory}/cache",
         # apt's own user cannot read a cache in somebody's home directory.
         "APT::Sandbox::User": "root",
+        # What has no release yet is signed for a week, and a mirror may be older than that; the
+        # signature is checked all the same.
+        "Acquire::Check-Valid-Until": "false",
+        # By default, lists that cannot be had are a warning.
+        "APT::Update::Error-Mode": "any",
     }
     return [f"-o{name}={value}" for name, value in options.items()]
 
 
-def _from_debian(series: str, directory: Path) -> Path | None:
+def _debian(directory: Path) -> list[str]:
+    """apt's options for Debian's archive, whose lists are up to date then."""
     archive = debian_archive(list(_apt_sources()))
     if not archive or not shutil.which("apt-get"):
-        say("this machine has no Debian archive to take the source package from")
-        return None
+        raise NoSourceError("this machine has no Debian archive among its sources")
     apt = _private_apt(archive, directory / "apt")
-    say(f"asking the Debian archive ({DEBIAN_SUITES}) for linux {series}")
-    output(["apt-get", *apt, "update"])
-    shown = output(["apt-cache", *apt, "showsrc", "--only-source", "linux"])
+    try:
+        output(["apt-get", *apt, "update"])
+    except KernelError as error:
+        raise NoSourceError("Debian's archive cannot be reached") from error
+    return apt
+
+
+def _versions(shown: str, series: str) -> list[str]:
+    """The packages' versions that are of that series, newest first. Pure."""
     packages = re.findall(r"^Version: (\S+)$", shown, re.MULTILINE)
-    for version in newest(packages, series):
-        package = next(name for name in packages if name.startswith(f"{version}-"))
+    return [
+        next(name for name in packages if name.startswith(f"{version}-"))
+        for version in newest(packages, series)
+    ]
+
+
+def _from_binary_package(series: str, directory: Path) -> Path:
+    """Debian's linux-source-X.Y: with Debian's patches, and of the newest version."""
+    apt = _debian(directory)
+    package = f"linux-source-{series}"
+    try:
+        shown = output(["apt-cache", *apt, "show", package])
+        version = _versions(shown, series)[0]
+        say(f"downloading {package} {version} from Debian's archive")
+        with tempfile.TemporaryDirectory(dir=directory) as name:
+            unpacked = Path(name)
+            output(["apt-get", *apt, "download", f"{package}={version}"], cwd=unpacked)
+            (deb,) = unpacked.glob("*.deb")
+            output(["dpkg-deb", "--extract", deb, unpacked])
+            target = directory / f"linux-source-{version.partition('-')[0]}.tar.xz"
+            return (unpacked / f"usr/src/{package}.tar.xz").rename(target)
+    except (KernelError, IndexError, OSError) as error:
+        raise NoSourceError(f"Debian ({DEBIAN_SUITES}) has no {package}") from error
+
+
+def _from_source_package(series: str, directory: Path) -> Path:
+    """Debian's .orig.tar.xz: pristine, and of the newest version that the pool still keeps."""
+    apt = _debian(directory)
+    nothing = f"Debian ({DEBIAN_SUITES}) has no source package of it"
+    try:
+        shown = output(["apt-cache", *apt, "showsrc", "--only-source", "linux"])
+    except KernelError as error:
+        raise NoSourceError(nothing) from error
+    for package in _versions(shown, series):
+        say(f"asking Debian's archive for the source package linux {package}")
+        source = ["source", "--download-only", "--tar-only", "--only-source", f"linux={package}"]
         try:
-            source = [
-                "source",
-                "--download-only",
-                "--tar-only",
-                "--only-source",
-                f"linux={package}",
-            ]
             output(["apt-get", *apt, *source], cwd=directory)
-        except KernelError as error:
+        except KernelError:
             # The index lists more than the pool keeps.
-            say(f"linux {package} cannot be had: {str(error).splitlines()[-1]}")
             continue
-        return directory / f"linux_{version}.orig.tar.xz"
-    return None
+        return directory / f"linux_{package.partition('-')[0]}.orig.tar.xz"
+    raise NoSourceError(nothing)
 
 
-def _cached(series: str, directory: Path) -> Path | None:
+def _from_cache(series: str, directory: Path) -> Path:
     archives = {
         version: path
         for path in sorted(directory.glob("linux[-_]*.tar.xz"))
@@ -171,22 +236,37 @@ def _cached(series: str, directory: Path) -> Path | None:
             [path.name.removesuffix(".orig.tar.xz").removesuffix(".tar.xz")], series
         )
     }
-    return archives[max(archives, key=version_key)] if archives else None
+    if not archives:
+        raise NoSourceError("the cache has none")
+    return archives[max(archives, key=version_key)]
 
 
-def get_source(series: str, directory: Path, given: Path | None) -> Source:
-    """The newest pristine source of `series` (7.2); `given` overrides every search."""
+# Who is asked, in this order. Any of them may lose a release when it gets old.
+PLACES: tuple[Callable[[str, Path], Path], ...] = (
+    _from_cache, _from_kernel_org, _from_binary_package, _from_source_package,
+)  # fmt: skip
+
+
+def get_source(
+    series: str,
+    directory: Path,
+    given: Path | None,
+    places: Sequence[Callable[[str, Path], Path]] = PLACES,
+) -> Source:
+    """The newest source of `series` (7.2) of the first place that has one, kept in `directory`.
+
+    `given`, a tarball, overrides every search. Raises NoSourceError, with what each place said.
+    """
     if given:
         return _describe(given.resolve())
     directory.mkdir(parents=True, exist_ok=True)
-    archive = (
-        _cached(series, directory)
-        or _from_kernel_org(series, directory)
-        or _from_debian(series, directory)
+    reasons = []
+    for place in places:
+        try:
+            return _describe(place(series, directory))
+        except NoSourceError as error:
+            reasons.append(str(error))
+    raise NoSourceError(
+        f"no source of Linux {series} can be had: {', '.join(dict.fromkeys(reasons))}",
+        "give a tarball of it in TINYKDUMP_KERNEL_SOURCE",
     )
-    if not archive:
-        raise KernelError(
-            f"no source of Linux {series} was found",
-            "give a tarball of it with --source, or in TINYKDUMP_KERNEL_SOURCE",
-        )
-    return _describe(archive)

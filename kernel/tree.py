@@ -1,12 +1,16 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A git repository made from the pristine tarball, in which the series are applied.
 
 Checking out another commit rewrites only the files that differ, so that make
 rebuilds only what a changed patch touches.
 """
 
+import fcntl
 import hashlib
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,17 +71,41 @@ def git(tree: Path, *args: str | Path, stdin: str | None = None) -> str:
     return output(["git", "-C", tree, *args], env=_IDENTITY, stdin=stdin).strip()
 
 
+@contextmanager
+def exclusive(lock: Path, waiting: str) -> Iterator[None]:
+    """One process at a time; who waits is told why."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(waiting)
+            fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
+
+
+def _preparing(tree: Path) -> AbstractContextManager[None]:
+    # Not the lock of builds: a kernel that is there already can be found while one is built.
+    return exclusive(tree.with_name(f"{tree.name}.am.lock"), "waiting for another git in this tree")
+
+
 def make_tree(source: Source, directory: Path) -> Path:
     """The repository of `source`, made on first use."""
     tree = directory / f"{source.version}-{source.sha256[:12]}"
-    if tree.exists():
-        return tree
+    with _preparing(tree):
+        if not tree.exists():
+            _import(source, tree)
+    return tree
+
+
+def _import(source: Source, tree: Path) -> None:
     say(f"unpacking Linux {source.version} and putting it under git, once")
-    unpacked = directory / f"{tree.name}.new"
-    shutil.rmtree(unpacked, ignore_errors=True)
-    unpacked.mkdir(parents=True)
-    output(["tar", "--extract", "--file", source.archive.resolve(), "--directory", unpacked])
-    work = unpacked / f"linux-{source.version}"
+    work = tree.with_name(f"{tree.name}.new")
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    # The one directory in it is called after the version, or after the series only.
+    tar: list[str | Path] = ["tar", "--extract", "--strip-components=1", "--directory", work]
+    output([*tar, "--file", source.archive.resolve()])
     git(work, "init", "--quiet", "--initial-branch", PRISTINE)
     # A repository that is made again from the tarball needs no dense packing.
     for setting in ("core.compression=1", "gc.auto=0", "core.fileMode=true"):
@@ -86,8 +114,6 @@ def make_tree(source: Source, directory: Path) -> Path:
     git(work, "add", "--all", "--force", ".")
     git(work, "commit", "--quiet", "--message", f"Linux {source.version}")
     work.rename(tree)
-    unpacked.rmdir()
-    return tree
 
 
 def _apply_one(tree: Path, parent: str, series: Series) -> list[Commit]:
@@ -130,8 +156,9 @@ def _apply_one(tree: Path, parent: str, series: Series) -> list[Commit]:
 def apply(tree: Path, series: list[Series]) -> list[Commit]:
     """The commits of all series on top of each other, oldest first."""
     commits: list[Commit] = []
-    for one in series:
-        commits += _apply_one(tree, commits[-1].id if commits else pristine(tree), one)
+    with _preparing(tree):
+        for one in series:
+            commits += _apply_one(tree, commits[-1].id if commits else pristine(tree), one)
     return commits
 
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What tests of every kind share."""
 
 import platform
@@ -12,6 +13,8 @@ from hypothesis import settings
 from tests import fakehost, keyring
 from tests.fakehost import FakeHost
 from tests.keyring import Keyring
+
+pytest_plugins = ("pytester", "tests.vmtest.plugin")
 
 # A busy machine makes a test slow, not wrong.
 settings.register_profile("no deadline", deadline=None)
@@ -62,7 +65,7 @@ def fake_template(tmp_path_factory: pytest.TempPathFactory) -> FakeHost:
 
 @pytest.fixture
 def short_path() -> Iterator[Path]:
-    """A folder whose path leaves room for the socket of a gpg-agent: 108 bytes (unix(7))."""
+    """A directory whose path leaves room for the socket of a gpg-agent: 108 bytes (unix(7))."""
     with tempfile.TemporaryDirectory(prefix="tk-") as path:
         yield Path(path)
 

@@ -1,40 +1,73 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The main job, end to end, on a real kernel: `make demo`, `make demo KERNEL=stock`.
+"""The main job, end to end, in two acts: `make demo`; `make demo KERNEL=stock|patched` for one.
 
 A Debian system boots in QEMU with a USB stick, kernel-install has the crash image built and
 loaded, a process with a random name brings the kernel down, and the dump that is then on the
 stick is restored here. The exit status is 0 only when that process is in the restored dump.
-The kernel that kernel/ builds gets no crashkernel=; a stock one gets one that is made smaller.
+
+The first act has Debian's own kernel, with a crashkernel= that is made smaller: nothing has to be
+built. The second one has the kernel that kernel/ builds, which gets no crashkernel=. It is left out
+where no source of that kernel can be had.
 """
 
 import json
 import os
 import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
+from kernel import progress
+from kernel.build import Request, make_plan
+from kernel.build import build as build_kernel
+from kernel.run import KernelError
+from kernel.source import NoSourceError
 from tests.bench import cpu
-from tests.vm import kernels, rootfs, service, stick, vmcore
-from tests.vm.machine import Machine, Stick
-from tests.vm.vm import VM, running
+from tests.vm import service, vmcore
+from tests.vmtest import rootfs, stick
+from tests.vmtest.kernels import Kernel
+from tests.vmtest.machine import Machine, Stick
+from tests.vmtest.vm import VM, running
 
 OUTPUT = service.REPOSITORY / "build/demo"
 MEMORY_MIB = 1024
 RESERVED_MIB = 192
-CRASH_SECONDS = 600
+CRASH_SECONDS = 1200
+
+ACTS = ("stock", "patched")
 
 SCREEN = Console(highlight=False)
 
 
+@contextmanager
+def step(name: str, seconds: dict[str, float] | None = None) -> Iterator[None]:
+    """Show that something is under way, then how long it took."""
+    started = time.monotonic()
+    if not SCREEN.is_terminal:
+        SCREEN.print(f"{name} ...")
+    with SCREEN.status(f"{name} ..."):
+        yield
+    done(name, started, seconds)
+
+
+def done(name: str, started: float, seconds: dict[str, float] | None = None) -> None:
+    """Say that it is over, and note it."""
+    took = round(time.monotonic() - started, 1)
+    SCREEN.print(f"[green]✓[/green] {name} [dim]{took} s[/dim]")
+    if seconds is not None:
+        seconds[name] = took
+
+
 @dataclass
 class Report:
-    """What build/demo/report.json holds."""
+    """What report.json of an act holds."""
 
     kernel: str = ""
     modules: list[str] = field(default_factory=list)
@@ -57,65 +90,91 @@ class Report:
     mark_in_memory: bool = False
     steps: dict[str, float] = field(default_factory=dict)
 
-    @contextmanager
-    def step(self, name: str) -> Iterator[None]:
-        """Show that something is under way, then how long it took."""
-        started = time.monotonic()
-        if not SCREEN.is_terminal:
-            SCREEN.print(f"{name} ...")
-        with SCREEN.status(f"{name} ..."):
-            yield
-        self.steps[name] = round(time.monotonic() - started, 1)
-        SCREEN.print(f"[green]✓[/green] {name} [dim]{self.steps[name]} s[/dim]")
+    def step(self, name: str) -> AbstractContextManager[None]:
+        """One of this act's."""
+        return step(name, self.steps)
 
 
 def main() -> int:
-    """Run the demo; 0 when the mark is in the restored dump."""
+    """Perform what $KERNEL names, or both; 0 when each mark is in its restored dump."""
+    acts = chosen(os.environ.get("KERNEL", ""))
     shutil.rmtree(OUTPUT, ignore_errors=True)
-    OUTPUT.mkdir(parents=True)
-    report = Report(mark=service.mark())
-    with report.step("get a Debian system with its kernel (minutes, the first time)"):
+    with step("get a Debian system with its kernel (minutes, the first time)"):
         root = rootfs.build()
+    good = True
+    for number, name in enumerate(acts, 1):
+        kernel = None
+        if name == "patched":
+            try:
+                kernel = patched()
+            except NoSourceError as error:
+                if acts == (name,):
+                    raise
+                reason = f"The second act is left out: {error} ({error.hint})"
+                SCREEN.print(f"\n{reason}", soft_wrap=True)
+                break
+        title = f"Act {number} of {len(acts)}: {kernel.kver if kernel else root.kver}"
+        SCREEN.print(f"\n[bold]{title}[/bold]")
+        good &= perform(root, kernel, OUTPUT / name)
+    return 0 if good else 1
+
+
+def chosen(name: str) -> tuple[str, ...]:
+    """The acts: the one of that name, or both."""
+    if name and name not in ACTS:
+        raise SystemExit(f"demo: KERNEL={name} is neither {' nor '.join(ACTS)}")
+    return (name,) if name else ACTS
+
+
+def patched() -> Kernel:
+    """The kernel with both series. Raises NoSourceError where there is nothing to build it of."""
+    SCREEN.print()
+    with step("get what builds a kernel"):
+        subprocess.run(["tools/deps", "kernel"], cwd=service.REPOSITORY, check=True,
+                       stdout=subprocess.DEVNULL)  # fmt: skip
+    with step("get the source of Linux and apply both series to it"):
+        plan = make_plan(Request())
+    name = "build the kernel (20 minutes, the first time)"
+    started = time.monotonic()
+    with progress.shown(SCREEN, name) as show:
+        kernel = Kernel(build_kernel(plan, show))
+    done(name, started)
+    return kernel
+
+
+def perform(root: rootfs.Root, kernel: Kernel | None, output: Path) -> bool:
+    """One act, on that kernel or the root's own; whether the mark is in the restored dump."""
+    output.mkdir(parents=True)
+    report = Report(mark=service.mark())
     with report.step("make a FAT stick and a key"):
-        image = stick.make(OUTPUT / "stick.img")
-        keys = service.key_pair(OUTPUT / "gnupg")
+        image = stick.make(output / "stick.img")
+        keys = service.key_pair(output / "gnupg")
     report.key = keys.fingerprint
-    machine = choose(report, root, Stick("stick", image.path))
+    report.kernel = kernel.kver if kernel else root.kver
+    drive = Stick("stick", image.path)
+    if kernel:
+        machine = kernel.machine(root, memory_mib=MEMORY_MIB, sticks=(drive,))
+    else:
+        reserve = f"crashkernel={RESERVED_MIB}M"
+        machine = root.machine(reserve, memory_mib=MEMORY_MIB, sticks=(drive,))
     try:
-        crash(report, machine, keys)
+        crash(report, machine, keys, output)
     finally:
-        console = OUTPUT / "vm/console.log"
+        console = output / "vm/console.log"
         if console.exists():
-            shutil.copy(console, OUTPUT / "console.log")
-    check(report, image, keys)
+            shutil.copy(console, output / "console.log")
+    check(report, image, keys, output)
     with report.step("measure the build on this machine"):
         report.build_cpu_seconds = round(cpu.build_seconds(root), 2)
-    (OUTPUT / "report.json").write_text(json.dumps(asdict(report), indent=2) + "\n")
-    show(report)
-    return 0 if report.mark_in_log and report.mark_in_memory else 1
+    (output / "report.json").write_text(json.dumps(asdict(report), indent=2) + "\n")
+    show(report, output)
+    return report.mark_in_log and report.mark_in_memory
 
 
-def choose(report: Report, root: rootfs.Root, drive: Stick) -> Machine:
-    """The machine with the kernel that $KERNEL names: stock, or patched."""
-    match os.environ.get("KERNEL") or "patched":
-        case "stock":
-            report.kernel = root.kver
-            return root.machine(
-                f"crashkernel={RESERVED_MIB}M", memory_mib=MEMORY_MIB, sticks=(drive,)
-            )
-        case "patched":
-            with report.step("build the kernel of kernel/ (20 minutes, the first time)"):
-                kernel = kernels.patched()
-            report.kernel = kernel.kver
-            return kernel.machine(root, memory_mib=MEMORY_MIB, sticks=(drive,))
-        case other:
-            raise SystemExit(f"demo: KERNEL={other} is neither stock nor patched")
-
-
-def crash(report: Report, machine: Machine, keys: service.KeyPair) -> None:
+def crash(report: Report, machine: Machine, keys: service.KeyPair, output: Path) -> None:
     """Everything that happens in the machine."""
     kver = report.kernel
-    with running(machine, OUTPUT / "vm") as vm:
+    with running(machine, output / "vm") as vm:
         with report.step(f"boot Linux {kver} with {MEMORY_MIB} MiB"):
             vm.wait_for_agent()
         report.reserved_at_boot_bytes = service.reserved(vm)
@@ -135,14 +194,14 @@ def crash(report: Report, machine: Machine, keys: service.KeyPair) -> None:
         with report.step("unload, and load again"):
             vm.run(["tinykdump", "unload"])
             report.available_unloaded_bytes = service.available(vm)
-            vm.run(["tinykdump", "--load"], timeout=300)
+            vm.run(["tinykdump", "--load"])
         follow(report, vm)
 
 
 def follow(report: Report, vm: VM) -> None:
     """Crash, and watch the console for the stages of the crash kernel."""
     service.crash(vm, report.mark)
-    vm.wait_for_console("Kernel panic", 60)
+    vm.wait_for_console("Kernel panic", 300)
     panic = time.monotonic()
     with report.step("panic; the crash kernel saves the dump to the stick"):
         vm.wait_for_console("tinykdump: .*saving the memory|tinykdump: .*failed", CRASH_SECONDS)
@@ -153,13 +212,13 @@ def follow(report: Report, vm: VM) -> None:
     report.crash_kernel_stages = service.stages(vm.console)
 
 
-def check(report: Report, image: stick.Image, keys: service.KeyPair) -> None:
+def check(report: Report, image: stick.Image, keys: service.KeyPair, output: Path) -> None:
     """Restore what is on the stick, and look for the mark."""
-    (dump,) = service.dumps(image, OUTPUT / "stick")
+    (dump,) = service.dumps(image, output / "stick")
     report.dump_bytes = dump.size
     with report.step("tinykdump restore: decrypt and reassemble"):
-        service.restore(dump, OUTPUT / "restored", keys.home)
-    core = OUTPUT / "restored/vmcore"
+        service.restore(dump, output / "restored", keys.home)
+    core = output / "restored/vmcore"
     with report.step(f"look for {report.mark} in the restored dump"):
         log = vmcore.log(core)
         report.mark_in_log = report.mark in log
@@ -169,7 +228,7 @@ def check(report: Report, image: stick.Image, keys: service.KeyPair) -> None:
         SCREEN.print(f"  {line}", markup=False, style="dim")
 
 
-def show(report: Report) -> None:
+def show(report: Report, output: Path) -> None:
     """The summary."""
     mib = 1 << 20
     table = Table(title="\ntinykdump", show_header=False)
@@ -196,8 +255,11 @@ def show(report: Report) -> None:
     for name, value in rows.items():
         table.add_row(name, value)
     SCREEN.print(table)
-    SCREEN.print(f"\nreport: {OUTPUT}/report.json, console: {OUTPUT}/console.log")
+    SCREEN.print(f"\nreport: {output}/report.json, console: {output}/console.log")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KernelError as error:
+        sys.exit(f"demo: {error}" + (f" ({error.hint})" if error.hint else ""))

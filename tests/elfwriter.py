@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Small ELF files made from values, so that no test needs a binary blob or a compiler."""
 
 import gzip

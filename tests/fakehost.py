@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A whole machine as a tree of files: what tinykdump reads of a host, written by a test."""
 
 import os
@@ -104,7 +105,7 @@ class FakeHost:
         path.symlink_to(target)
 
     def remove(self, name: str) -> None:
-        """Take away a file or a folder."""
+        """Take away a file or a directory."""
         path = self.path(name)
         if path.is_dir():
             shutil.rmtree(path)

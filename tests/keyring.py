@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Real OpenPGP keys in each condition that a key can be in."""
 
 import shutil

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Sticks that are plugged into a machine that is a tree: real file systems, as sysfs shows them."""
 
 import subprocess

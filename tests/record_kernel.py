@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Record what tinykdump reads of an installed kernel, for tests that run without it.
 
     python3 -m tests.record_kernel ROOT KVER >tests/records/NAME.json
@@ -22,7 +23,7 @@ TAGS = ("vermagic", "depends", "softdep", "firmware")
 
 
 def modinfo(path: Path) -> list[str]:
-    """The tags of one module, as they stand in it."""
+    """The tags of one module, as they are in it."""
     data = path.read_bytes()
     elf = ELFFile(BytesIO(lzma.decompress(data) if path.suffix == ".xz" else data))
     section = elf.get_section_by_name(".modinfo")

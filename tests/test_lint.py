@@ -1,7 +1,11 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The checkers of style, types and shell scripts, as tests like all others."""
 
+import io
+import re
 import subprocess
 import sys
+import tokenize
 from pathlib import Path
 
 import pytest
@@ -54,3 +58,95 @@ def test_shellcheck() -> None:
     expected = {"init", "lib.sh", "check", "60-tinykdump.install"}
     assert expected <= {path.name for path in scripts}
     check("shellcheck", "--external-sources", *scripts)
+
+
+# Written by others, or for others: the patches are read by the kernel's developers.
+FOREIGN = ("LICENSE", "*.patch", "*.json")
+# Spelling -> what is written here, in what people read: documents, comments, messages. Names in
+# code are free. Each of them is wrong wherever it is found: what needs a look is not for a test.
+BANNED = {
+    r"can not": "cannot",
+    r"folders?": "directory, as everywhere else",
+    r"stands? in(?! for)": "is in",
+    r"for ever": "forever",
+    r"licences?": "license, as everywhere else",
+    r"allows? to": "allows X to, or lets",
+    r"since \d+ (seconds|minutes|hours|days|weeks|months|years)": "for",
+    r"depend(s|ing)? from": "depends on",
+    r"consists? in": "consists of, or is",
+    r"the both": "both",
+    r"an other": "another",
+}
+# Between two words: a space, or the end of a line and what begins a comment, a string or a list.
+GAP = r"(?: |\s*\n[\s#\"*>-]*)"
+
+LICENSE_LINE = re.compile(rb"SPDX-License-Identifier: [\w.-]+")
+# What has no line of its own, each with its reason.
+UNLICENSED = {
+    "LICENSE": "is the license",
+    "*.patch": "git format-patch writes them; what they change has its lines in the kernel",
+    "*.json": "JSON has no comments",
+}
+
+
+def test_license_lines() -> None:
+    """Each file says under which license it is, at its top (https://spdx.dev/ids)."""
+    missing = [
+        str(path.relative_to(CHECKOUT))
+        for path in tracked()
+        if not any(path.match(pattern) for pattern in UNLICENSED)
+        and not any(map(LICENSE_LINE.search, path.read_bytes().split(b"\n")[:3]))
+    ]
+    assert missing == []
+
+
+def prose(source: bytes, *, python: bool) -> str:
+    """What people read of a file: all of it, or Python's comments and strings, at their lines."""
+    if not python:
+        return source.decode()
+    kinds = {tokenize.COMMENT, tokenize.STRING, getattr(tokenize, "FSTRING_MIDDLE", -1)}
+    text = ""
+    for token in tokenize.tokenize(io.BytesIO(source).readline):
+        if token.type in kinds:
+            # Before Python 3.12 an f-string is one token, with the names in it.
+            words = re.sub(r"\{[^{}]*\}", "", token.string)
+            text += "\n" * (token.start[0] - 1 - text.count("\n")) + f" {words}"
+    return text
+
+
+def banned(text: str) -> list[str]:
+    """Each banned spelling in a text, with its line; also where a line ends within it."""
+    return [
+        f"{text[: match.start()].count(chr(10)) + 1}: {match[0]!r} (write: {instead})"
+        for pattern, instead in BANNED.items()
+        for match in re.finditer(rf"\b(?:{pattern.replace(' ', GAP)})\b", text, re.IGNORECASE)
+    ]
+
+
+def test_banned_spellings() -> None:
+    found = [
+        f"{path.relative_to(CHECKOUT)}:{line}"
+        for path in tracked()
+        if path != Path(__file__) and not any(path.match(pattern) for pattern in FOREIGN)
+        for line in banned(prose(path.read_bytes(), python=path.suffix == ".py"))
+    ]
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    ("source", "lines"),
+    [
+        (b"folder = 1\n\nx = f'{folder}/y'  # a folder", ["3"]),
+        (b"# What\n# can\n# not be", ["2"]),
+        (b'"""One.\n\nCan not.\n"""\nf("it can"\n  " not")', ["3"]),
+        (b"'cannot', 'stands in for', 'subfolders', 'allows X to'", []),
+    ],
+)
+def test_what_is_banned(source: bytes, lines: list[str]) -> None:
+    assert [line.split(":")[0] for line in banned(prose(source, python=True))] == lines
+
+
+def test_codespell() -> None:
+    """Words that it takes for wrong and are not: [tool.codespell] in pyproject.toml."""
+    texts = [path for path in tracked() if not any(path.match(name) for name in FOREIGN)]
+    check(sys.executable, "-m", "codespell_lib", *texts)

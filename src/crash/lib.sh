@@ -4,7 +4,7 @@
 #
 # Two processes share the work. PID 1 supervises: it never touches the stick, so nothing that
 # hangs there can stop it. capture() runs in a child; each of its functions is one stage, and one
-# that cannot do its work calls die, which ends the child. They share what stands in $TMP:
+# that cannot do its work calls die, which ends the child. They share what is in $TMP:
 #
 #   progress  grows while something happens
 #   patience  seconds without progress that are allowed
@@ -38,7 +38,7 @@ say() {
 	echo "<5>tinykdump: $*" >"$KMSG"
 }
 
-# Programs stand in /bin, and their libraries in /lib, which not every ld.so looks into.
+# Programs are in /bin, and their libraries in /lib, which not every ld.so looks into.
 set_paths() {
 	export PATH=/bin LD_LIBRARY_PATH=/lib
 }
@@ -80,7 +80,7 @@ supervise() {
 	echo "$2" >"$TMP/patience"
 	("$1") &
 	child=$!
-	grown=
+	grown='' ended=''
 	while is_running "$child"; do
 		sleep 1
 		feed_watchdogs
@@ -91,8 +91,12 @@ supervise() {
 		if [ "$size" != "$grown" ]; then
 			grown=$size since=$now
 		elif [ $((now - since)) -ge "$(cat "$TMP/patience")" ]; then
-			# shellcheck disable=SC2046 # process IDs
-			if kill -9 $(pidof makedumpfile) 2>/dev/null; then
+			# One that waits for a disk that does not answer is not ended by this: not twice.
+			filter=$(pidof makedumpfile)
+			if [ -n "$filter" ] && [ "$filter" != "$ended" ]; then
+				# shellcheck disable=SC2086 # process IDs
+				kill -9 $filter
+				ended=$filter
 				stage "ended makedumpfile: no progress for $((now - since)) s"
 			else
 				touch "$TMP/failed"

@@ -24,7 +24,7 @@ from tinykdump.config_files import load_config
 from tinykdump.errors import TinykdumpError
 from tinykdump.host import Host
 from tinykdump.memory import MIB
-from tinykdump.report import interruptible, line, say
+from tinykdump.report import line, say
 
 INTERRUPTED = 128 + signal.SIGINT
 
@@ -33,35 +33,36 @@ def parser() -> argparse.ArgumentParser:
     """The command line's grammar."""
     top = argparse.ArgumentParser(
         prog="tinykdump",
-        description="Crash dumps, encrypted, on a USB stick.",
+        description="Save encrypted crash dumps to a USB stick. See tinykdump(8).",
         allow_abbrev=False,
     )
     top.add_argument("--version", action="version", version=f"tinykdump {__version__}")
     top.add_argument("-c", "--config", "--c", metavar="FILE", default="",
                      help=f"read FILE instead of {FILE}")  # fmt: skip
     top.add_argument("-b", "--build", action="store_true", help="build the crash image")
-    top.add_argument("-m", "--module", metavar="M,M", help="modules to add to the image")
+    top.add_argument("-m", "--module", metavar="M,M", help="add these modules to the image")
     top.add_argument("-l", "--load", action="store_true",
-                     help="load the crash image; build it first where needed")  # fmt: skip
+                     help="load the crash image; build it first if necessary")  # fmt: skip
     top.add_argument("-s", "--script", metavar="FILE",
                      help="run FILE in the crash kernel before the dump")  # fmt: skip
     top.add_argument("-k", "--key", metavar="KEY",
-                     help="encrypt to KEY, a path with a / or a key in root's keyring")  # fmt: skip
-    top.add_argument("--kernel", metavar="KVER", help="for another kernel than the running one")
+                     help="encrypt to KEY: a path with a / or a key in root's keyring")  # fmt: skip
+    top.add_argument("--kernel", metavar="KVER",
+                     help="use this installed kernel instead of the running one")  # fmt: skip
     commands = top.add_subparsers(dest="command", metavar="COMMAND")
     shown = commands.add_parser("status", help="show whether this machine is armed")
-    shown.add_argument("--json", action="store_true", help="for programs")
-    commands.add_parser("estimate", help="show what memory the crash kernel needs, and for what")
-    commands.add_parser("log", help="show what the last crash kernel said, from pstore")
-    commands.add_parser("unload", help="unload our crash kernel")
-    restored = commands.add_parser("restore", help="turn a dump on a stick back into a vmcore")
+    shown.add_argument("--json", action="store_true", help="print JSON, for programs")
+    commands.add_parser("estimate", help="show how much memory the crash kernel needs")
+    commands.add_parser("log", help="print the log of the last crash kernel, from pstore")
+    commands.add_parser("unload", help="unload tinykdump's crash kernel")
+    restored = commands.add_parser("restore", help="check and decrypt a dump, and write a vmcore")
     restored.add_argument("directory", type=Path, help="tinykdump/MACHINE/TIME on the stick")
     restored.add_argument("-o", "--output", type=Path, metavar="DIR", default=Path(),
-                          help="where to write vmcore and dmesg.txt (here)")  # fmt: skip
+                          help="write to DIR instead of the current directory")  # fmt: skip
     restored.add_argument("--keys", type=Path, metavar="DIR",
-                          help="GnuPG folder with the secret key")  # fmt: skip
+                          help="use the secret key in this GnuPG home directory")  # fmt: skip
     restored.add_argument("--plain", action="store_true",
-                          help="take what is not encrypted, and so can be forged")  # fmt: skip
+                          help="restore also unencrypted files, which can be forged")  # fmt: skip
     return top
 
 
@@ -179,7 +180,3 @@ COMMANDS = {
     "unload": unload,
     "restore": restore_dump,
 }
-
-if __name__ == "__main__":
-    interruptible()
-    sys.exit(main())

@@ -2,7 +2,7 @@
 """The configuration: INI text and command line in, one frozen value out. No I/O here.
 
 One table, ITEMS, describes every key; the parser, the command line's overrides and the
-default file that is installed are all made from it, so that they can not drift.
+default file that is installed are all made from it, so that they cannot drift.
 """
 
 import configparser
@@ -54,7 +54,7 @@ class Config:
     script_wait: int  # seconds until the script is ended
     stall: int  # seconds without progress after which a dump is given up
     final_action: str  # one of FINAL_ACTIONS
-    modules: tuple[str, ...]  # beside those that are found to be needed
+    modules: tuple[str, ...]  # besides those that are found to be needed
     margin: int  # percent of the computed need
     takeover: bool
     append: str  # words for the crash kernel's command line
@@ -120,7 +120,7 @@ def _absolute(text: str) -> str:
 
 
 def _key(text: str) -> str:
-    """Never a file of the folder that root happens to be in."""
+    """Never a file of the directory that root happens to be in."""
     if "/" in text and not text.startswith("/"):
         raise ValueError("write an absolute path, or the name of a key in root's keyring")
     return _line(text)
@@ -140,45 +140,46 @@ class Item:
     key: str
     parse: Callable[[str], Any]
     default: str
-    text: str  # what it does, for the default file and the manual page
+    text: str  # what it does, in lines of the default file
 
 
 # fmt: off
 ITEMS = (
     Item("dump", "target", _target, "LABEL=TINYKDUMP",
-         "The USB stick that dumps go to: LABEL=name or UUID=id, as blkid prints it."),
+         "The file system on the USB stick that dumps go to:\n"
+         "LABEL=name or UUID=id, as blkid prints it."),
     Item("dump", "filesystems", _filesystems, "vfat",
-         "File systems that the stick may have; each one makes the image larger."),
+         "File system types that the stick may have. Each type makes the image larger."),
     Item("dump", "wait", _number(1, 3600), "60",
-         "Seconds to wait for the stick after a panic."),
+         "How many seconds the crash kernel waits for the stick."),
     Item("dump", "keep", _number(0, 9999), "5",
-         "Complete dumps of this machine that stay on the stick at most. Where a new one has no "
-         "room, older ones go before that, but never the last one. 0 keeps all."),
+         "How many complete dumps of this machine stay on the stick; 0 keeps all. If the stick is\n"
+         "full, older dumps are deleted to make room for a new one, but never the last one."),
     Item("dump", "level", _number(0, 31), "31",
-         "Pages to leave out, as makedumpfile -d."),
+         "Which pages to exclude from the dump, as for makedumpfile -d."),
     Item("dump", "compression", _choice(COMPRESSIONS), "lzo",
-         "Compression of the dump: none, zlib, lzo, snappy or zstd."),
+         "The compression of the dump: none, zlib, lzo, snappy or zstd."),
     Item("dump", "encrypt", _flag, "yes",
-         "Encrypt the dump. With no, the stick holds the machine's memory in plain text."),
+         "Whether to encrypt dumps. With no, the stick holds the machine's memory in plain text."),
     Item("dump", "key", _key, "",
-         "OpenPGP key to encrypt to: a file's absolute path, or a key in root's keyring. "
-         "Empty: a key made for this machine."),
+         "The OpenPGP key to encrypt to: the absolute path of a file, or a key in root's keyring.\n"
+         "If empty, tinykdump makes a key for this machine."),
     Item("dump", "script", _absolute, "",
-         "Program to run in the crash kernel before the dump."),
+         "The absolute path of a program to run in the crash kernel before the dump."),
     Item("dump", "script_wait", _number(1, 3600), "60",
-         "Seconds after which that program is ended."),
+         "After how many seconds the crash kernel ends that program."),
     Item("dump", "stall", _number(10, 86400), "300",
-         "Seconds without any progress after which a dump is given up."),
+         "After how many seconds without progress the crash kernel gives up the dump."),
     Item("dump", "final_action", _choice(FINAL_ACTIONS), "reboot",
-         "What follows the dump, and every failure: reboot, poweroff or halt."),
+         "What to do after the dump, and after every failure: reboot, poweroff or halt."),
     Item("image", "modules", _modules, "",
-         "Modules to add to those that are found to be needed."),
+         "Modules to add to those that tinykdump finds necessary."),
     Item("crashkernel", "margin", _number(0, 400), "10",
-         "Percent to reserve beyond the computed need."),
+         "How much memory to reserve beyond the computed need, in percent."),
     Item("crashkernel", "takeover", _flag, "no",
-         "Replace a crash kernel that something else has loaded."),
+         "Whether to replace a crash kernel that another program loaded."),
     Item("crashkernel", "append", _line, "",
-         "Words to add to the crash kernel's command line."),
+         "Parameters to add to the command line of the crash kernel."),
 )
 # fmt: on
 
@@ -191,7 +192,7 @@ def parse_file(text: str, name: str) -> dict[str, str]:
     Returns key -> raw text of what the file sets. Raises UsageError for text that is not
     INI, unknown sections, unknown keys, keys that stand twice and bad values.
     """
-    # No section gives defaults to the others: an empty name can not stand between brackets.
+    # No section gives defaults to the others: an empty name cannot stand between brackets.
     parser = configparser.RawConfigParser(inline_comment_prefixes=("#",), default_section="")
     try:
         parser.read_string(text, source=name)
@@ -241,11 +242,13 @@ def resolve(files: Iterable[Mapping[str, str]], options: Mapping[str, str]) -> C
 
 def default_file() -> str:
     """The file that is installed: every key with its meaning, set to nothing."""
-    lines = ["# tinykdump: crash dumps on a USB stick. See tinykdump(5).",
-             "# Every key is shown with its default.", ""]  # fmt: skip
+    lines = ["# SPDX-License-Identifier: GPL-2.0-or-later",
+             "# tinykdump: crash dumps on a USB stick. See tinykdump(5).",
+             "# Each key is shown with its default, in a comment.", ""]  # fmt: skip
     for section in dict.fromkeys(item.section for item in ITEMS):
         lines.append(f"[{section}]")
         for item in ITEMS:
             if item.section == section:
-                lines += [f"# {item.text}", f"#{item.key} = {item.default}".rstrip(), ""]
+                lines += [f"# {line}" for line in item.text.splitlines()]
+                lines += [f"#{item.key} = {item.default}".rstrip(), ""]
     return "\n".join(lines).rstrip() + "\n"

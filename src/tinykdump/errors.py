@@ -3,7 +3,7 @@
 
 
 class TinykdumpError(Exception):
-    """Something that tinykdump can not do; exit status 1.
+    """Something that tinykdump cannot do; exit status 1.
 
     ``message`` names the thing that is wrong, ``hint`` says what to do next.
     """
@@ -20,6 +20,6 @@ class TinykdumpError(Exception):
 
 
 class UsageError(TinykdumpError):
-    """A command line or configuration that can not be understood; exit status 2."""
+    """A command line or configuration that cannot be understood; exit status 2."""
 
     exit_status = 2

@@ -65,7 +65,7 @@ class Host:
         return self.resolve(name) is not None
 
     def read(self, name: str | Path) -> bytes:
-        """The bytes of a file. Raises TinykdumpError when it can not be read."""
+        """The bytes of a file. Raises TinykdumpError when it cannot be read."""
         try:
             return self.path(self.resolve(name) or name).read_bytes()
         except OSError as error:

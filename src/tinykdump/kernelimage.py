@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Kernel images: what kexec takes, and what stands in a unified one. Values in, values out.
+"""Kernel images: what kexec takes, and what is in a unified one. Values in, values out.
 
 How one begins is up to the architecture. A unified kernel image (UKI) is described by the UAPI
 Group: a PE file whose section .linux is such an image.

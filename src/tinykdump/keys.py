@@ -65,7 +65,7 @@ def _open(
     home: Path, options: Sequence[str] = (), *, asking: Mapping[str, str] | None = None
 ) -> gnupg.GPG:
     if not home.is_dir():
-        raise TinykdumpError(f"{home} is not a folder of GnuPG", "name one that is there")
+        raise TinykdumpError(f"{home} is not a directory of GnuPG", "name one that is there")
     try:
         environment = {**ENVIRONMENT, **(asking or {})}
         return gnupg.GPG(gnupghome=str(home), options=list(options), env=environment)
@@ -108,7 +108,7 @@ def _start_keyboxd(home: Path) -> bool:
 def configured(key: str, host: Host) -> Key:
     """The key that ``key`` names: a file by its absolute path, or a key in root's keyring.
 
-    Raises TinykdumpError when it is missing, when others can write it, or when it can not be
+    Raises TinykdumpError when it is missing, when others can write it, or when it cannot be
     used to encrypt now.
     """
     if key.startswith("/"):
@@ -158,7 +158,7 @@ def check(listed: Mapping[str, Any], name: str) -> None:
             )
     if "E" not in listed["cap"] or "D" in listed["cap"]:
         raise TinykdumpError(
-            f"key {name} can not encrypt", "name a key that has a valid subkey for encryption"
+            f"key {name} cannot encrypt", "name a key that has a valid subkey for encryption"
         )
 
 

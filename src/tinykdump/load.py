@@ -103,7 +103,7 @@ def sweep(host: Host) -> None:
 
 
 def _try(host: Host, image: Manifest) -> None:
-    """Load and unload it: what is given back of crashkernel= can not be had again.
+    """Load and unload it: what is given back of crashkernel= cannot be had again.
 
     Raises TinykdumpError when it does not load.
     """
@@ -152,14 +152,26 @@ def _put_back(host: Host, now: Reservation, before: Manifest | None) -> Iterator
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Let whoever presses Ctrl-C again wait for what is done in the block."""
-    before = signal.pthread_sigmask(
-        signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    )
+    """Let whoever presses Ctrl-C again wait for what is done in the block.
+
+    Blocked signals do not end the programs that are started there either. Python runs its
+    handlers whichever thread a signal comes to, so they wait, too.
+    """
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    came: list[int] = []
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    handlers = {
+        number: signal.signal(number, lambda number, _frame: came.append(number))
+        for number in numbers
+    }
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for late in came[:1]:
+            signal.raise_signal(late)
 
 
 def _restore(host: Host, now: Reservation, before: Manifest | None) -> str:

@@ -196,20 +196,20 @@ class Source:
 
 
 class SecretKeyError(TinykdumpError):
-    """A key that is not here or can not be used: the stick need not be wrong at all."""
+    """A key that is not here or cannot be used: the stick need not be wrong at all."""
 
 
 class Sink(Protocol):
     """Whatever takes the restored bytes."""
 
     def write(self, data: bytes, /) -> int:
-        """Take some bytes. Raises OSError when it can not, TinykdumpError when it will not."""
+        """Take some bytes. Raises OSError when it cannot, TinykdumpError when it will not."""
 
 
 class InOrder:
     """A file whose bytes come in the flattened format: what makedumpfile -R writes.
 
-    That program waits for ever for the rest of a stream that was cut off.
+    That program waits forever for the rest of a stream that was cut off.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -268,7 +268,7 @@ def _decrypt(stream: Stream, source: Source, home: Path, sink: Sink) -> None:
         if result.status in _NO_FAULT_OF_THE_KEY:
             raise TinykdumpError(message, "copy the dump from the stick again")
         raise SecretKeyError(
-            message, f"import the secret key, or name its folder with --keys (now: {home})"
+            message, f"import the secret key, or name its directory with --keys (now: {home})"
         )
 
 
@@ -276,7 +276,7 @@ def restore(directory: Path, output: Path, home: Path, *, plain: bool = False) -
     """Write dmesg.txt and vmcore of a dump to ``output``, readable by us alone.
 
     What is not complete, or not verified, is written as far as it goes under a name that says
-    so: vmcore-incomplete. ``home`` is the GnuPG folder with the secret key. Streams that are not
+    so: vmcore-incomplete. ``home`` is the GnuPG directory with the secret key. Streams that are not
     encrypted are refused unless ``plain`` is set: whoever has had the stick can have written
     them. Raises TinykdumpError, or OSError, when nothing can be restored at all.
     """
@@ -357,7 +357,7 @@ def _check_room(stream: Stream, file: Path) -> None:
 def _fill(stream: Stream, path: Path, home: Path) -> TinykdumpError | None:
     """Write a stream to a new file, which is on the disk then; why it is not whole.
 
-    Raises OSError when it can not be written, and TinykdumpError when nothing was.
+    Raises OSError when it cannot be written, and TinykdumpError when nothing was.
     """
     source = Source(stream)
     # Nobody else can read it from the start.

@@ -31,7 +31,7 @@ _KVER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+~-]*")
 
 
 def folder(kver: str) -> Path:
-    """The folder of a kernel's image. Raises TinykdumpError for what is no kernel version."""
+    """The directory of a kernel's image. Raises TinykdumpError for what is no kernel version."""
     if not _KVER.fullmatch(kver) or ".." in kver:
         raise TinykdumpError(f"{kver!r} is not a kernel version", "name one of /lib/modules")
     return IMAGES / kver

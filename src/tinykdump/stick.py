@@ -36,7 +36,7 @@ class Stick:
 def find(host: Host, target: str) -> tuple[Stick, ...]:
     """The devices behind USB that have the tag ``target``, LABEL=... or UUID=... .
 
-    When there is none, the one that udev knows, which is somewhere else or can not be read.
+    When there is none, the one that udev knows, which is somewhere else or cannot be read.
     Raises TinykdumpError when blkid is not installed.
     """
     tag, _, value = target.partition("=")
@@ -95,7 +95,7 @@ def _free(host: Host, device: Path, filesystem: str, place: Path | None) -> int 
             return room.free(filesystem, lambda at, size: os.pread(descriptor, size, at))
         finally:
             os.close(descriptor)
-    except OSError:  # it was pulled out, or can not be read
+    except OSError:  # it was pulled out, or cannot be read
         return None
 
 

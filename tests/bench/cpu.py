@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.vm.rootfs import Root
+from tests.vmtest.rootfs import Root
 
 
 @contextmanager
@@ -34,7 +34,7 @@ def build_seconds(root: Root) -> float:
     All USB host controllers are in the image, and its programs are not tried out: both follow
     from building for another machine than this one.
     """
-    command = [sys.executable, "-m", "tinykdump.cli", "-b", "--kernel", root.kver]
+    command = [sys.executable, "-m", "tinykdump", "-b", "--kernel", root.kver]
     with writable(root.tree) as tree:
         environment = os.environ | {"TINYKDUMP_ROOT": str(tree)}
         seconds = []

@@ -14,10 +14,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from tests.vm import kernels, rootfs, service, snapshot, stick
-from tests.vm.errors import MachineLost
-from tests.vm.machine import Disk, Machine, Stick
-from tests.vm.vm import VM, running
+from tests.vm import service
+from tests.vmtest import kernels, rootfs, snapshot, stick
+from tests.vmtest.errors import MachineLost
+from tests.vmtest.machine import Disk, Machine, Stick
+from tests.vmtest.vm import VM, running
 from tinykdump import kernelimage, memory
 from tinykdump.image import manifest
 from tinykdump.image.manifest import Manifest
@@ -109,7 +110,7 @@ def _machine(kernel: Kernel) -> Machine:
     root = rootfs.build()
     if kernel == "stock":
         return root.machine("crashkernel=256M")
-    return kernels.patched().machine(root)
+    return kernels.build().machine(root)
 
 
 def _prepare(vm: VM) -> Mapping[Kind, tuple[Manifest, bytes]]:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Stages of src/crash/lib.sh under the real busybox, on trees and with a real key."""
 
 import hashlib
@@ -44,7 +45,7 @@ DUMP={top}/stick/dump.partial MINE={top}/stick/tinykdump/0123456789ab
 
 @dataclass(frozen=True)
 class Crash:
-    """The crash kernel's world, below a folder."""
+    """The crash kernel's world, below a directory."""
 
     top: Path
 
@@ -227,7 +228,7 @@ def test_encrypt(crash: Crash, keys: Keyring, user: str) -> None:
     key = crash.top / "key"
     key.write_bytes(keys.public(f"{user}@example.org"))
     valid_at = keys_of_tinykdump.last_change(key.read_bytes())
-    # The one path that is not a variable: the key stands in the image's /etc.
+    # The one path that is not a variable: the key is in the image's /etc.
     wrapper = f"""
     gpg() {{
         for word; do
@@ -575,6 +576,15 @@ def test_a_makedumpfile_that_hangs_is_ended_and_the_next_way_taken(crash: Crash)
     assert "copying it" in log
     assert (crash.dump / "vmcore.000").read_bytes() == b"memory"
     assert not list(crash.dump.glob("vmcore.flat*"))
+
+
+def test_a_makedumpfile_that_cannot_be_ended_does_not_hold_up(crash: Crash) -> None:
+    """Played: it waits for the disk as well, so that SIGKILL does nothing."""
+    hang = "save_memory() { command sleep 50; }; pidof() { echo 999999; }; kill() { :; }"
+    log = init(crash, hang)
+    assert log.count("ended makedumpfile: no progress for ") == 1
+    assert log.count("failed: no progress for ") == 1
+    assert log.endswith("ACTION reboot -n -f\n")
 
 
 @pytest.mark.parametrize("saved", [False, True])

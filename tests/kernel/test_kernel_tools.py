@@ -1,18 +1,28 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The pure parts of what builds and checks the kernel series."""
 
+import io
 import json
+import re
+import tarfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from kernel import kconfig
-from kernel.bench import report, table
-from kernel.boots import differing, pick, same_memory
-from kernel.check import checkpatch_arguments, targets
-from kernel.guest import Outcome, Scenario, judge, module_files
+from kernel import kconfig, source
+from kernel.build import HERE, SERIES
+from kernel.progress import remaining
+from kernel.releases import NEWEST
 from kernel.run import KernelError
-from kernel.source import debian_archive, newest
-from kernel.tree import find_series, touched
+from kernel.source import NoSourceError, debian_archive, get_source, newest, version_in
+from kernel.tree import find_series, git, make_tree, touched
+from tests.bench.growth import pick, report, table
+from tests.kernel.boots import differing, same_memory
+from tests.kernel.checks import checkpatch_arguments, targets
+from tests.kernel.scripts import Outcome, Scenario, judge
+from tests.vmtest.initramfs import load_order
 
 
 @pytest.mark.parametrize(
@@ -42,6 +52,113 @@ def test_newest(names: list[str], series: str, expected: list[str]) -> None:
 )
 def test_debian_archive(text: str, expected: str | None) -> None:
     assert debian_archive(["", text]) == expected
+
+
+MAKEFILE = "# SPDX\nVERSION = 7\nPATCHLEVEL = 2\nSUBLEVEL = {}\nEXTRAVERSION ={}\nNAME = Baby\n"
+
+
+@pytest.mark.parametrize(
+    ("makefile", "version"),
+    [
+        (MAKEFILE.format(13, ""), "7.2.13"),
+        (MAKEFILE.format(0, ""), "7.2"),
+        (MAKEFILE.format(0, " -rc3"), None),
+        ("all:\n", None),
+    ],
+)
+def test_version_is_what_the_makefile_says(makefile: str, version: str | None) -> None:
+    assert version_in(makefile) == version
+
+
+def tarball(path: Path, directory: str, sublevel: int = 13) -> Path:
+    """A source of Linux, as small as can be."""
+    content = MAKEFILE.format(sublevel, "").encode()
+    with tarfile.open(path, "w:xz") as tar:
+        for name in ("Documentation/Makefile", "Makefile"):
+            member = tarfile.TarInfo(f"{directory}/{name}")
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return path
+
+
+def nobody(_series: str, _directory: Path) -> Path:
+    raise NoSourceError("nobody has it")
+
+
+def test_first_place_that_has_the_source_is_taken(tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    def place(name: str, sublevel: int) -> Callable[[str, Path], Path]:
+        def ask(series: str, directory: Path) -> Path:
+            asked.append(name)
+            return tarball(directory / f"{name}.tar.xz", f"linux-source-{series}", sublevel)
+
+        return ask
+
+    found = get_source("7.2", tmp_path, None, (nobody, place("one", 13), place("two", 14)))
+    assert (found.version, asked) == ("7.2.13", ["one"])
+
+
+def test_given_tarball_is_taken_before_all(tmp_path: Path) -> None:
+    given = tarball(tmp_path / "given.tar.xz", "linux-7.2.9", 9)
+    assert get_source("7.2", tmp_path, given, (nobody,)).version == "7.2.9"
+
+
+def test_what_was_downloaded_once_is_there(tmp_path: Path) -> None:
+    tarball(tmp_path / "linux-7.2.9.tar.xz", "linux-7.2.9", 9)
+    tarball(tmp_path / "linux-source-7.2.13.tar.xz", "linux-source-7.2")
+    tarball(tmp_path / "linux_7.2.8.orig.tar.xz", "linux-7.2.8", 8)
+    assert get_source("7.2", tmp_path, None, (source.PLACES[0],)).version == "7.2.13"
+
+
+def test_two_that_make_the_same_tree_at_once_get_the_same(tmp_path: Path) -> None:
+    given = get_source("7.2", tmp_path, tarball(tmp_path / "given.tar.xz", "linux-7.2.13"))
+    with ThreadPoolExecutor(4) as pool:
+        made = list(pool.map(lambda _: make_tree(given, tmp_path / "tree"), range(4)))
+    assert len(set(made)) == 1
+    assert git(made[0], "log", "--format=%s") == "Linux 7.2.13"
+    assert (made[0] / "Makefile").exists()
+
+
+def test_no_source_is_one_line_with_all_reasons_and_what_to_do(tmp_path: Path) -> None:
+    def elsewhere(_series: str, _directory: Path) -> Path:
+        raise NoSourceError("neither has he")
+
+    with pytest.raises(NoSourceError) as caught:
+        get_source("7.2", tmp_path, None, (nobody, elsewhere))
+    assert str(caught.value) == ("no source of Linux 7.2 can be had: nobody has it, neither has he")
+    assert "TINYKDUMP_KERNEL_SOURCE" in caught.value.hint
+
+
+def test_what_is_no_kernel_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "given.tar.xz").write_bytes(b"something else")
+    with pytest.raises(KernelError, match="cannot be read"):
+        get_source("7.2", tmp_path, tmp_path / "given.tar.xz")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "done", "left", "text"),
+    [
+        (60, 0, 3000, ""),
+        (60, 300, 1500, ", 5 minutes left"),
+        (60, 300, 10, ", 1 minutes left"),
+        (600, 3000, 0, ", linking"),
+    ],
+)
+def test_time_that_is_left_is_told_from_what_was_done(
+    seconds: float, done: int, left: int, text: str
+) -> None:
+    assert remaining(seconds, done, left) == text
+
+
+def test_package_and_letters_name_the_version_that_was_tested() -> None:
+    spec = (HERE.parent / "tinykdump.spec").read_text()
+    assert f"{{!?kernel_version: %global kernel_version {NEWEST.tested}}}" in spec
+    assert f"%global kernel_series {NEWEST.name}\n" in spec
+    says_it = re.compile(r"^(?:The base is Linux |Based on v)([0-9.]*[0-9])", re.MULTILINE)
+    for letter in (SERIES / NEWEST.name).glob("*/0000-*"):
+        (base,) = says_it.findall(letter.read_text())
+        assert base == NEWEST.tested, letter.parent.name
 
 
 def test_fragments_are_merged_and_compared() -> None:
@@ -130,19 +247,22 @@ kernel/fs/fat/fat.ko:
 """
 
 
-def test_module_files() -> None:
-    assert module_files(MODULES_DEP, ("ext4", "built_in")) == [
-        "kernel/fs/ext4/ext4.ko",
-        "kernel/fs/jbd2/jbd2.ko",
-        "kernel/lib/crc16.ko",
-    ]
+def test_modules_come_after_what_they_need_and_what_is_built_in_has_no_file(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "modules.dep").write_text(MODULES_DEP)
+    (tmp_path / "modules.builtin").write_text("kernel/drivers/built-in.ko\n")
+    order = load_order(tmp_path, ("ext4", "built_in"))
+    assert [path.stem for path in order] == ["crc16", "jbd2", "ext4"]
+    with pytest.raises(ValueError, match="no nowhere, neither built in nor as a module"):
+        load_order(tmp_path, ("nowhere",))
 
 
 def test_pick() -> None:
     scenarios = [Scenario("a", "s"), Scenario("b", "s")]
     assert pick(scenarios, []) == tuple(scenarios)
     assert pick(scenarios, ["b"]) == (scenarios[1],)
-    with pytest.raises(KernelError, match="no scenario c"):
+    with pytest.raises(ValueError, match="no scenario c"):
         pick(scenarios, ["c"])
 
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The plugin under the real kernel-install, which is told to look nowhere but in a tree."""
 
 import hashlib

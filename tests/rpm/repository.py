@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.vm import rootfs
+from tests.vmtest import rootfs
 
 REPOSITORY = Path(__file__).parents[2]
 # Where a guest finds the packages.

@@ -7,7 +7,7 @@ Its kernel is Debian's with crashkernel=; tests/kernel/package does the same wit
 import inspect
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,11 +15,13 @@ import pytest
 
 from tests.rpm import repository
 from tests.rpm.repository import PLACE, StandIn
-from tests.vm import rootfs, service, snapshot
-from tests.vm.errors import Result
-from tests.vm.machine import Machine
-from tests.vm.rootfs import Root
-from tests.vm.vm import VM
+from tests.vm import service
+from tests.vmtest import snapshot
+from tests.vmtest.errors import Result
+from tests.vmtest.machine import Machine
+from tests.vmtest.rootfs import Recipe, Root
+from tests.vmtest.vm import VM
+from tinykdump import __version__
 
 SECONDS = 600.0
 # The guest has no systemd that runs; systemctl works on the files, as in a chroot.
@@ -63,8 +65,8 @@ def note_seconds(what: str, seconds: float, log: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def root() -> Root:
-    return rootfs.build(repository.RPM4)
+def root(build_root: Callable[[Recipe], Root]) -> Root:
+    return build_root(repository.RPM4)
 
 
 @pytest.fixture(scope="module")
@@ -176,7 +178,7 @@ def test_an_upgrade_keeps_the_configuration_and_loads_the_new_code(vm: VM, root:
     done = vm.run([*DNF, "upgrade", "tinykdump"], timeout=SECONDS, env=OFFLINE)
     note("dnf upgrade", done)
     assert [line[:18] for line in lines(done)] == ["tinykdump: rebuilt", "tinykdump: armed w"]
-    assert vm.run(["rpm", "-q", "tinykdump"]).text.startswith("tinykdump-0.1.0-2")
+    assert vm.run(["rpm", "-q", "tinykdump"]).text.startswith(f"tinykdump-{__version__}-2")
     assert "wait = 33" in vm.get("/etc/default/tinykdump").decode()
     assert "# release 2" in vm.get("/etc/default/tinykdump.rpmnew").decode()
     after = service.manifest(vm, root.kver)["plan"]

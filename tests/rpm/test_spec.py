@@ -119,7 +119,7 @@ def digests(built: tuple[Path, ...]) -> dict[str, str]:
 
 
 def test_two_builds_are_equal(tmp_path: Path, short_path: Path) -> None:
-    """In other folders, by another user, elsewhere in the world."""
+    """In other directories, by another user, elsewhere in the world."""
     checkout = repository.clone(short_path / "clone")
     first = digests(repository.build(checkout, "HEAD", tmp_path / "first"))
     assert set(first) == {

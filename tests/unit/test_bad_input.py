@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Each thing that can be wrong, end to end: one line that names it and says what to do, the exit
 status, and everything that was built before still as it was."""
 
@@ -5,7 +6,10 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -80,7 +84,7 @@ CASES: list[tuple[str, Break, list[str], int, str, str]] = [
     ("revoked key", nothing, ["-k", "/root/revoked.asc"], 1,
      "key /root/revoked.asc is revoked", "name another key"),
     ("sign-only key", nothing, ["-k", "/root/sign-only.asc"], 1,
-     "key /root/sign-only.asc can not encrypt", "name a key that"),
+     "key /root/sign-only.asc cannot encrypt", "name a key that"),
     ("two keys", nothing, ["-k", "/root/two.asc"], 1, "key /root/two.asc: 2 OpenPGP", "export one"),
     ("no modules", removed(TOP), [], 1, f"kernel {KVER} has no directory {TOP}", "install"),
     ("other kernel", nothing, ["--kernel", "9.9"], 1, "kernel 9.9 has no directory", "install"),
@@ -196,6 +200,15 @@ def test_a_full_disk_is_named(
     assert err.count("\n") == 1
 
 
+def writer(pipe: Path, reader: subprocess.Popen[str]) -> int:
+    """The writing end of a named pipe, once ``reader`` has come to where it opens it."""
+    while reader.poll() is None:
+        with suppress(OSError):  # ENXIO: nobody reads it yet
+            return os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+        time.sleep(0.05)
+    raise AssertionError(f"it ended before: {reader.communicate()[1]}")
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interruption_is_one_line(fake: FakeHost, number: signal.Signals) -> None:
     """In the middle of a build, which reads a program that never comes."""
@@ -204,14 +217,12 @@ def test_an_interruption_is_one_line(fake: FakeHost, number: signal.Signals) -> 
     fake.write(CONFIG, "[dump]\nencrypt = no\n")
     before = fake.snapshot()
     environment = {**os.environ, "PYTHONPATH": SOURCE, "TINYKDUMP_ROOT": str(fake.root)}
-    argv = [sys.executable, "-m", "tinykdump.cli", "-b"]
-    with (
-        subprocess.Popen(argv, env=environment, stderr=subprocess.PIPE, text=True) as running,
-        # Opening it waits until the build has come to where it reads it.
-        fake.path("/usr/bin/makedumpfile").open("wb"),
-    ):
+    argv = [sys.executable, "-m", "tinykdump", "-b"]
+    with subprocess.Popen(argv, env=environment, stderr=subprocess.PIPE, text=True) as running:
+        pipe = writer(fake.path("/usr/bin/makedumpfile"), running)
         running.send_signal(number)
         _, err = running.communicate(timeout=60)
+        os.close(pipe)
     assert running.returncode == 130
     assert err.startswith("tinykdump: interrupted (")
     assert err.count("\n") == 1

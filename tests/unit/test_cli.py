@@ -1,9 +1,11 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What the command line does when all is well, on a tree."""
 
 import gzip
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import pytest
 from tests import plugged
 from tests.fakehost import KVER, NAMES, STATE, FakeHost, make_live
 from tests.keyring import Keyring
-from tinykdump import cli, hardware, load
+from tinykdump import __version__, cli, hardware, load
 from tinykdump.config_files import load_config
 from tinykdump.host import Host
 from tinykdump.image import build
@@ -65,7 +67,7 @@ def test_options_override_the_file(machine: FakeHost, keys: Keyring) -> None:
 def test_a_key_in_this_folder(
     machine: FakeHost, keys: Keyring, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """TINYKDUMP_ROOT is what absolute paths are below, also that of the folder."""
+    """TINYKDUMP_ROOT is what absolute paths are below, also that of the directory."""
     folder = machine.write("/root/here/other.asc", keys.public("other@example.org")).parent
     machine.write(str(folder / "other.asc"), keys.public("other@example.org"))
     monkeypatch.chdir(folder)
@@ -396,3 +398,14 @@ def test_a_kernel_is_found_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert cli.main(["-b"]) == 0
     for name in ("config", "vmlinuz"):
         assert opened.count(f"/lib/modules/{KVER}/{name}") == 1
+
+
+@pytest.mark.parametrize(
+    "command", [(sys.executable, "-m", "tinykdump"), ("src/tinykdump.sh",)], ids=["python", "sh"]
+)
+def test_ways_to_start_it(command: tuple[str, ...]) -> None:
+    """As a module of Python, and as /usr/bin/tinykdump does it."""
+    done = subprocess.run([*command, "--version"], cwd=Path(__file__).parents[2],
+                          env={"TINYKDUMP_PYTHON": sys.executable}, capture_output=True,
+                          check=False, text=True)  # fmt: skip
+    assert (done.stdout, done.stderr) == (f"tinykdump {__version__}\n", "")

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -52,7 +53,7 @@ def test_what_is_taken_over(running: str, expected: str) -> None:
      ("mem_encrypt", False), ("mem_encrypt=on mem_encrypt=off", False), ("", False)],
 )  # fmt: skip
 def test_memory_that_is_encrypted(running: str, encrypts: bool) -> None:
-    """The crash kernel can not read it otherwise; bounce buffers are not to take 64 MiB there."""
+    """The crash kernel cannot read it otherwise; bounce buffers are not to take 64 MiB there."""
     words = crash_cmdline(X86_64, running, "", ()).split()
     assert [word for word in words if word.startswith("mem_encrypt")] == running.split()
     assert ("swiotlb=4096" in words) == encrypts

@@ -1,4 +1,6 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -32,6 +34,11 @@ def test_the_installed_file_says_the_defaults() -> None:
     )
     assert set(parse_file(uncommented, "file")) == {item.key for item in ITEMS}
     assert read(uncommented) == resolve([], {})
+
+
+def test_the_package_installs_that_file() -> None:
+    installed = Path(__file__).parents[2] / "src/default/tinykdump"
+    assert installed.read_text() == config.default_file()
 
 
 GOOD: list[tuple[str, str, str, Any]] = [

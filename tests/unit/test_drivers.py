@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Modules as they stand in the image, and what modprobe.d and the command line say of them."""
+"""Modules as they are in the image, and what modprobe.d and the command line say of them."""
 
 import gzip
 import lzma

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The format on the stick; what restore and src/crash make of it is in their own tests."""
 
 import pytest

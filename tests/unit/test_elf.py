@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Real libraries that are damaged: one line that names the file, whatever is asked of it."""
 
 import struct

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What is handed over is what the table lists, and any value survives the shell."""
 
 import re
@@ -20,7 +21,7 @@ from tinykdump.image.handover import FILES, SCRIPT, Machine, render
 CRASH_SIDE = Path(__file__).parents[2] / "src/crash"
 
 DEFAULTS = config.resolve([], {})
-# Whatever can stand in a file: all but NUL.
+# Whatever can be in a file: all but NUL.
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=40)
 
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Keys in every condition, made by the real gpg."""
 
 import re
@@ -36,7 +37,7 @@ def test_of_an_exported_secret_key_only_the_public_part_is_taken(keys: Keyring) 
     [
         (["expired"], "key k is expired (extend it"),
         (["revoked"], "key k is revoked (name another key)"),
-        (["sign-only"], "key k can not encrypt (name a key"),
+        (["sign-only"], "key k cannot encrypt (name a key"),
         (["good", "other"], "key k: 2 OpenPGP keys in it (export one"),
     ],
 )
@@ -135,7 +136,7 @@ def test_the_key_of_the_machine_is_made_once(fake: FakeHost) -> None:
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(TinykdumpError, match=f"{tmp_path}/none is not a folder of GnuPG"):
+    with pytest.raises(TinykdumpError, match=f"{tmp_path}/none is not a directory of GnuPG"):
         keys_module.gpg(tmp_path / "none")
 
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Loading that fails, on a played kernel: what was there before has to be there afterwards.
 
 A real kernel does not fail at every one of these places when it is told to; those that it can be
@@ -263,7 +264,7 @@ def test_a_damaged_note(kernel: Kernel, text: str) -> None:
 
 
 def test_the_note_goes_with_what_it_is_about(kernel: Kernel) -> None:
-    """Also where the memory can not be given back: somebody else may load something then."""
+    """Also where the memory cannot be given back: somebody else may load something then."""
     loaded(kernel, built(kernel))
     kernel.broken = True
     with pytest.raises(TinykdumpError, match="was not changed to 0 MiB"):

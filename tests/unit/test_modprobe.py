@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """modprobe.d, as the real modprobe reads it."""
 
 import subprocess

@@ -65,7 +65,7 @@ def restored(locked: Locked, tmp_path: Path, terminal: bool, **environment: str)
     ours, theirs = os.openpty()
     try:
         subprocess.run(
-            [sys.executable, "-m", "tinykdump.cli", "restore", str(dump.path), "--keys",
+            [sys.executable, "-m", "tinykdump", "restore", str(dump.path), "--keys",
              str(locked.home), "-o", str(tmp_path / "out")],
             stdin=theirs if terminal else subprocess.DEVNULL, start_new_session=True,
             env={"PATH": os.environ["PATH"], "PYTHONPATH": SOURCE, **environment},

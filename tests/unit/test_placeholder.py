@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Placeholders, loaded by the real ld.so and by programs that are linked with the originals."""
 
 import ctypes
@@ -95,7 +96,7 @@ def test_elf_hash(name: str, value: int) -> None:
 def test_real_programs_start_with_placeholders(
     fake_with_programs: FakeHost, tmp_path: Path
 ) -> None:
-    """As the image has them: libraries in one folder, the unused ones as placeholders."""
+    """As the image has them: libraries in one directory, the unused ones as placeholders."""
     host = fake_with_programs.host
     used = [programs.program(host, name, "") for name in ("gpg", "makedumpfile")]
     entries = libraries.libraries(host, used)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The exact modules that a dump loads, for recorded machines and a recorded kernel."""
 
 import json

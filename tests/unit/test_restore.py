@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Dumps as the crash side writes them, restored with the real gpg and makedumpfile."""
 
 import hashlib
@@ -300,7 +301,7 @@ def test_another_key(restoring: Restore, dump: Dump, tmp_path: Path) -> None:
     (error,) = said.errors
     assert "vmcore is not restored: gpg did not decrypt it: no secret key (import the" in error
     (error,) = restoring(home=tmp_path / "none").errors
-    assert f"vmcore is not restored: {tmp_path}/none is not a folder of GnuPG (" in error
+    assert f"vmcore is not restored: {tmp_path}/none is not a directory of GnuPG (" in error
 
 
 def test_a_damaged_stream_with_right_sums(restoring: Restore, dump: Dump) -> None:

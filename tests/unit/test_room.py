@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Room as file systems have it themselves, compared with what others' tools say of them."""
 
 import os

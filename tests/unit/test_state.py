@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Where images are, and that those of older versions come there; the keys stay where they are."""
 
 import json

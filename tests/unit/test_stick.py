@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """The stick that is plugged in: real file systems and the real blkid, in a tree for sysfs."""
 
 import os
@@ -171,7 +172,7 @@ def test_whoever_arms_hears_of_the_stick(
     fake: FakeHost, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str],
     arm: Callable[[], int],
 ) -> None:  # fmt: skip
-    """kexec and the programs of the image, which a tree can not run, are played."""
+    """kexec and the programs of the image, which a tree cannot run, are played."""
     fake.write("/sys/kernel/kexec_crash_size", str(128 * MIB))
     fake.write("/etc/default/tinykdump", "[dump]\nencrypt = no\n")
     fake.write("/proc/meminfo", "MemTotal: 900000 kB\nMemFree: 600000 kB\n")

@@ -16,9 +16,9 @@ from typing import Any
 
 import gnupg
 
-from tests.vm import cache, stick
-from tests.vm.errors import Result
-from tests.vm.vm import VM
+from tests.vmtest import cache, stick
+from tests.vmtest.errors import Result
+from tests.vmtest.vm import VM
 from tinykdump.dump import TOP, is_complete
 
 REPOSITORY = Path(__file__).parents[2]
@@ -57,13 +57,13 @@ def _of_root(member: tarfile.TarInfo) -> tarfile.TarInfo:
 class KeyPair:
     """A key whose secret part never enters a guest."""
 
-    home: Path  # the GnuPG folder that has it
+    home: Path  # the GnuPG directory that has it
     fingerprint: str
     public: bytes
 
 
 def key_pair(home: Path) -> KeyPair:
-    """The key in that folder; a new one when it is empty."""
+    """The key in that directory; a new one when it is empty."""
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     gpg = gnupg.GPG(gnupghome=str(home), options=["--no-autostart"])
     if not gpg.list_keys():
@@ -111,11 +111,11 @@ def kernel_install(vm: VM, verb: str, kver: str) -> Result:
     places = (f"/boot/vmlinuz-{kver}", f"/lib/modules/{kver}/vmlinuz")
     there = vm.shell(f"ls {' '.join(places)} 2>/dev/null || true").text.split()
     image = there[:1] if verb == "add" else []
-    return vm.run(["kernel-install", verb, kver, *image], timeout=300)
+    return vm.run(["kernel-install", verb, kver, *image])
 
 
 def break_kernel(vm: VM, kver: str) -> None:
-    """Put a kernel that can not be relocated, so not loaded for a crash, before the real one.
+    """Put a kernel that cannot be relocated, so not loaded for a crash, before the real one.
 
     Documentation/arch/x86/boot.rst: relocatable_kernel is at 0x234, xloadflags at 0x236.
     """
@@ -192,7 +192,7 @@ def dumps(image: stick.Image, target: Path) -> tuple[Dump, ...]:
 
 def restore(dump: Dump, output: Path, keys: Path) -> None:
     """`tinykdump restore` on this machine. Raises CalledProcessError."""
-    command = [sys.executable, "-m", "tinykdump.cli", "restore", str(dump.directory),
+    command = [sys.executable, "-m", "tinykdump", "restore", str(dump.directory),
                "--output", str(output), "--keys", str(keys)]  # fmt: skip
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.vm import service, stick, vmcore
-from tests.vm.errors import GuestFailed
-from tests.vm.machine import Machine, Stick
-from tests.vm.rootfs import Root
-from tests.vm.vm import VM, running
+from tests.vm import service, vmcore
+from tests.vmtest import stick
+from tests.vmtest.errors import GuestFailed
+from tests.vmtest.machine import Machine, Stick
+from tests.vmtest.rootfs import Root
+from tests.vmtest.vm import VM, running
 
 # What the stick's controller, protocol and file system take, and nothing else.
 NEEDED_MODULES = [

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.vm import service, stick, vmcore
-from tests.vm.machine import Machine, Stick
-from tests.vm.rootfs import Root
-from tests.vm.vm import VM, running
+from tests.vm import service, vmcore
+from tests.vmtest import stick
+from tests.vmtest.machine import Machine, Stick
+from tests.vmtest.rootfs import Root
+from tests.vmtest.vm import VM, running
 
 SCRIPT = "/root/script"
 

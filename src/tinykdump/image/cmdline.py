@@ -12,7 +12,7 @@ from tinykdump.architecture import Architecture
 NOT_KEPT = ("scsi_mod.scan", "usbcore.authorized_default", "usbcore.nousb")
 
 # With memory encryption of the host (SME) on, the kernel keeps 64 MiB for bounce buffers. That is
-# for devices that can not reach its addresses: of ours old USB controllers, which need little.
+# for devices that cannot reach its addresses: of ours old USB controllers, which need little.
 BOUNCE_BUFFERS = 8 << 20
 _SLOT = 2048  # bytes; swiotlb= has the number of these (kernel-parameters.txt)
 

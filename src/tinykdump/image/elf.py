@@ -44,7 +44,7 @@ class Elf:
     bits: int
     interpreter: str  # absolute path of the loader; empty for a static file or a library
     needed: tuple[str, ...] = ()
-    runpath: tuple[str, ...] = ()  # with $ORIGIN as it stands in the file
+    runpath: tuple[str, ...] = ()  # with $ORIGIN as it is in the file
 
     @property
     def is_dynamic(self) -> bool:

@@ -19,7 +19,7 @@ MODULES = "/lib/modules.order"
 RENAMED = "/lib/makedumpfile.renamed"
 SCRIPT = "/script"
 
-# Where each one stands in the image, and what it says.
+# Where each one is in the image, and what it says.
 FILES: Mapping[str, str] = {
     CONFIGURATION: "name=value lines of shell: the configuration, and what this machine is called",
     KEY: "the public key that dumps are encrypted to; not there: they are not",

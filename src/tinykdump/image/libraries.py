@@ -51,7 +51,7 @@ def library_path(host: Host) -> tuple[Path, ...]:
 def libraries(host: Host, programs: Sequence[Program]) -> tuple[Entry, ...]:
     """The loaders and libraries that ``programs`` need, as entries of the image.
 
-    Libraries stand in /lib, which LD_LIBRARY_PATH names on the crash side; what a dump does
+    Libraries are in /lib, which LD_LIBRARY_PATH names on the crash side; what a dump does
     not use is a placeholder. Raises TinykdumpError when one is not found.
     """
     loaders = {user.facts.interpreter for user in programs} - {""}

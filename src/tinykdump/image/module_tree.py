@@ -20,7 +20,7 @@ from tinykdump.kernels import Kernel
 
 SUFFIXES = (".ko", ".ko.xz", ".ko.zst", ".ko.gz")
 
-# Where depmod looks first when no file of depmod.d(5) says "search": what stands in updates comes
+# Where depmod looks first when no file of depmod.d(5) says "search": what is in updates comes
 # before what came with the kernel, which has its place in the order as "built-in".
 _SEARCH = ("updates", "built-in")
 
@@ -146,7 +146,7 @@ class ModuleTree:
     def lookup(self, name: str) -> Module | None:
         """The module of that name or alias; None when it is built in.
 
-        Raises NotFoundError, and TinykdumpError for a file that can not be read or that was
+        Raises NotFoundError, and TinykdumpError for a file that cannot be read or that was
         built for another kernel.
         """
         name = next(iter(self.rules.aliased(name)), normal(name))

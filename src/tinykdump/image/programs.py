@@ -17,7 +17,7 @@ CRASH_SIDE = (Path("/usr/share/tinykdump/crash"), Path(__file__).parents[2] / "c
 
 PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 
-# What stands in one of these stands in /bin of the image; a script may name any of them.
+# What is in one of these is in /bin of the image; a script may name any of them.
 _MERGED = PATH[:-1]
 
 # The commands of src/crash; those of busybox that stand for a program of their own.
@@ -95,7 +95,7 @@ def script(host: Host, path: str) -> tuple[Entry, tuple[Program, ...]]:
 def userland(host: Host, config: Config, *, encrypt: bool) -> tuple[Entry, ...]:
     """Every program of an image with its libraries, and the crash side's own scripts.
 
-    Raises TinykdumpError when one is missing or can not run in the image.
+    Raises TinykdumpError when one is missing or cannot run in the image.
     """
     shell = busybox(host)
     filtering = program(host, "makedumpfile", "makedumpfile")

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 # shellcheck shell=sh
 # crashkernel=,cma in an area that crosses the border of ZONE_MOVABLE.
 # shellcheck source=tests/kernel/guest/lib.sh

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 # shellcheck shell=sh
 # crashkernel=,cma in more than one range: all areas are in sysfs.
 # shellcheck source=tests/kernel/guest/lib.sh

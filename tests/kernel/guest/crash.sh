@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 # shellcheck shell=sh
 # A region that has grown twice holds a crash kernel that boots.
 # shellcheck source=tests/kernel/guest/lib.sh

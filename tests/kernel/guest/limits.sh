@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 # shellcheck shell=sh
 # What happens when growing does not work out: the old region stays.
 # shellcheck source=tests/kernel/guest/lib.sh

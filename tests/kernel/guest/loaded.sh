@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 # shellcheck shell=sh
 # With a crash kernel loaded nothing changes, however it was loaded.
 # shellcheck source=tests/kernel/guest/lib.sh

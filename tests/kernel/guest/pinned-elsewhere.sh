@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 # shellcheck shell=sh
 # Pages of the area cannot be moved: the region grows outside, and is in the area again later.
 # shellcheck source=tests/kernel/guest/lib.sh

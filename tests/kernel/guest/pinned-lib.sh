@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 # Pages of the area that cannot be moved.
 # shellcheck shell=sh
 

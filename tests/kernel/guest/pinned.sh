@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 # shellcheck shell=sh
 # Pages in the way that cannot be moved, and no other place: growing fails, and the region stays.
 # shellcheck source=tests/kernel/guest/lib.sh

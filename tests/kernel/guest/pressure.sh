@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 # shellcheck shell=sh
 # Growing while memory is in use; load=KIND on the command line says by what:
 #

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 # shellcheck shell=sh
 # Writers, readers and loaders at once: whatever each of them gets, the region
 # is whole afterwards and all of it can be given back.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 # shellcheck shell=sh
 # What a reservation made at boot looks like, and what becomes of it when it
 # is made smaller: all that a program can see, for a comparison of kernels.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 # shellcheck shell=sh
 # No parameter, or one for the area: nothing is taken, and everything can be.
 # shellcheck source=tests/kernel/guest/lib.sh

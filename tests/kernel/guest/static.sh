@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 # shellcheck shell=sh
 # A reservation made at boot is what it was without the series.
 # shellcheck source=tests/kernel/guest/lib.sh

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 # shellcheck shell=sh
 # A file server dies with pages under writeback that are in the way: growing
 # waits for it, and nothing else does.

@@ -7,10 +7,10 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from kernel.build import Plan, Request, locked, make_plan
+from kernel.build import Plan, locked
 from kernel.tree import checkout
 from tests.rpm import repository
-from tests.vm import cache
+from tests.vmtest import cache
 
 SPEC = repository.REPOSITORY / "tinykdump.spec"
 CONFIGS = repository.REPOSITORY / "kernel/config"
@@ -50,27 +50,15 @@ class KernelPackage:
         return target / "lib/modules" / self.kver
 
 
-def plan() -> Plan:
-    """The source with both series applied."""
-    given = os.environ.get("TINYKDUMP_KERNEL_SOURCE")
-    return make_plan(
-        Request(
-            cache=cache.directory(), release="7.2", series=None, fragments=("vm",),
-            source=Path(given) if given else None, jobs=os.cpu_count() or 1,
-        )
-    )  # fmt: skip
-
-
-def build(release: str) -> KernelPackage:
+def build(plan: Plan, release: str) -> KernelPackage:
     """The packages of that release, built now where they are not in the cache.
 
     The first build takes as long as a kernel does; another release goes on from its objects.
     """
-    made = plan()
     files = [SPEC, *(CONFIGS / f"{name}.config" for name in ("vm", "tinykdump", "package"))]
-    key = cache.key(made.commit, made.source.sha256, files, release)
-    entry = cache.entry("kernel-rpm", key, lambda directory: _build(made, release, directory))
-    return KernelPackage(entry, made.source.version, release)
+    key = cache.key(plan.commit, plan.source.sha256, files, release)
+    entry = cache.entry("kernel-rpm", key, lambda directory: _build(plan, release, directory))
+    return KernelPackage(entry, plan.source.version, release)
 
 
 def _build(plan: Plan, release: str, directory: Path) -> None:

@@ -5,16 +5,14 @@ import subprocess
 from pathlib import Path
 
 from kernel import kconfig
-from kernel.build import fragment, locked
+from kernel.build import Plan, fragment, locked
 from kernel.tree import checkout
-from tests.kernel.package import packages
 
 # Only a kernel with a list of revoked certificates has it.
 WITHOUT = {"CONFIG_SYSTEM_REVOCATION_KEYS"}
 
 
-def test_generic(tmp_path: Path) -> None:
-    plan = packages.plan()
+def test_generic(plan: Plan, tmp_path: Path) -> None:
     wanted = kconfig.merge(fragment(name) for name in ("generic", "tinykdump", "package"))
     config = tmp_path / ".config"
     with locked(plan):

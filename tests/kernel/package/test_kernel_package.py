@@ -2,21 +2,24 @@
 """Both packages on a machine without crashkernel=: from rpm -i to a dump of the new kernel."""
 
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from kernel.build import Plan
 from tests.kernel.package import packages
 from tests.kernel.package.packages import KernelPackage
 from tests.rpm import repository
 from tests.rpm.test_install import DNF, OFFLINE, SECONDS, left_behind, lines, names, note, rpm
-from tests.vm import initrd, kernels, rootfs, service, stick, vmcore
-from tests.vm.machine import Machine, Stick
-from tests.vm.rootfs import Root
-from tests.vm.vm import VM, running
+from tests.vm import service, vmcore
+from tests.vmtest import initramfs, rootfs, stick
+from tests.vmtest.kernels import Kernel
+from tests.vmtest.machine import Machine, Stick
+from tests.vmtest.rootfs import Recipe, Root
+from tests.vmtest.vm import VM, running
 
 # The first test waits for the kernel to be built.
 pytestmark = pytest.mark.timeout(3 * 3600)
@@ -36,19 +39,29 @@ def _times(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.fixture(scope="module")
-def root() -> Root:
-    return rootfs.build(repository.RPM4)
+def root(build_root: Callable[[Recipe], Root]) -> Root:
+    return build_root(repository.RPM4)
 
 
 @pytest.fixture(scope="module")
-def old() -> KernelPackage:
-    return packages.build("1")
+def old(plan: Plan) -> KernelPackage:
+    return packages.build(plan, "1")
 
 
 @pytest.fixture(scope="module")
-def new(old: KernelPackage) -> KernelPackage:
+def new(plan: Plan, old: KernelPackage) -> KernelPackage:
     assert old.release == "1"  # built first: what comes after goes on from its objects
-    return packages.build("2")
+    return packages.build(plan, "2")
+
+
+@pytest.fixture(scope="module")
+def releases(old: KernelPackage, new: KernelPackage) -> tuple[KernelPackage, KernelPackage]:
+    return old, new
+
+
+@pytest.fixture(scope="module")
+def machine(kernel: Kernel, root: Root) -> Machine:
+    return kernel.machine(root)
 
 
 @pytest.fixture(scope="module")
@@ -94,14 +107,15 @@ def test_modules_are_signed_and_the_debuginfo_has_dwarf(new: KernelPackage, tmp_
 
 
 def test_from_rpm_to_a_dump(
+    machine: Machine,
     root: Root,
-    old: KernelPackage,
-    new: KernelPackage,
+    releases: tuple[KernelPackage, KernelPackage],
     ours: tuple[Path, tuple[Path, ...]],
     tmp_path: Path,
 ) -> None:
+    old, new = releases
     image = stick.make(tmp_path / "stick.img")
-    machine = kernels.patched().machine(root, sticks=(Stick("stick", image.path),))
+    machine = machine.with_stick(Stick("stick", image.path))
     assert not [word for word in machine.append if word.startswith("crashkernel=")]
     tinykdump, stand_ins = ours
     with running(machine, tmp_path / "vm") as vm:
@@ -166,7 +180,7 @@ def booted(machine: Machine, modules: Path, root: Root, workdir: Path) -> Iterat
     again = replace(
         machine,
         kernel=modules / "vmlinuz",
-        initrd=initrd.build(modules, root.busybox),
+        initrd=initramfs.build(modules, root.busybox),
         append=(*machine.append, *rootfs.SYSTEMD),
     )
     with running(again, workdir) as vm:

@@ -8,8 +8,11 @@ import pytest
 from tests.rpm import repository
 from tests.rpm.repository import PLACE
 from tests.rpm.test_install import OFFLINE, SECONDS, complaints, left_behind
-from tests.vm import kernels, rootfs, service
-from tests.vm.vm import running
+from tests.vm import service
+from tests.vmtest import rootfs
+from tests.vmtest.kernels import Kernel
+from tests.vmtest.vm import running
+from tinykdump import __version__
 
 # The root of that release may have to be made first.
 pytestmark = pytest.mark.timeout(3600)
@@ -19,14 +22,14 @@ DNF5 = ("dnf5", "-y", "--disable-plugin=local", "--repo=packages", "--no-gpgchec
         "--releasever=1", f"--repofrompath=packages,file://{PLACE}")  # fmt: skip
 
 
-def test_install_upgrade_remove(tmp_path: Path) -> None:
+def test_install_upgrade_remove(kernel: Kernel, tmp_path: Path) -> None:
     root = rootfs.build(repository.RPM6)
     base = (repository.BASE, repository.busybox(root.busybox, "1"))
     stand_ins = tuple(repository.stand_in(made, tmp_path / "packages") for made in base)
     built = repository.build(repository.REPOSITORY, repository.work_tree(), tmp_path / "1")
     first = repository.binary(built)
     second = repository.changed(tmp_path / "clone", tmp_path / "2")
-    with running(kernels.patched().machine(root), tmp_path / "vm") as vm:
+    with running(kernel.machine(root), tmp_path / "vm") as vm:
         assert vm.run(["rpm", "--version"]).text.startswith("RPM version 6.")
         vm.put(repository.archive((first, second, *stand_ins)), "/run/packages.tar")
         vm.run(["tar", "-C", "/", "-xf", "/run/packages.tar"])
@@ -39,7 +42,7 @@ def test_install_upgrade_remove(tmp_path: Path) -> None:
             assert complaints(line for line in log if "skipped OpenPGP checks" not in line) == []
 
         running_kernel = vm.run(["uname", "-r"]).text.strip()
-        dnf5("install", "tinykdump-0.1.0-1")
+        dnf5("install", f"tinykdump-{__version__}-1")
         assert f"armed with {running_kernel}\n" in vm.run(["tinykdump", "status"]).text
         vm.run(["rpm", "-V", "tinykdump"])
         before = service.manifest(vm, running_kernel)["plan"]

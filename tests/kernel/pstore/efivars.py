@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Read the file behind QEMU's flash, where OVMF keeps its variables.
 
 Formats: MdeModulePkg/Include/Guid/VariableFormat.h of edk2. A variable that is changed or deleted

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """Read the file behind QEMU's acpi-erst device (hw/acpi/erst.c there)."""
 
 import struct
@@ -27,11 +28,6 @@ class Record:
     offset: int
     section: uuid.UUID
     size: int
-
-
-def make(path: Path, size: int = 64 << 10) -> None:
-    """An empty store: QEMU formats a file that is all zero."""
-    path.write_bytes(b"\0" * size)
 
 
 def records(path: Path) -> list[Record]:

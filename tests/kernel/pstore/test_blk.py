@@ -1,10 +1,12 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """A block device behind pstore/blk, which only takes what a worker writes later."""
 
 from dataclasses import replace
 from pathlib import Path
 
 from tests.kernel.pstore.conftest import no_complaints
-from tests.kernel.pstore.machine import Hardware, Machine
+from tests.kernel.pstore.machine import running
+from tests.vmtest.machine import Machine
 
 # kmsg_size and so on in KiB. pstore is mounted first: before, nothing is written.
 LOAD = (
@@ -15,12 +17,13 @@ LOAD = (
 )
 
 
-def test_reboot_of_the_crash_kernel(patched: Hardware, tmp_path: Path, token: str) -> None:
+def test_reboot_of_the_crash_kernel(patched: Machine, tmp_path: Path, token: str) -> None:
     disc = tmp_path / "disc.img"
     disc.write_bytes(b"\0" * (1 << 20))
     devices = ("-drive", f"file={disc},format=raw,if=virtio")
-    hardware = replace(patched, command_line="crashkernel=256M", devices=devices)
-    with Machine(hardware, tmp_path) as machine:
+    with running(
+        replace(patched.with_append("crashkernel=256M"), arguments=devices), tmp_path
+    ) as machine:
         machine.boot("normal")
         machine.run(LOAD)
         machine.run(f"echo first-{token} >/dev/kmsg; sleep 3")

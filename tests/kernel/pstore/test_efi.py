@@ -1,10 +1,9 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """EFI variables, with the firmware that QEMU is used with."""
 
-import shutil
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
-
-import pytest
 
 from tests.kernel.pstore import efivars
 from tests.kernel.pstore.conftest import no_complaints
@@ -14,12 +13,12 @@ from tests.kernel.pstore.machine import (
     OOPS,
     WATCHDOG,
     WATCHDOG_ON,
-    Hardware,
-    Machine,
+    Guest,
     console_records,
+    running,
 )
+from tests.vmtest.machine import OVMF, Machine
 
-FIRMWARE = Path("/usr/share/OVMF")
 # What the backend asks for (kexec_records in drivers/firmware/efi/efi-pstore.c).
 LIMIT = 16
 CRASHES = 20
@@ -42,45 +41,33 @@ FILL = (
 )
 
 
-def _guest(hardware: Hardware, directory: Path, command_line: str = "", *devices: str) -> Machine:
-    variables = directory / "variables.fd"
-    if not (FIRMWARE / "OVMF_VARS_4M.fd").exists():
-        pytest.fail("ovmf is not installed (run: make deps)", pytrace=False)
-    if not variables.exists():
-        shutil.copy(FIRMWARE / "OVMF_VARS_4M.fd", variables)
-    firmware = (
-        "-machine", "q35",
-        "-drive", f"if=pflash,unit=0,format=raw,readonly=on,file={FIRMWARE / 'OVMF_CODE_4M.fd'}",
-        "-drive", f"if=pflash,unit=1,format=raw,file={variables}",
-    )  # fmt: skip
-    return Machine(
-        replace(
-            hardware,
-            command_line=f"crashkernel=256M {command_line}",
-            devices=(*firmware, *devices),
-        ),
-        directory,
-    )
+def _guest(
+    hardware: Machine, directory: Path, command_line: str = "", *devices: str
+) -> AbstractContextManager[Guest]:
+    """Its variables are in OVMF.copy(directory)."""
+    booted = hardware.with_append("crashkernel=256M", *command_line.split())
+    machine = replace(booted, model="q35", firmware=OVMF, arguments=devices)
+    return running(machine, directory)
 
 
-def _crash(machine: Machine, more: str = "") -> None:
+def _crash(machine: Guest, more: str = "") -> None:
     machine.boot("normal")
     _crash_now(machine, more)
 
 
-def _crash_now(machine: Machine, more: str) -> None:
+def _crash_now(machine: Guest, more: str) -> None:
     machine.load_crash_kernel(f"nr_cpus=1 panic=1 {more}")
     machine.crash()
     machine.run(LOAD)
 
 
-def _variables(machine: Machine) -> list[str]:
+def _variables(machine: Guest) -> list[str]:
     # What others do to the variables is only seen by a new mount.
     names = machine.run("umount /efivars; mount -t efivarfs efivarfs /efivars; ls /efivars")
     return [name for name in names.split() if name.startswith("dump-type9-")]
 
 
-def test_reboot_of_the_crash_kernel(patched: Hardware, tmp_path: Path, token: str) -> None:
+def test_reboot_of_the_crash_kernel(patched: Machine, tmp_path: Path, token: str) -> None:
     with _guest(patched, tmp_path) as machine:
         _crash(machine)
         machine.run(f"echo '<14>crash-{token}' >/dev/kmsg")
@@ -98,7 +85,7 @@ def test_reboot_of_the_crash_kernel(patched: Hardware, tmp_path: Path, token: st
     assert "Restarting system" in records[-1]
 
 
-def test_panic_of_the_crash_kernel(patched: Hardware, tmp_path: Path, token: str) -> None:
+def test_panic_of_the_crash_kernel(patched: Machine, tmp_path: Path, token: str) -> None:
     with _guest(patched, tmp_path) as machine:
         _crash(machine)
         machine.run(f"echo '<14>crash-{token}' >/dev/kmsg")
@@ -110,7 +97,7 @@ def test_panic_of_the_crash_kernel(patched: Hardware, tmp_path: Path, token: str
     assert "Kernel panic - not syncing" in "".join(records)
 
 
-def test_oops_is_stored_before_a_hang(patched: Hardware, tmp_path: Path, token: str) -> None:
+def test_oops_is_stored_before_a_hang(patched: Machine, tmp_path: Path, token: str) -> None:
     """It has a record at once. What comes after it waits for its record, and is lost."""
     with _guest(patched, tmp_path, "", *WATCHDOG) as machine:
         _crash(machine)
@@ -125,12 +112,12 @@ def test_oops_is_stored_before_a_hang(patched: Hardware, tmp_path: Path, token: 
     assert f"last-{token}" not in text
 
 
-def test_crashes_stay_within_the_limit(patched: Hardware, tmp_path: Path, token: str) -> None:
+def test_crashes_stay_within_the_limit(patched: Machine, tmp_path: Path, token: str) -> None:
     """Nobody removes a variable, and each second log is longer than what may be stored.
 
     Counted in the flash: what is there after each crash, and what of it is new.
     """
-    flash = tmp_path / "variables.fd"
+    flash = OVMF.copy(tmp_path)
     counts, writes, before = [], [], set[str]()
     with _guest(patched, tmp_path, "quiet") as machine:
         machine.boot("normal")
@@ -160,7 +147,7 @@ def test_crashes_stay_within_the_limit(patched: Hardware, tmp_path: Path, token:
     assert "line 1500 " in records[-1]
 
 
-def test_full_store(patched: Hardware, tmp_path: Path, token: str) -> None:
+def test_full_store(patched: Machine, tmp_path: Path, token: str) -> None:
     """Of others: no hang, no warning, the crash kernel goes on."""
     with _guest(patched, tmp_path) as machine:
         machine.boot("normal")
@@ -176,10 +163,10 @@ def test_full_store(patched: Hardware, tmp_path: Path, token: str) -> None:
         assert "WARNING:" not in log
         machine.post("reboot -f")
         machine.boot("normal")
-    assert not efivars.consoles(tmp_path / "variables.fd")
+    assert not efivars.consoles(OVMF.copy(tmp_path))
 
 
-def test_normal_boot_writes_nothing(patched: Hardware, tmp_path: Path) -> None:
+def test_normal_boot_writes_nothing(patched: Machine, tmp_path: Path) -> None:
     with _guest(patched, tmp_path) as machine:
         machine.boot("normal")
         machine.run(LOAD)
@@ -189,10 +176,10 @@ def test_normal_boot_writes_nothing(patched: Hardware, tmp_path: Path) -> None:
         machine.run(LOAD)
         assert not _variables(machine)
         no_complaints(machine)
-    assert not efivars.crash_records(tmp_path / "variables.fd")
+    assert not efivars.crash_records(OVMF.copy(tmp_path))
 
 
-def _unknown_variable(machine: Machine) -> str:
+def _unknown_variable(machine: Guest) -> str:
     machine.boot("normal")
     machine.run(LOAD)
     machine.run(
@@ -202,12 +189,12 @@ def _unknown_variable(machine: Machine) -> str:
     return machine.run("dmesg")
 
 
-def test_record_of_a_newer_kernel(patched: Hardware, tmp_path: Path) -> None:
+def test_record_of_a_newer_kernel(patched: Machine, tmp_path: Path) -> None:
     with _guest(patched, tmp_path) as machine:
         assert "WARNING:" not in _unknown_variable(machine)
 
 
-def test_stock_kernel_warns_of_a_record_of_a_newer_kernel(stock: Hardware, tmp_path: Path) -> None:
+def test_stock_kernel_warns_of_a_record_of_a_newer_kernel(stock: Machine, tmp_path: Path) -> None:
     with _guest(stock, tmp_path) as machine:
         log = _unknown_variable(machine)
     assert "WARNING:" in log

@@ -1,6 +1,8 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """ERST, which holds whole records: what is written is counted in the file behind the device."""
 
 import uuid
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,47 +16,38 @@ from tests.kernel.pstore.machine import (
     OOPS,
     WATCHDOG,
     WATCHDOG_ON,
-    Hardware,
-    Machine,
+    Guest,
     console_records,
+    running,
 )
+from tests.vmtest.machine import Machine
 
 # What the backend asks for (kexec_records in drivers/acpi/apei/erst.c).
 LIMIT = 4
 CRASHES = 20
 
 
-def _guest(hardware: Hardware, directory: Path, *devices: str, command_line: str = "") -> Machine:
-    store = directory / "erst.img"
-    if not store.exists():
-        erst.make(store)
-    device = (
-        "-object", f"memory-backend-file,id=erst,mem-path={store},size=64K,share=on",
-        "-device", "acpi-erst,memdev=erst",
-    )  # fmt: skip
-    return Machine(
-        replace(
-            hardware,
-            command_line=f"crashkernel=256M {command_line}",
-            devices=(*device, *devices),
-        ),
-        directory,
-    )
+def _guest(
+    hardware: Machine, directory: Path, *devices: str, command_line: str = ""
+) -> AbstractContextManager[Guest]:
+    """Its records are in erst.img of the directory."""
+    booted = hardware.with_append("crashkernel=256M", *command_line.split())
+    return running(replace(booted, erst_kib=64, arguments=devices), directory)
 
 
-def _crash(machine: Machine, more: str = "") -> None:
+def _crash(machine: Guest, more: str = "") -> None:
     machine.boot("normal")
     _crash_now(machine, more)
 
 
-def _crash_now(machine: Machine, more: str) -> None:
+def _crash_now(machine: Guest, more: str) -> None:
     machine.load_crash_kernel(f"nr_cpus=1 panic=1 {more}")
     machine.crash()
 
 
 @pytest.mark.parametrize("compress", ["deflate", "none"])
 def test_reboot_of_the_crash_kernel(
-    patched: Hardware, tmp_path: Path, token: str, compress: str
+    patched: Machine, tmp_path: Path, token: str, compress: str
 ) -> None:
     with _guest(patched, tmp_path) as machine:
         _crash(machine, f"pstore.compress={compress}")
@@ -74,7 +67,7 @@ def test_reboot_of_the_crash_kernel(
     assert "Restarting system" in text
 
 
-def test_panic_of_the_crash_kernel(patched: Hardware, tmp_path: Path, token: str) -> None:
+def test_panic_of_the_crash_kernel(patched: Machine, tmp_path: Path, token: str) -> None:
     with _guest(patched, tmp_path) as machine:
         _crash(machine)
         machine.run(f"echo '<14>crash-{token}' >/dev/kmsg")
@@ -89,7 +82,7 @@ def test_panic_of_the_crash_kernel(patched: Hardware, tmp_path: Path, token: str
 
 
 def test_emergency_restart_of_the_crash_kernel(
-    patched: Hardware, tmp_path: Path, token: str
+    patched: Machine, tmp_path: Path, token: str
 ) -> None:
     with _guest(patched, tmp_path) as machine:
         _crash(machine)
@@ -99,9 +92,7 @@ def test_emergency_restart_of_the_crash_kernel(
     assert f"crash-{token}" in records[-1]
 
 
-def test_hang_loses_what_waits_for_its_record(
-    patched: Hardware, tmp_path: Path, token: str
-) -> None:
+def test_hang_loses_what_waits_for_its_record(patched: Machine, tmp_path: Path, token: str) -> None:
     with _guest(patched, tmp_path, *WATCHDOG) as machine:
         _crash(machine)
         machine.run(f"echo '<14>early-{token}' >/dev/kmsg")
@@ -115,7 +106,7 @@ def test_hang_loses_what_waits_for_its_record(
     assert f"last-{token}" not in text
 
 
-def test_oops_is_stored_before_a_hang(patched: Hardware, tmp_path: Path, token: str) -> None:
+def test_oops_is_stored_before_a_hang(patched: Machine, tmp_path: Path, token: str) -> None:
     """It has a record at once. What comes after it waits for its record, and is lost."""
     with _guest(patched, tmp_path, *WATCHDOG) as machine:
         _crash(machine)
@@ -129,7 +120,7 @@ def test_oops_is_stored_before_a_hang(patched: Hardware, tmp_path: Path, token: 
     assert f"last-{token}" not in text
 
 
-def test_many_crashes_stay_within_the_limit(patched: Hardware, tmp_path: Path, token: str) -> None:
+def test_many_crashes_stay_within_the_limit(patched: Machine, tmp_path: Path, token: str) -> None:
     """Nobody collects or removes a record. A log that is long each second time.
 
     Counted in the file behind the device: what is there after each crash, and what of it is new.
@@ -159,7 +150,7 @@ def test_many_crashes_stay_within_the_limit(patched: Hardware, tmp_path: Path, t
     assert "line 1500 " in records[-1]
 
 
-def test_full_store(patched: Hardware, tmp_path: Path, token: str) -> None:
+def test_full_store(patched: Machine, tmp_path: Path, token: str) -> None:
     """Dumps of others fill it: no hang, no warning, the crash kernel goes on."""
     store = tmp_path / "erst.img"
     with _guest(patched, tmp_path) as machine:
@@ -182,7 +173,7 @@ def test_full_store(patched: Hardware, tmp_path: Path, token: str) -> None:
     assert not erst.consoles(store)
 
 
-def test_normal_boot_writes_nothing(patched: Hardware, tmp_path: Path) -> None:
+def test_normal_boot_writes_nothing(patched: Machine, tmp_path: Path) -> None:
     with _guest(patched, tmp_path) as machine:
         machine.boot("normal")
         store = (tmp_path / "erst.img").read_bytes()  # as QEMU has formatted it
@@ -195,7 +186,7 @@ def test_normal_boot_writes_nothing(patched: Hardware, tmp_path: Path) -> None:
     assert not erst.records(tmp_path / "erst.img")
 
 
-def _unknown_record(machine: Machine, store: Path) -> str:
+def _unknown_record(machine: Guest, store: Path) -> str:
     """Have an oops recorded, change the type of the record, and see what the next boot says."""
     machine.boot("normal")
     machine.run(OOPS)
@@ -211,12 +202,12 @@ def _unknown_record(machine: Machine, store: Path) -> str:
     return machine.run("dmesg")
 
 
-def test_record_of_a_newer_kernel(patched: Hardware, tmp_path: Path) -> None:
+def test_record_of_a_newer_kernel(patched: Machine, tmp_path: Path) -> None:
     with _guest(patched, tmp_path) as machine:
         assert "WARNING:" not in _unknown_record(machine, tmp_path / "erst.img")
 
 
-def test_stock_kernel_warns_of_a_record_of_a_newer_kernel(stock: Hardware, tmp_path: Path) -> None:
+def test_stock_kernel_warns_of_a_record_of_a_newer_kernel(stock: Machine, tmp_path: Path) -> None:
     """What "pstore: do not warn about record types of a newer kernel" is about."""
     with _guest(stock, tmp_path) as machine:
         log = _unknown_record(machine, tmp_path / "erst.img")

@@ -1,6 +1,8 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """ramoops over a warm reset: QEMU keeps the RAM, as machines that ramoops is for do."""
 
 import contextlib
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,10 +14,11 @@ from tests.kernel.pstore.machine import (
     OOPS,
     WATCHDOG,
     WATCHDOG_ON,
-    Hardware,
-    LostMachineError,
-    Machine,
+    Guest,
+    running,
 )
+from tests.vmtest.errors import MachineLost
+from tests.vmtest.machine import Machine
 
 LOAD = (
     "[ -e /sys/module/ramoops ] || { insmod /modules/reed_solomon.ko 2>/dev/null; "
@@ -34,7 +37,7 @@ BAD_ZONE = (
 RESERVE = "memmap=1M$0x30000000 crashkernel=256M"
 
 
-def _crash(machine: Machine, zones: str, token: str, more: str = "") -> None:
+def _crash(machine: Guest, zones: str, token: str, more: str = "") -> None:
     """Boot, leave a token, crash, and leave another one in the crash kernel."""
     machine.boot("normal")
     machine.run(LOAD)
@@ -45,13 +48,15 @@ def _crash(machine: Machine, zones: str, token: str, more: str = "") -> None:
     machine.run(f"echo '<14>crash-{token}' >/dev/kmsg")
 
 
-def _guest(hardware: Hardware, zones: str, directory: Path, *devices: str) -> Machine:
-    command_line = f"{RESERVE} {zones}"
-    return Machine(replace(hardware, command_line=command_line, devices=devices), directory)
+def _guest(
+    hardware: Machine, zones: str, directory: Path, *devices: str
+) -> AbstractContextManager[Guest]:
+    booted = hardware.with_append(*RESERVE.split(), *zones.split())
+    return running(replace(booted, arguments=devices), directory)
 
 
 @pytest.mark.parametrize("ecc", [0, 1])
-def test_both_consoles_are_kept(patched: Hardware, tmp_path: Path, token: str, ecc: int) -> None:
+def test_both_consoles_are_kept(patched: Machine, tmp_path: Path, token: str, ecc: int) -> None:
     zones = f"{ZONES} {KEXEC_ZONE} ramoops.ecc={ecc}"
     with _guest(patched, zones, tmp_path) as machine:
         _crash(machine, zones, token)
@@ -74,7 +79,7 @@ def test_both_consoles_are_kept(patched: Hardware, tmp_path: Path, token: str, e
 
 
 def test_normal_boots_keep_it_until_it_is_removed(
-    patched: Hardware, tmp_path: Path, token: str
+    patched: Machine, tmp_path: Path, token: str
 ) -> None:
     zones = f"{ZONES} {KEXEC_ZONE}"
     with _guest(patched, zones, tmp_path) as machine:
@@ -92,7 +97,7 @@ def test_normal_boots_keep_it_until_it_is_removed(
         no_complaints(machine)
 
 
-def test_panic_of_the_crash_kernel(patched: Hardware, tmp_path: Path, token: str) -> None:
+def test_panic_of_the_crash_kernel(patched: Machine, tmp_path: Path, token: str) -> None:
     zones = f"{ZONES} {KEXEC_ZONE}"
     with _guest(patched, zones, tmp_path) as machine:
         _crash(machine, zones, token)
@@ -109,7 +114,7 @@ def test_panic_of_the_crash_kernel(patched: Hardware, tmp_path: Path, token: str
 
 
 def test_dump_of_the_crashed_kernel_is_not_overwritten(
-    patched: Hardware, tmp_path: Path, token: str
+    patched: Machine, tmp_path: Path, token: str
 ) -> None:
     """An oops of the first kernel is in slot 0 when the crash kernel starts, and stays there."""
     zones = f"{ZONES} {KEXEC_ZONE}"
@@ -131,7 +136,7 @@ def test_dump_of_the_crashed_kernel_is_not_overwritten(
     assert f"crash-{token}" in records["dmesg-ramoops-1"]
 
 
-def test_oops_and_hang_with_interrupts_off(patched: Hardware, tmp_path: Path, token: str) -> None:
+def test_oops_and_hang_with_interrupts_off(patched: Machine, tmp_path: Path, token: str) -> None:
     """The last line is in RAM before the watchdog resets the machine."""
     zones = f"{ZONES} {KEXEC_ZONE}"
     with _guest(patched, zones, tmp_path, *WATCHDOG) as machine:
@@ -148,7 +153,7 @@ def test_oops_and_hang_with_interrupts_off(patched: Hardware, tmp_path: Path, to
 
 
 @pytest.mark.parametrize("mode", ["auto", "off"])
-def test_normal_boot_writes_nothing(patched: Hardware, tmp_path: Path, mode: str) -> None:
+def test_normal_boot_writes_nothing(patched: Machine, tmp_path: Path, mode: str) -> None:
     zones = f"{ZONES} {KEXEC_ZONE} pstore.kexec_console={mode}"
     with _guest(patched, zones, tmp_path) as machine:
         machine.boot("normal")
@@ -163,7 +168,7 @@ def test_normal_boot_writes_nothing(patched: Hardware, tmp_path: Path, mode: str
     assert not [name for name in records if name.startswith("kexec-console")]
 
 
-def test_off_in_a_crash_kernel(patched: Hardware, tmp_path: Path, token: str) -> None:
+def test_off_in_a_crash_kernel(patched: Machine, tmp_path: Path, token: str) -> None:
     zones = f"{ZONES} {KEXEC_ZONE}"
     with _guest(patched, zones, tmp_path) as machine:
         _crash(machine, zones, token, "pstore.kexec_console=off")
@@ -176,7 +181,7 @@ def test_off_in_a_crash_kernel(patched: Hardware, tmp_path: Path, token: str) ->
     assert f"first-{token}" in records["console-ramoops-0"]
 
 
-def test_bad_zone(patched: Hardware, tmp_path: Path) -> None:
+def test_bad_zone(patched: Machine, tmp_path: Path) -> None:
     """An error, and no oops while it is cleaned up."""
     with _guest(patched, BAD_ZONE, tmp_path) as machine:
         machine.boot("normal")
@@ -185,7 +190,7 @@ def test_bad_zone(patched: Hardware, tmp_path: Path) -> None:
         no_complaints(machine)
 
 
-def test_stock_kernel_loses_the_first_console(stock: Hardware, tmp_path: Path, token: str) -> None:
+def test_stock_kernel_loses_the_first_console(stock: Machine, tmp_path: Path, token: str) -> None:
     """What "pstore/ram: keep the crashed kernel's records" is about."""
     with _guest(stock, ZONES, tmp_path) as machine:
         _crash(machine, ZONES, token)
@@ -197,11 +202,11 @@ def test_stock_kernel_loses_the_first_console(stock: Hardware, tmp_path: Path, t
     assert f"crash-{token}" in records["console-ramoops-0"]
 
 
-def test_stock_kernel_oopses_on_a_bad_zone(stock: Hardware, tmp_path: Path) -> None:
+def test_stock_kernel_oopses_on_a_bad_zone(stock: Machine, tmp_path: Path) -> None:
     """What "pstore/ram: do not free a zone that could not be set up" is about."""
     with _guest(stock, BAD_ZONE, tmp_path) as machine:
         # A kernel that has it built in does not get any further.
-        with contextlib.suppress(LostMachineError):
+        with contextlib.suppress(MachineLost):
             machine.boot("normal", 120)
             machine.run(f"{LOAD} || true")
-        assert "persistent_ram_free" in machine.log
+        assert "persistent_ram_free" in machine.console

@@ -10,18 +10,14 @@ import drgn
 import pytest
 from drgn.helpers.linux.pid import for_each_task
 
-from tests.vm import kernels, rootfs, service, stick
-from tests.vm.kernels import Kernel
-from tests.vm.machine import EHCI, XHCI, Controller, Machine, Stick
-from tests.vm.vm import VM, running
+from tests.vm import service
+from tests.vmtest import rootfs, stick
+from tests.vmtest.kernels import Kernel
+from tests.vmtest.machine import EHCI, XHCI, Controller, Machine, Stick
+from tests.vmtest.vm import VM, running
 
 CRASH_SECONDS = 600.0
 MIB = 1 << 20
-
-
-@pytest.fixture(scope="module")
-def kernel() -> Kernel:
-    return kernels.patched()
 
 
 @dataclass(frozen=True)

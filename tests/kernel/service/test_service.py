@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from tests.kernel.pstore import erst
-from tests.vm import kernels, rootfs, service, stick, vmcore
-from tests.vm.kernels import Kernel
-from tests.vm.machine import Firmware, Machine, Stick
-from tests.vm.vm import VM, running
+from tests.vm import service, vmcore
+from tests.vmtest import rootfs, stick
+from tests.vmtest.kernels import Kernel
+from tests.vmtest.machine import OVMF, Machine, Stick
+from tests.vmtest.vm import VM, running
 
 CRASH_SECONDS = 400.0
 BOOT_SECONDS = 300.0
@@ -29,17 +30,6 @@ RAMOOPS = (
 
 # What QEMU's 64 KiB hold.
 ERST_RECORDS = 7
-OVMF = Path("/usr/share/OVMF")
-
-
-@pytest.fixture(scope="module")
-def kernel() -> Kernel:
-    return kernels.patched()
-
-
-@pytest.fixture(scope="module")
-def root() -> rootfs.Root:
-    return rootfs.build()
 
 
 def armed(vm: VM, kernel: Kernel, configuration: str = "") -> service.KeyPair:
@@ -144,7 +134,7 @@ def test_systemd_puts_the_records_away_and_the_log_is_found(
 ) -> None:
     """It loads the backend, too, and the service arms the machine at boot."""
     token = new_token()
-    machine = kernel.machine(root, *rootfs.SYSTEMD, memory_mib=MEMORY_MIB, firmware=ovmf())
+    machine = kernel.machine(root, *rootfs.SYSTEMD, memory_mib=MEMORY_MIB, firmware=OVMF)
     with running(machine, tmp_path / "vm") as vm:
         vm.wait_for_agent(BOOT_SECONDS)
         armed(vm, kernel, without_stick(token))
@@ -164,7 +154,7 @@ def test_systemd_puts_the_records_away_and_the_log_is_found(
 def test_a_kernel_without_the_series_keeps_the_end_of_the_log(
     root: rootfs.Root, tmp_path: Path
 ) -> None:
-    """Debian's: what it offers is used, and what that can not do is said."""
+    """Debian's: what it offers is used, and what that cannot do is said."""
     token = new_token()
     machine = root.machine("crashkernel=192M", memory_mib=MEMORY_MIB, erst_kib=64)
     with running(machine, tmp_path / "vm") as vm:
@@ -224,15 +214,8 @@ def with_backend(kernel: Kernel, root: rootfs.Root, backend: str, **changes: Any
         case "erst":
             return kernel.machine(root, erst_kib=64, **changes)
         case "efi_pstore":
-            return kernel.machine(root, firmware=ovmf(), **changes)
+            return kernel.machine(root, firmware=OVMF, **changes)
     return kernel.machine(root, *RAMOOPS, **changes)
-
-
-def ovmf() -> Firmware:
-    code, variables = OVMF / "OVMF_CODE_4M.fd", OVMF / "OVMF_VARS_4M.fd"
-    if not variables.exists():
-        pytest.fail("ovmf is not installed (run: make deps)", pytrace=False)
-    return Firmware(code, variables)
 
 
 def load_backend(vm: VM, backend: str) -> None:

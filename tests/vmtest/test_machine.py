@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.vm.machine import EHCI, XHCI, Disk, Firmware, Machine, Stick, argv, stick_devices
+from tests.vmtest.machine import EHCI, XHCI, Disk, Firmware, Machine, Stick, argv, stick_devices
 
 STICK = Stick("key", Path("/images/key.img"))
 
 
 def command(machine: Machine) -> list[str]:
-    return argv(machine, Path("/work,dir"), qmp_fd=10, agent_fd=11)
+    return argv(machine, Path("/work,dir"), qmp_fd=10, hand_fd=11)
 
 
 def values(machine: Machine, option: str) -> list[str]:
@@ -37,6 +37,20 @@ def test_tcg_unless_told_otherwise() -> None:
     assert values(Machine(Path("/vmlinuz")), "-accel") == ["tcg,thread=multi"]
     kvm = Machine(Path("/vmlinuz"), accel="kvm")
     assert (values(kvm, "-accel"), values(kvm, "-cpu")) == (["kvm"], ["host"])
+
+
+def test_processor_is_the_best_one_unless_named() -> None:
+    assert values(Machine(Path("/vmlinuz")), "-cpu") == ["max"]
+    assert values(Machine(Path("/vmlinuz"), cpu="max,la57=off"), "-cpu") == ["max,la57=off"]
+
+
+def test_hand_in_the_guest_is_the_agent_or_the_small_init() -> None:
+    agent = Machine(Path("/vmlinuz"))
+    assert values(agent, "-serial") == ["chardev:console"]
+    assert any("chardev=hand" in each for each in values(agent, "-device"))
+    small = Machine(Path("/vmlinuz"), hand="init")
+    assert values(small, "-serial") == ["chardev:console", "chardev:hand"]
+    assert not any("chardev=hand" in each for each in values(small, "-device"))
 
 
 def test_disk_is_an_overlay_in_the_work_directory() -> None:

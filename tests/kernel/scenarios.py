@@ -1,6 +1,7 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
 """What is booted for each series, and what has to come out of it."""
 
-from kernel.guest import Scenario
+from tests.kernel.scripts import Scenario
 
 _CRASHED = (
     # Kernel text, and memory before and behind the region at least

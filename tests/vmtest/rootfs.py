@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.vm import accel, cache, initrd
-from tests.vm.machine import Disk, Machine
+from tests.vmtest import accel, cache, initramfs
+from tests.vmtest.machine import Disk, Machine
 
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 
@@ -84,7 +84,7 @@ class Root:
         # Under TCG a processor may not run for longer than the kernel's watchdogs like, and on a
         # busy host too little for its timers: "IO-APIC + timer doesn't work!" is a panic.
         usual = ("console=ttyS0", "nowatchdog", "no_timer_check", "panic=5")
-        first = initrd.build(self.modules, self.busybox)
+        first = initramfs.build(self.modules, self.busybox)
         fields: dict[str, Any] = {
             "kernel": self.kernel,
             "initrd": first,

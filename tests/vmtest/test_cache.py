@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.vm import cache
-from tests.vm.rootfs import Recipe
+from tests.vmtest import cache
+from tests.vmtest.rootfs import Recipe
 
 
 @pytest.fixture(autouse=True)

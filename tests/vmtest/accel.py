@@ -2,11 +2,14 @@
 """KVM where it works. That /dev/kvm can be opened says little: on some hosts guests then hang."""
 
 import os
-import subprocess
+import tempfile
 from pathlib import Path
 from typing import Literal
 
-from tests.vm import cache
+from tests.vmtest import cache
+from tests.vmtest.errors import MachineLost
+from tests.vmtest.machine import Machine
+from tests.vmtest.qemu import Qemu, started
 
 Accel = Literal["tcg", "kvm"]
 
@@ -47,22 +50,18 @@ def probe(
     kernel: Path, initrd: Path, *, accel: Accel = "kvm", seconds: float = PROBE_SECONDS
 ) -> bool:
     """Boot to the first system and no further."""
-    command = [
-        "qemu-system-x86_64",
-        "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none",
-        "-machine", "q35", "-m", "512M",
-        "-accel", accel, "-cpu", "host" if accel == "kvm" else "max",
-        "-kernel", str(kernel), "-initrd", str(initrd), "-append", "vm.probe panic=-1",
-        "-device", "isa-debug-exit,iobase=0xf4,iosize=0x4",
-    ]  # fmt: skip
-    try:
-        ended = subprocess.run(
-            ["setpriv", "--pdeathsig", "KILL", "--", *command],
-            check=False,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=seconds,
-        )
-    except subprocess.TimeoutExpired:
-        return False
-    return ended.returncode == PROBE_STATUS
+    machine = Machine(
+        kernel,
+        initrd,
+        ("vm.probe", "panic=-1"),
+        accel=accel,
+        memory_mib=512,
+        devices=("isa-debug-exit,iobase=0xf4,iosize=0x4",),
+        reboots=False,
+    )
+    with tempfile.TemporaryDirectory() as workdir:
+        try:
+            with started(Qemu, machine, Path(workdir)) as vm:
+                return vm.wait_for_end(seconds) == PROBE_STATUS
+        except MachineLost:
+            return False

@@ -13,16 +13,12 @@ from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 
+from kernel.cache import directory
+
+__all__ = ["directory", "entry", "key", "locked", "prune", "remove"]
+
 # An entry that nobody asked for in this time goes when prune() is called.
 KEEP_DAYS = 30.0
-
-
-def directory() -> Path:
-    chosen = os.environ.get("TINYKDUMP_CACHE")
-    if chosen:
-        return Path(chosen).resolve()
-    base = os.environ.get("XDG_CACHE_HOME")
-    return ((Path(base) if base else Path.home() / ".cache") / "tinykdump").resolve()
 
 
 def key(*inputs: object) -> str:

@@ -67,6 +67,10 @@ class Firmware:
         return workdir / "firmware-variables.fd"
 
 
+_PLACE = Path("/usr/share/OVMF")
+OVMF = Firmware(_PLACE / "OVMF_CODE_4M.fd", _PLACE / "OVMF_VARS_4M.fd")
+
+
 @dataclass(frozen=True)
 class Machine:
     kernel: Path
@@ -77,6 +81,8 @@ class Machine:
     cpus: int = 1
     # KVM only where accel.best() says so.
     accel: Literal["tcg", "kvm"] = "tcg"
+    # QEMU's name for it and what to switch off; by default the best that there is.
+    cpu: str = ""
     model: str = "q35"
     disks: tuple[Disk, ...] = ()
     controllers: tuple[Controller, ...] = (XHCI,)
@@ -90,6 +96,11 @@ class Machine:
     erst_kib: int = 0
     # What a reboot of the guest does: start again, or end QEMU.
     reboots: bool = True
+    # What answers in the guest: the agent on its virtio port (vm.py), or the small init on the
+    # second serial port (orders.py).
+    hand: Literal["agent", "init"] = "agent"
+    # Seconds of processor time after which QEMU is ended, whoever waits for it.
+    lifetime: int = 3600
 
     def __post_init__(self) -> None:
         everything: tuple[Disk | Controller | Stick, ...]
@@ -152,7 +163,7 @@ def stick_devices(machine: Machine, stick: Stick) -> list[Device]:
     return [usb, {"driver": "scsi-hd", "id": f"{stick.id}-lun", "bus": f"{stick.id}.0"} | drive]
 
 
-def argv(machine: Machine, workdir: Path, *, qmp_fd: int, agent_fd: int) -> list[str]:
+def argv(machine: Machine, workdir: Path, *, qmp_fd: int, hand_fd: int) -> list[str]:
     """QEMU's command line; the two descriptors are sockets that the process inherits."""
     return [
         "qemu-system-x86_64",
@@ -162,7 +173,7 @@ def argv(machine: Machine, workdir: Path, *, qmp_fd: int, agent_fd: int) -> list
         *_hardware(machine),
         *_firmware(machine, workdir),
         *_boot(machine),
-        *_channels(workdir, qmp_fd, agent_fd),
+        *_channels(machine, workdir, qmp_fd, hand_fd),
         *_storage(machine, workdir),
         *_usb(machine),
         *_options("-device", machine.devices),
@@ -180,7 +191,7 @@ def _hardware(machine: Machine) -> list[str]:
     return [
         "-machine", machine.model,
         "-accel", accel,
-        "-cpu", "max" if machine.accel == "tcg" else "host",
+        "-cpu", machine.cpu or {"tcg": "max", "kvm": "host"}[machine.accel],
         "-smp", str(machine.cpus),
         "-m", f"{machine.memory_mib}M",
         # A guest that starts without entropy waits for it, which takes long under TCG.
@@ -217,15 +228,18 @@ def _boot(machine: Machine) -> list[str]:
     return ["-kernel", str(machine.kernel), *initrd, "-append", " ".join(machine.append)]
 
 
-def _channels(workdir: Path, qmp_fd: int, agent_fd: int) -> list[str]:
+def _channels(machine: Machine, workdir: Path, qmp_fd: int, hand_fd: int) -> list[str]:
+    port = [
+        "-device", "virtio-serial-pci,id=serial",
+        "-device", f"virtserialport,bus=serial.0,chardev=hand,name={AGENT_PORT}",
+    ]  # fmt: skip
     return [
         "-chardev", f"file,id=console,path={_escaped(workdir / 'console.log')}",
         "-serial", "chardev:console",
         "-chardev", f"socket,id=qmp,fd={qmp_fd}",
         "-mon", "chardev=qmp,mode=control",
-        "-chardev", f"socket,id=agent,fd={agent_fd}",
-        "-device", "virtio-serial-pci,id=serial",
-        "-device", f"virtserialport,bus=serial.0,chardev=agent,name={AGENT_PORT}",
+        "-chardev", f"socket,id=hand,fd={hand_fd}",
+        *(port if machine.hand == "agent" else ["-serial", "chardev:hand"]),
     ]  # fmt: skip
 
 

@@ -22,13 +22,13 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from tests.vm import cache
-from tests.vm.errors import MachineLost
-from tests.vm.machine import Disk, Machine, Stick, argv
-from tests.vm.vm import VM, running
+from tests.vmtest import cache
+from tests.vmtest.errors import MachineLost
+from tests.vmtest.machine import Disk, Machine, Stick, argv
+from tests.vmtest.vm import VM, running
 
-SAVE_SECONDS = 120.0
-RESUME_SECONDS = 60.0
+SAVE_SECONDS = 600.0
+RESUME_SECONDS = 300.0
 
 
 def save(vm: VM, directory: Path) -> None:
@@ -57,7 +57,7 @@ def armed(machine: Machine, arm: Callable[[VM], None], *inputs: object) -> Path:
     # sticks are new ones each time.
     sticks = tuple(replace(each, image=Path(each.id)) for each in machine.sticks)
     sizes = [each.image.stat().st_size for each in machine.sticks]
-    command = argv(replace(machine, sticks=sticks), Path("workdir"), qmp_fd=0, agent_fd=0)
+    command = argv(replace(machine, sticks=sticks), Path("workdir"), qmp_fd=0, hand_fd=0)
     images = [str(disk.image) for disk in machine.disks]
     unplugged = [str(each) for each in sticks]
     qemu = subprocess.run([command[0], "--version"], check=True, capture_output=True).stdout

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""How often and how fast the crash kernel's region grows while memory is in use.
+
+A table for who waits, a report for who compares.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from kernel.build import HERE, Request, make_plan
+from tests.kernel.boots import Boots
+from tests.kernel.scenarios import bench_scenarios
+from tests.kernel.scripts import Outcome, Scenario
+from tests.vmtest import kernels
+
+REPORT = HERE.parent / "build" / "bench" / "kernel.json"
+# How often each kind of load is met; 99 of 100 can be told from 95 with this many.
+ROUNDS = 200
+COLUMNS = {
+    "rounds": "rounds",
+    "failed": "failed",
+    "failed_with_retries": "after retries",
+    "median_ms": "median ms",
+    "worst_ms": "worst ms",
+    "moved_mib_each": "moved MiB",
+    "at_boot_error": "at boot",
+    "at_boot_ms": "ms",
+}
+
+
+def table(outcomes: list[Outcome]) -> str:
+    """One line for each scenario; a figure that it does not have is a dash. Pure."""
+    rows = [["scenario", *COLUMNS.values()]]
+    rows += [
+        [outcome.scenario.name, *(outcome.figures.get(name, "-") for name in COLUMNS)]
+        for outcome in outcomes
+    ]
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    lines = []
+    for first, *others in rows:
+        cells = [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
+        lines.append("  ".join([first.ljust(widths[0]), *cells]))
+    return "\n".join(lines)
+
+
+def report(outcomes: list[Outcome]) -> str:
+    """Everything that was measured, as JSON. Pure."""
+    return json.dumps(
+        {
+            outcome.scenario.name: {
+                "memory": outcome.scenario.memory,
+                "append": outcome.scenario.append,
+                "figures": dict(outcome.figures),
+                "failures": list(outcome.failures),
+            }
+            for outcome in outcomes
+        },
+        indent=2,
+    )
+
+
+def pick(scenarios: Iterable[Scenario], names: list[str]) -> tuple[Scenario, ...]:
+    """Those named, or all; a name that there is not must not pass for a success. Pure."""
+    known = {scenario.name: scenario for scenario in scenarios}
+    if missing := [name for name in names if name not in known]:
+        raise ValueError(f"there is no scenario {missing[0]} (there are: {', '.join(known)})")
+    return tuple(known[name] for name in names) if names else tuple(known.values())
+
+
+def measure(names: list[str], rounds: int = ROUNDS) -> bool:
+    """Whether every guest did what it was to do; the goals are asserted in the guests."""
+    request = Request()
+    plan, kernel = make_plan(request), kernels.build(request)
+    known = bench_scenarios(rounds)
+    scenarios = pick((one for own in plan.series for one in known.get(own.name, ())), names)
+    REPORT.parent.mkdir(parents=True, exist_ok=True)
+    outcomes: list[Outcome] = []
+    with tempfile.TemporaryDirectory() as directory:
+        boots = Boots(Path(directory))
+        for scenario in scenarios:
+            outcomes.append(boots.boot(scenario, kernel, boots.image(plan, kernel)))
+            for line in outcomes[-1].failures:
+                print(f"  {scenario.name}: {line}", flush=True)
+            # All of it takes hours: what is interrupted keeps what it has measured.
+            REPORT.write_text(report(outcomes) + "\n")
+    print(table(outcomes), flush=True)
+    return not any(outcome.failures for outcome in outcomes)
+
+
+def main() -> int:
+    """All that make bench has of it, or some with another number of rounds."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.growth", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="of each load (%(default)s)")
+    parser.add_argument("scenarios", nargs="*", help="see tests/kernel/scenarios.py")
+    words = parser.parse_args()
+    return 0 if measure(words.scenarios, words.rounds) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The source of Linux with the series applied, and the kernels that are built of it."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from kernel.build import Plan, Request
+from tests.kernel.boots import Boots
+from tests.vmtest.kernels import Kernel
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """For single runs; see kernel/README.md."""
+    group = parser.getgroup("kernel", "the kernel series (tests/kernel)")
+    group.addoption("--kernel-debug", action="store_true", help="with lockdep, KASAN and more")
+    group.addoption("--kernel-series", metavar="NAME", help="with this one of the series only")
+
+
+@pytest.fixture(scope="session")
+def wanted(pytestconfig: pytest.Config) -> Request:
+    """The kernel that the command line asks for: the guests' with all series."""
+    only = pytestconfig.getoption("kernel_series", None)
+    debug = pytestconfig.getoption("kernel_debug", False)
+    fragments = (*Request().fragments, *(["debug"] if debug else []))
+    return Request(series=[only] if only else None, fragments=fragments)
+
+
+@pytest.fixture(scope="session")
+def plan(kernel_plan: Callable[[Request], Plan], wanted: Request) -> Plan:
+    return kernel_plan(wanted)
+
+
+@pytest.fixture(scope="session")
+def built(build_kernel: Callable[[Request], Kernel], wanted: Request) -> Kernel:
+    return build_kernel(wanted)
+
+
+@pytest.fixture(scope="session")
+def without_series(build_kernel: Callable[[Request], Kernel], wanted: Request) -> Kernel:
+    return build_kernel(replace(wanted, series=[]))
+
+
+@pytest.fixture(scope="session")
+def boots(tmp_path_factory: pytest.TempPathFactory) -> Boots:
+    return Boots(tmp_path_factory.mktemp("boots"))

@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Boot a kernel with a script in its initramfs, and read what that says on the console."""
+
+import re
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests import fakehost
+from tests.vmtest import initramfs, qemu
+from tests.vmtest.errors import MachineLost
+from tests.vmtest.initramfs import Tree
+from tests.vmtest.kernels import Kernel
+from tests.vmtest.machine import Disk, Machine
+from tests.vmtest.qemu import Qemu
+
+SCRIPTS = Path(__file__).parent / "guest"
+# The check of the timer fails at times when the host is too busy to emulate it in step.
+# Only warnings are for the console, where the guest's own lines are read.
+APPEND = ("console=ttyS0", "panic=-1", "no_timer_check", "loglevel=5")
+SELFTESTS = ("kselftest/ktap_helpers.sh", "kexec/test_crash_resize.sh")
+# What the scripts load by name; with what these depend on, they are in the image.
+MODULES = ("virtio_pci", "virtio_blk", "ext4", "fuse")
+
+
+_MIB = {"M": 1, "G": 1024}
+
+
+@dataclass(frozen=True)
+class Scenario:
+    name: str
+    # tests/kernel/guest/SCRIPT.sh is what runs in the guest
+    script: str
+    append: str = ""
+    memory: str = "1G"
+    # MiB of an empty ext4 on /dev/vda; 0 for no disk
+    disk: int = 0
+    # Lines of the console that have to be there, as regular expressions
+    expect: tuple[str, ...] = ()
+    # Longer than it takes under emulation on a busy machine
+    seconds: int = 600
+    # As Machine.cpu
+    cpu: str = ""
+
+    def machine(self, kernel: Kernel, image: Path, directory: Path) -> Machine:
+        """The guest, as a machine whose disk is in `directory`."""
+        disks = (Disk("disk", directory / "disk.img"),) if self.disk else ()
+        return Machine(
+            kernel.directory / "vmlinuz",
+            image,
+            (*APPEND, f"test={self.script}", *self.append.split()),
+            memory_mib=_MIB[self.memory[-1]] * int(self.memory[:-1]),
+            cpus=2,
+            cpu=self.cpu,
+            model="pc",
+            disks=disks,
+            reboots=False,
+            lifetime=2 * self.seconds,
+        )
+
+
+@dataclass(frozen=True)
+class Outcome:
+    scenario: Scenario
+    failures: tuple[str, ...]
+    figures: Mapping[str, str]
+
+
+def judge(scenario: Scenario, console: str) -> Outcome:
+    """What a console says about a scenario. Pure."""
+    text = console.replace("\r", "")
+    failures = re.findall(r"^(?:not ok|Bail out!).*$", text, re.MULTILINE)
+    failures += re.findall(r"^.*(?:WARNING: |BUG: |Oops: ).*$", text, re.MULTILINE)
+    failures += [
+        f"the console does not have: {pattern}"
+        for pattern in scenario.expect
+        if not re.search(pattern, text, re.MULTILINE)
+    ]
+    exits = re.findall(r"^GUEST-EXIT (\d+)$", text, re.MULTILINE)
+    if not exits:
+        failures.append("the machine was lost: it did not say how the script ended")
+    elif exits != ["0"]:
+        failures.append(f"the script ended with {exits[-1]}")
+    figures = dict(re.findall(r"^FIGURE (\S+) (.*)$", text, re.MULTILINE))
+    return Outcome(scenario, tuple(failures), figures)
+
+
+def make_image(tree: Path, kernel: Kernel, image: Path) -> None:
+    """The image of the first system; it carries the crash kernel and its image along.
+
+    `tree` is the source that the selftests are taken from.
+    """
+    busybox = fakehost.real("busybox")
+    with tempfile.TemporaryDirectory() as name:
+        crash, first = Tree(Path(name) / "crash"), Tree(Path(name) / "first")
+        crash.busybox(busybox)
+        crash.put(SCRIPTS / "crash-init", "init")
+        crash.pack(Path(name) / "crash.img")
+
+        first.busybox(busybox)
+        first.put(SCRIPTS / "init", "init")
+        for script in sorted(SCRIPTS.glob("*.sh")):
+            first.put(script, f"guest/{script.name}")
+        for test in SELFTESTS:
+            source = tree / "tools/testing/selftests" / test
+            # A kernel without the series does not have its tests.
+            if source.exists():
+                first.put(source, f"selftests/{test}")
+        _add_modules(kernel, first)
+        _add_helpers(first)
+        first.program("kexec")
+        first.put(kernel.directory / "vmlinuz", "boot/vmlinuz")
+        first.put(Path(name) / "crash.img", "boot/crash.img")
+        first.pack(image)
+
+
+def _add_modules(kernel: Kernel, tree: Tree) -> None:
+    """Where modprobe looks for them."""
+    place = f"lib/modules/{kernel.kver}"
+    tree.put(kernel.modules / "modules.dep", f"{place}/modules.dep")
+    for path in initramfs.load_order(kernel.modules, MODULES):
+        tree.put(path, f"{place}/{path.relative_to(kernel.modules)}")
+
+
+def _add_helpers(tree: Tree) -> None:
+    """What busybox cannot do, in C; static, as the image has no libraries for it."""
+    for source in sorted(SCRIPTS.glob("*.c")):
+        command = ["gcc", "-static", "-O2", "-Wall", "-Wextra", "-Werror"]
+        program = tree.root / "bin" / source.stem
+        subprocess.run([*command, "-o", program, source], check=True)
+
+
+def boot(scenario: Scenario, kernel: Kernel, image: Path, directory: Path) -> Outcome:
+    """Always ends: the guest switches itself off, a panic resets it, and time is limited."""
+    directory.mkdir(parents=True)
+    if scenario.disk:
+        command = ["mke2fs", "-q", "-t", "ext4", f"{directory}/disk.img", f"{scenario.disk}M"]
+        subprocess.run(command, check=True)
+    machine = scenario.machine(kernel, image, directory)
+    lost: tuple[str, ...] = ()
+    with qemu.started(Qemu, machine, directory) as vm:
+        try:
+            vm.wait_for_end(scenario.seconds)
+        except MachineLost as error:
+            # The console tells how far it came.
+            lost = (error.reason,)
+        console = vm.console
+    for disk in machine.disks:
+        disk.image.unlink()
+        disk.overlay(directory).unlink()
+    outcome = judge(scenario, console)
+    return Outcome(scenario, (*lost, *outcome.failures), outcome.figures)

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The scripts of guest/ on the kernel with the series, without CMA, and on the stock kernel."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from kernel.build import Plan, Request
+from tests.kernel.boots import Boots, differing, same_memory
+from tests.kernel.scenarios import SCENARIOS, SCENARIOS_WITHOUT_CMA, STATIC
+from tests.kernel.scripts import Outcome, Scenario
+from tests.vmtest.kernels import Kernel
+
+ALL = [(name, one) for name, scenarios in SCENARIOS.items() for one in scenarios]
+ALL_WITHOUT_CMA = [
+    (name, one) for name, scenarios in SCENARIOS_WITHOUT_CMA.items() for one in scenarios
+]
+
+
+Boot = Callable[[Scenario], Outcome]
+
+
+@pytest.fixture(scope="session")
+def image(boots: Boots, plan: Plan, built: Kernel) -> Path:
+    return boots.image(plan, built)
+
+
+@pytest.fixture(scope="session")
+def boot(boots: Boots, built: Kernel, image: Path) -> Boot:
+    return lambda scenario: boots.boot(scenario, built, image)
+
+
+@pytest.fixture(scope="session")
+def without_cma(
+    build_kernel: Callable[[Request], Kernel], kernel_plan: Callable[[Request], Plan],
+    wanted: Request, boots: Boots,
+) -> tuple[Kernel, Path]:  # fmt: skip
+    """The same kernel with CMA off, as Debian builds it: there is the other backend only."""
+    request = replace(wanted, fragments=(*wanted.fragments, "no-cma"))
+    kernel = build_kernel(request)
+    return kernel, boots.image(kernel_plan(request), kernel)
+
+
+def needs(plan: Plan, series: str) -> None:
+    if series not in {one.name for one in plan.series}:
+        pytest.skip(f"--kernel-series leaves out {series}")
+
+
+@pytest.mark.parametrize(("series", "scenario"), ALL, ids=[one.name for _, one in ALL])
+def test_script(boot: Boot, plan: Plan, series: str, scenario: Scenario) -> None:
+    needs(plan, series)
+    assert boot(scenario).failures == ()
+
+
+def test_an_area_costs_no_memory(boot: Boot, plan: Plan) -> None:
+    """Which a reservation does: MemTotal is the same whatever the size of the area."""
+    needs(plan, "kexec-cma")
+    outcomes = [boot(scenario) for _, scenario in ALL if scenario.script == "resize"]
+    assert len([one for one in outcomes if one.scenario.memory == "1G"]) > 1
+    assert same_memory(outcomes) == []
+
+
+@pytest.fixture(scope="module")
+def static(
+    boots: Boots, built: Kernel, without_series: Kernel, image: Path
+) -> tuple[list[Outcome], list[Outcome]]:
+    """What crashkernel= reserves at boot, with the series and without, from one image."""
+    ours, stock = (
+        [boots.boot(scenario, kernel, image) for scenario in STATIC]
+        for kernel in (built, without_series)
+    )
+    return ours, stock
+
+
+def test_crashkernel_parameter_is_as_ever(static: tuple[list[Outcome], list[Outcome]]) -> None:
+    ours, stock = static
+    assert [line for outcome in (*ours, *stock) for line in outcome.failures] == []
+    assert differing(ours, stock) == []
+
+
+@pytest.mark.parametrize(
+    ("series", "scenario"), ALL_WITHOUT_CMA, ids=[one.name for _, one in ALL_WITHOUT_CMA]
+)
+def test_script_without_cma(
+    boots: Boots, plan: Plan, without_cma: tuple[Kernel, Path], series: str, scenario: Scenario
+) -> None:
+    needs(plan, series)
+    assert boots.boot(scenario, *without_cma).failures == ()

@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""All suites of KUnit that are built in, judged by the kernel's own parser."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from kernel.build import Plan, locked
+from kernel.tree import checkout
+from tests.kernel.scripts import APPEND
+from tests.vmtest import qemu
+from tests.vmtest.kernels import Kernel
+from tests.vmtest.machine import Machine
+from tests.vmtest.qemu import Qemu
+
+# Longer than any boot with all suites under emulation on a busy machine.
+KUNIT_SECONDS = 600
+
+
+def test_all_suites(plan: Plan, built: Kernel, tmp_path: Path) -> None:
+    # The results are informational messages.
+    words = ("ignore_loglevel", "kunit.enable=1", "kunit.autorun=1", "kunit_shutdown=reboot")
+    machine = Machine(
+        built.directory / "vmlinuz", append=(*APPEND, *words), cpus=2, model="pc", reboots=False
+    )
+    with qemu.started(Qemu, machine, tmp_path) as vm:
+        assert vm.wait_for_end(KUNIT_SECONDS) == 0
+    with locked(plan):
+        checkout(plan.tree, plan.commit)
+        parse = ["tools/testing/kunit/kunit.py", "parse", f"{tmp_path}/console.log"]
+        judged = subprocess.run(
+            [sys.executable, *parse], cwd=plan.tree, capture_output=True, text=True, check=False
+        )
+    print(judged.stdout)
+    assert judged.returncode == 0, judged.stdout + judged.stderr
+    assert "Testing complete" in judged.stdout

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Which acts `make demo` has. What happens in one is left to make demo: here nothing boots."""
+
+from pathlib import Path
+
+import pytest
+
+from kernel.run import KernelError
+from kernel.source import NoSourceError
+from tests import demo
+from tests.vmtest.kernels import Kernel
+from tests.vmtest.rootfs import Root
+
+
+@pytest.fixture
+def performed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
+    """The acts that were played; a kernel takes minutes to build, and a guest to boot."""
+    acts: list[str] = []
+
+    def perform(_root: Root, kernel: Kernel | None, output: Path) -> bool:
+        acts.append(output.name)
+        assert (kernel is None) == (output.name == "stock")
+        return True
+
+    (tmp_path / "kver").write_text("6.12")
+    (tmp_path / "release").write_text("7.2")
+    monkeypatch.setattr(demo, "OUTPUT", tmp_path / "demo")
+    monkeypatch.setattr("tests.vmtest.rootfs.build", lambda: Root(tmp_path))
+    monkeypatch.setattr(demo, "patched", lambda: Kernel(tmp_path))
+    monkeypatch.setattr(demo, "perform", perform)
+    return acts
+
+
+def no_source() -> Kernel:
+    raise NoSourceError("no source of Linux 7.2 can be had: nobody has it", "give a tarball")
+
+
+@pytest.mark.parametrize(
+    ("chosen", "acts"),
+    [("", ["stock", "patched"]), ("stock", ["stock"]), ("patched", ["patched"])],
+)
+def test_both_acts_or_the_one_that_is_named(
+    performed: list[str], monkeypatch: pytest.MonkeyPatch, chosen: str, acts: list[str]
+) -> None:
+    monkeypatch.setenv("KERNEL", chosen)
+    assert demo.main() == 0
+    assert performed == acts
+
+
+def test_without_a_source_the_first_act_stands_and_one_line_says_why(
+    performed: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("KERNEL", "")
+    monkeypatch.setattr(demo, "patched", no_source)
+    assert demo.main() == 0
+    assert performed == ["stock"]
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "second act" in line]
+    assert line == (
+        "The second act is left out: no source of Linux 7.2 can be had: nobody has it "
+        "(give a tarball)"
+    )
+
+
+def test_act_that_is_asked_for_alone_is_not_left_out(
+    performed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KERNEL", "patched")
+    monkeypatch.setattr(demo, "patched", no_source)
+    with pytest.raises(KernelError):
+        demo.main()
+    assert performed == []
+
+
+def test_kernel_that_does_not_build_is_no_reason_to_leave_it_out(
+    performed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails() -> Kernel:
+        raise KernelError("make failed (2)")
+
+    monkeypatch.setenv("KERNEL", "")
+    monkeypatch.setattr(demo, "patched", fails)
+    with pytest.raises(KernelError, match="make failed"):
+        demo.main()
+    assert performed == ["stock"]
+
+
+def test_unknown_act_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KERNEL", "other")
+    with pytest.raises(SystemExit, match="KERNEL=other is neither stock nor patched"):
+        demo.main()
