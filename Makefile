@@ -48,8 +48,9 @@ release: deps ## VERSION=x.y.z: commit, tag, tarball and packages, in build/rele
 	@$(PYTHON) -m tools.release $(VERSION)
 
 install: ## install into DESTDIR
-	install -d $(DESTDIR)$(SITE)/tinykdump $(DESTDIR)/etc/default/tinykdump.d
+	install -d $(DESTDIR)$(SITE)/tinykdump/image $(DESTDIR)/etc/default/tinykdump.d
 	install -m 644 src/tinykdump/*.py $(DESTDIR)$(SITE)/tinykdump
+	install -m 644 src/tinykdump/image/*.py $(DESTDIR)$(SITE)/tinykdump/image
 	install -D -m 755 src/tinykdump.sh $(DESTDIR)$(PREFIX)/bin/tinykdump
 	install -D -m 755 src/crash/init $(DESTDIR)$(PREFIX)/share/tinykdump/crash/init
 	install -m 755 src/crash/check $(DESTDIR)$(PREFIX)/share/tinykdump/crash

@@ -5,19 +5,25 @@ import os
 import shutil
 import struct
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 import tinykdump
 from tests import elfwriter
+from tinykdump import kernels, state
+from tinykdump.architecture import X86_64
 from tinykdump.host import Host
+from tinykdump.image.module_tree import ModuleTree
+from tinykdump.kernels import Kernel
 
 # Where a Python that a test starts finds the code that is tested.
 SOURCE = str(Path(tinykdump.__file__).parents[1])
 
 KVER = "6.1.0-fake"
-STATE = f"/var/lib/tinykdump/{KVER}"
+STATE = f"{state.IMAGES}/{KVER}"
 
 # qemu-xhci, as the kernel shows it.
 XHCI = "pci:v00001B36d0000000Dsv00001AF4sd00001100bc0Csc03i30"
@@ -139,9 +145,18 @@ class FakeHost:
         self.path(f"/sys/devices/{path}/usb{number}").mkdir()
         self.link(f"/sys/bus/usb/devices/usb{number}", f"/sys/devices/{path}/usb{number}")
 
+    def kernel(self, kver: str = KVER) -> Kernel:
+        """A kernel of it."""
+        return state.find_kernel(self.host, kver)
+
+    def tree(self, kver: str = KVER) -> ModuleTree:
+        """The modules of a kernel, whose image need not be there."""
+        directory = kernels.module_directory(self.host, kver)
+        return ModuleTree(self.host, Kernel(kver, Path(), directory, "", X86_64))
+
     def image(self, kver: str = KVER) -> Path:
         """The one image of a kernel."""
-        (found,) = self.path(f"/var/lib/tinykdump/{kver}").glob("*.img")
+        (found,) = self.path(f"{state.IMAGES}/{kver}").glob("*.img")
         return found
 
     def snapshot(self, name: str = "/var/lib/tinykdump") -> dict[str, tuple[int, bytes]]:
@@ -211,3 +226,12 @@ def copy(template: FakeHost, root: Path) -> FakeHost:
     """The same tree again, its files shared: FakeHost.write makes a new one of each."""
     shutil.copytree(template.root, root, copy_function=os.link, symlinks=True)
     return FakeHost(root)
+
+
+def make_live(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have commands take the tree that they are given for the running machine."""
+
+    def given(environment: Mapping[str, str]) -> Host:
+        return Host(Path(environment["TINYKDUMP_ROOT"]), live=True)
+
+    monkeypatch.setattr(Host, "given", given)

@@ -4,7 +4,7 @@
 #
 # Two processes share the work. PID 1 supervises: it never touches the stick, so nothing that
 # hangs there can stop it. capture() runs in a child; each of its functions is one stage, and one
-# that cannot do its work calls die, which ends the child. They share what stands in $TMP:
+# that cannot do its work calls die, which ends the child. They share what is in $TMP:
 #
 #   progress  grows while something happens
 #   patience  seconds without progress that are allowed
@@ -356,7 +356,7 @@ crashed_notes() {
 }
 
 # Have the copy of makedumpfile that is here look for a name that is in the crashed kernel's
-# vmcoreinfo: see src/tinykdump/makedumpfile.py.
+# vmcoreinfo: see src/tinykdump/image/makedumpfile.py.
 teach_makedumpfile() {
 	new='OFFSET(page.compound_info)='
 	[ -s "$RENAMED" ] && crashed_notes | grep -q "^$new" || return 0

@@ -8,13 +8,23 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tinykdump import __version__, keys, load, memory, pstore, restore, service, state, status
+from tinykdump import (
+    __version__,
+    actions,
+    keys,
+    load,
+    memory,
+    pstore,
+    restore,
+    state,
+    status,
+)
 from tinykdump.config import FILE
+from tinykdump.config_files import load_config
 from tinykdump.errors import TinykdumpError
 from tinykdump.host import Host
 from tinykdump.memory import MIB
 from tinykdump.report import line, say
-from tinykdump.settings import load_config
 
 INTERRUPTED = 128 + signal.SIGINT
 
@@ -63,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     top = parser()
     options = top.parse_args(arguments)
-    host = Host(Path(os.environ.get("TINYKDUMP_ROOT", "/")))
+    host = Host.given(os.environ)
     try:
         if options.command != "restore" and host.root == Path("/") and os.geteuid() != 0:
             raise TinykdumpError("images, keys and what is loaded are root's", "run it as root")
@@ -90,12 +100,12 @@ def make(host: Host, options: argparse.Namespace) -> int:
     given = {"modules": options.module, "script": options.script, "key": key}
     asked = {key: text for key, text in given.items() if text is not None}
     config = load_config(host, asked, options.config)
-    kver = options.kernel or state.running_kernel(host)
+    kver = options.kernel or host.running_kernel()
     with state.lock(host):
         if options.build or asked or options.config:  # nothing else will do
-            image, _ = service.build_image(host, config, kver, force=options.build)
+            image, _ = actions.build_image(host, config, kver, force=options.build)
         else:
-            image = service.best_image(host, config, kver)
+            image = actions.best_image(host, config, kver)
         print(
             f"image of {kver}: {image.packed} bytes packed, {image.unpacked} unpacked, "
             f"{len(image.modules)} modules, "
@@ -104,7 +114,7 @@ def make(host: Host, options: argparse.Namespace) -> int:
         if options.load:
             held = load.load(host, image, takeover=config.takeover)
             print(f"loaded; {held.size // MIB} MiB of memory are reserved")
-            service.check_stick(host, config, image)
+            actions.check_stick(host, config, image)
     return 0
 
 
@@ -117,7 +127,7 @@ def show_status(host: Host, options: argparse.Namespace) -> int:
 
 def estimate(host: Host, options: argparse.Namespace) -> int:
     """The breakdown of the need."""
-    kver = options.kernel or state.running_kernel(host)
+    kver = options.kernel or host.running_kernel()
     image = state.read_manifest(host, kver)
     if image is None:
         raise TinykdumpError(f"there is no image of {kver}", "build it with tinykdump -b")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tinykdump.errors import UsageError
+from tinykdump.filesystems import FILESYSTEMS
 
 FILE = Path("/etc/default/tinykdump")
 DROP_INS = Path("/etc/default/tinykdump.d")
@@ -20,7 +21,6 @@ DROP_INS = Path("/etc/default/tinykdump.d")
 # What makedumpfile(8) is told for each compression of the dump's pages.
 COMPRESSIONS = {"none": "", "zlib": "-c", "lzo": "-l", "snappy": "-p", "zstd": "-z"}
 FINAL_ACTIONS = ("reboot", "poweroff", "halt")
-FILESYSTEMS = ("vfat", "exfat", "ext4", "ext2", "ext3", "xfs", "btrfs", "f2fs")
 
 _MODULE = re.compile(r"[A-Za-z0-9_-]+")
 # What mkfs and blkid can put into a label or a UUID and a shell never misreads.

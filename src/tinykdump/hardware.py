@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tinykdump.host import Host
-from tinykdump.modinfo import normal
 
 # The class of a USB host controller in a PCI device's modalias: base class 0x0c, subclass
 # 0x03, interface 0x00 to 0x30 (PCI Code and ID Assignment Specification).
@@ -118,4 +117,5 @@ def _bound(host: Host, device: Path) -> str:
     if driver is None:
         return ""
     module = host.resolve(driver / "module")
-    return normal(module.name if module else _MODULES.get(driver.name, driver.name))
+    name = module.name if module else _MODULES.get(driver.name, driver.name)
+    return name.replace("-", "_")  # as the kernel spells modules

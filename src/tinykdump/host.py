@@ -7,7 +7,7 @@ hands in a recorded tree and an image build hands in the tree it builds.
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,8 +19,14 @@ class Host:
     """A machine as seen through its file system."""
 
     root: Path = Path("/")
-    # Whether this machine is the one that will crash; None: find out.
-    target: bool | None = None
+    # Whether it is the running machine, which can crash, be armed, and has the hardware seen.
+    live: bool = False
+
+    @classmethod
+    def given(cls, environment: Mapping[str, str]) -> "Host":
+        """The host that a command is about: below TINYKDUMP_ROOT, else where we are."""
+        root = Path(environment.get("TINYKDUMP_ROOT", "/"))
+        return cls(root, live=root == Path("/") and _is_live())
 
     def path(self, name: str | Path) -> Path:
         """Where ``name``, an absolute path of the host, is found from here."""
@@ -74,6 +80,10 @@ class Host:
         except OSError:
             return None
 
+    def running_kernel(self) -> str:
+        """The version of the running kernel, as uname -r says it."""
+        return self.text("/proc/sys/kernel/osrelease") or ""
+
     def vouch(self, name: str | Path) -> None:
         """Raises TinykdumpError when others than root can change what ``name`` holds.
 
@@ -117,18 +127,16 @@ class Host:
         finally:
             os.close(descriptor)
 
-    def is_target(self) -> bool:
-        """Whether this machine is the one that will crash.
 
-        It is not in a chroot, a container or another root: there the hardware seen is that
-        of the machine that builds, not of the one that will boot.
-        """
-        if self.target is not None or self.root != Path("/"):
-            return bool(self.target)
-        try:
-            ours, first = Path("/").stat(), Path("/proc/1/root").stat()
-            environment = Path("/proc/1/environ").read_bytes()
-        except OSError:
-            return False
-        containers = [v for v in environment.split(b"\0") if v.startswith(b"container=")]
-        return (ours.st_dev, ours.st_ino) == (first.st_dev, first.st_ino) and not containers
+def _is_live() -> bool:
+    """Whether our root is that of the machine: neither a chroot nor a container.
+
+    There the hardware seen is that of the machine that builds, not of the one that will boot.
+    """
+    try:
+        ours, first = Path("/").stat(), Path("/proc/1/root").stat()
+        environment = Path("/proc/1/environ").read_bytes()
+    except OSError:
+        return False
+    containers = [v for v in environment.split(b"\0") if v.startswith(b"container=")]
+    return (ours.st_dev, ours.st_ino) == (first.st_dev, first.st_ino) and not containers

@@ -13,12 +13,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tinykdump import load, service, state
+from tinykdump import actions, load, state
+from tinykdump.config_files import load_config
 from tinykdump.errors import TinykdumpError
 from tinykdump.host import Host
 from tinykdump.memory import MIB
 from tinykdump.report import interruptible, line, say
-from tinykdump.settings import load_config
 
 
 @dataclass(frozen=True)
@@ -44,17 +44,17 @@ class Context:
 def add(host: Host, context: Context) -> None:
     """Build the kernel's image; on the machine that will crash, load it too."""
     config = load_config(host, {})
-    image, built = service.build_image(host, config, context.kver, kernel=context.image)
+    image, built = actions.build_image(host, config, context.kver, kernel=context.image)
     say(
         f"{'built' if built else 'kept'} the crash image of {context.kver}: {image.packed} bytes, "
         f"{len(image.modules)} modules"
     )
-    if not host.is_target():
+    if not host.live:
         say("not loaded: this is not the running system")
         return
     held = load.load(host, image, takeover=config.takeover)
     say(f"loaded; {held.size // MIB} MiB of memory are reserved")
-    service.check_stick(host, config, image)
+    actions.check_stick(host, config, image)
 
 
 def remove(host: Host, context: Context) -> None:
@@ -62,7 +62,7 @@ def remove(host: Host, context: Context) -> None:
     tree = Path("/lib/modules") / context.kver / "kernel"
     if os.environ.get("KERNEL_INSTALL_BOOT_ENTRY_TYPE") and host.exists(tree):
         return
-    instead = service.remove_kernel(host, context.kver, lambda: load_config(host, {}))
+    instead = actions.remove_kernel(host, context.kver, lambda: load_config(host, {}))
     if context.verbose or instead:
         say(
             f"removed the crash image of {context.kver}" + (f"; loaded {instead}'s" * bool(instead))
@@ -74,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     context = Context.parse(sys.argv[1:] if arguments is None else arguments, os.environ)
     if context is None:
         return 0
-    host = Host(Path(os.environ.get("TINYKDUMP_ROOT", "/")))
+    host = Host.given(os.environ)
     try:
         with state.lock(host):
             (add if context.verb == "add" else remove)(host, context)

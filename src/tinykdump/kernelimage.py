@@ -1,28 +1,71 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Kernel images: what kexec takes, and what stands in a unified one. Values in, values out.
+"""Kernel images: what kexec takes, and what is in a unified one. Values in, values out.
 
-A bzImage is described in Documentation/arch/x86/boot.rst of the kernel, a unified kernel image
-(UKI) by the UAPI Group: a PE file whose section .linux is a bzImage.
+How one begins is up to the architecture. A unified kernel image (UKI) is described by the UAPI
+Group: a PE file whose section .linux is such an image.
 """
 
 import struct
 from collections.abc import Iterator
 
+from tinykdump.architecture import ARCHITECTURES, Architecture
+from tinykdump.errors import TinykdumpError
 
-def bzimage(content: bytes) -> bytes:
-    """``content`` when it is a bzImage, else the one in it; b"" when there is none."""
-    if content[0x202:0x206] == b"HdrS":
+# What kexec takes, for messages.
+KINDS = " or ".join(each.header.name for each in ARCHITECTURES)
+
+
+def loadable(content: bytes) -> bytes:
+    """``content`` when kexec takes it, else the image in it; b"" when there is none."""
+    if _architecture(content):
         return content
     inner = next((data for name, data in _sections(content) if name == b".linux"), b"")
-    return inner if inner[0x202:0x206] == b"HdrS" else b""
+    return inner if _architecture(inner) else b""
+
+
+def architecture(content: bytes, name: str) -> Architecture:
+    """The one that an image is for; ``name`` is for messages.
+
+    The header is all that is needed of it. Raises TinykdumpError when it is no such image.
+    """
+    found = _architecture(content)
+    if found is None:
+        raise TinykdumpError(f"{name} is not a {KINDS}", "name the kernel as it is installed")
+    return found
+
+
+def _architecture(content: bytes) -> Architecture | None:
+    for each in ARCHITECTURES:
+        start, magic = each.header.magic
+        if content[start : start + len(magic)] == magic and len(content) >= each.header.size:
+            return each
+    return None
+
+
+def init_size(content: bytes, name: str) -> int:
+    """Bytes that the kernel wants to run in, from at least its header; ``name`` is for messages.
+
+    Raises TinykdumpError when it does not say so.
+    """
+    header = architecture(content, name).header
+    start, least = header.protocol
+    (protocol,) = struct.unpack_from("<H", content, start)
+    (size,) = struct.unpack_from("<I", content, header.init_size)
+    if protocol < least or not size:
+        raise TinykdumpError(f"{name} is too old: no init_size", "install a newer kernel")
+    return int(size)
 
 
 def version(content: bytes) -> str:
-    """The release in a bzImage, as uname -r says it once it runs; "" when it says none."""
-    (pointer,) = struct.unpack_from("<H", content, 0x20E)
+    """The release in a loadable image, as uname -r says it once it runs; "" when it says none."""
+    found = _architecture(content)
+    if found is None:
+        return ""
+    start, base = found.header.release
+    (pointer,) = struct.unpack_from("<H", content, start)
     if not pointer:
         return ""
-    text = content[0x200 + pointer :][:256].split(b"\0", 1)[0].decode(errors="replace")
+    text = content[base + pointer :][:256].split(b"\0", 1)[0].decode(errors="replace")
     return text.split(" ", 1)[0]
 
 

@@ -108,7 +108,7 @@ def _start_keyboxd(home: Path) -> bool:
 def configured(key: str, host: Host) -> Key:
     """The key that ``key`` names: a file by its absolute path, or a key in root's keyring.
 
-    Raises TinykdumpError when it is missing, when others can write it, or when it can not be
+    Raises TinykdumpError when it is missing, when others can write it, or when it cannot be
     used to encrypt now.
     """
     if key.startswith("/"):

@@ -6,19 +6,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from tinykdump import cmdline, files, hardware, manifest, memory, reserve, state
+from tinykdump import files, hardware, kernelimage, kernels, memory, reservation, state
 from tinykdump.errors import TinykdumpError
 from tinykdump.host import Host
-from tinykdump.manifest import Manifest
+from tinykdump.image import cmdline, manifest
+from tinykdump.image.manifest import Manifest
 from tinykdump.memory import Need
-from tinykdump.reserve import Reservation
+from tinykdump.reservation import Reservation
 from tinykdump.run import run
-
-# The manifest of what this program has loaded since boot: /run goes away with the kernel that
-# holds it. While something is being loaded, nothing else is, and the note has the other name:
-# when this program is killed then, the next one knows whose it is that it finds loaded.
-LOADED = state.RUNTIME / "loaded.json"
-LOADING = state.RUNTIME / "loading.json"
+from tinykdump.state import LOADED, LOADING
 
 
 def ours(host: Host) -> Manifest | None:
@@ -28,7 +24,7 @@ def ours(host: Host) -> Manifest | None:
     taken for ours.
     """
     text = host.text(LOADING) or host.text(LOADED)
-    if not text or not reserve.read(host).loaded:
+    if not text or not reservation.read(host).loaded:
         return None
     try:
         return manifest.parse(text, str(LOADED))
@@ -41,7 +37,7 @@ def _settle(host: Host) -> None:
 
     What somebody else loads later is not ours: notes of what is not loaded go.
     """
-    if not reserve.read(host).loaded:
+    if not reservation.read(host).loaded:
         for note in (LOADING, LOADED):
             host.path(note).unlink(missing_ok=True)
     elif host.exists(LOADING):
@@ -52,15 +48,17 @@ def need_of(host: Host, image: Manifest) -> Need:
     """The memory that a built image needs. Raises TinykdumpError for a damaged kernel."""
     log = memory.log_buffer(
         host.text("/proc/cmdline") or "",
-        state.kernel_config(host, state.running_kernel(host)),
+        kernels.config(host, host.running_kernel()),
         hardware.possible_cpus(host),
     )
+    kernel = host.read(image.kernel)
     parts = memory.Parts(
-        kernel=memory.init_size(host.read(image.kernel), image.kernel),
+        kernel=kernelimage.init_size(kernel, image.kernel),
         packed=image.packed,
         unpacked=image.unpacked,
         drivers=image.drivers,
         memory=memory.total(host.text("/proc/meminfo") or ""),
+        section=kernelimage.architecture(kernel, image.kernel).section,
         log=log,
         bounce=cmdline.BOUNCE_BUFFERS if cmdline.encrypts_memory(image.cmdline) else 0,
     )
@@ -75,7 +73,7 @@ def load(host: Host, image: Manifest, *, takeover: bool) -> Reservation:
     set; OSError when there is no room to note what is loaded.
     """
     _settle(host)
-    now, before = reserve.read(host), ours(host)
+    now, before = reservation.read(host), ours(host)
     if now.loaded and before is None and not takeover:
         raise TinykdumpError(
             "a crash kernel that is not ours is loaded",
@@ -83,15 +81,15 @@ def load(host: Host, image: Manifest, *, takeover: bool) -> Reservation:
         )
     state.verify(host, image)
     need = need_of(host, image)
-    size = reserve.goal(now, need)
-    with _put_back(host, now, before), _noted(host, image):
+    size = reservation.goal(now, need)
+    with _put_back(host, now, before), _note_of(host, image):
         if size < now.size and not now.maximum:
-            _prove(host, image)
+            _try(host, image)
         if size != now.size:
             _resize(host, size, need)
         _load(host, image)
     sweep(host)
-    return reserve.read(host)
+    return reservation.read(host)
 
 
 def sweep(host: Host) -> None:
@@ -104,7 +102,7 @@ def sweep(host: Host) -> None:
                 host.path(path).unlink()
 
 
-def _prove(host: Host, image: Manifest) -> None:
+def _try(host: Host, image: Manifest) -> None:
     """Load and unload it: what is given back of crashkernel= cannot be had again.
 
     Raises TinykdumpError when it does not load.
@@ -114,10 +112,10 @@ def _prove(host: Host, image: Manifest) -> None:
 
 
 def _unload(host: Host) -> None:
-    if not reserve.read(host).loaded:
+    if not reservation.read(host).loaded:
         return
     _kexec("--unload")
-    if reserve.read(host).loaded:
+    if reservation.read(host).loaded:
         raise TinykdumpError("kexec has not unloaded the crash kernel", "see dmesg")
 
 
@@ -127,9 +125,9 @@ def _resize(host: Host, size: int, need: Need) -> None:
     Without its margin the need is met as well, where there is no way to get more.
     """
     try:
-        reserve.resize(host, size)
+        reservation.resize(host, size)
     except TinykdumpError:
-        if reserve.read(host).size < need.minimum:
+        if reservation.read(host).size < need.minimum:
             raise
 
 
@@ -178,14 +176,14 @@ def _undisturbed() -> Iterator[None]:
 
 def _restore(host: Host, now: Reservation, before: Manifest | None) -> str:
     """The reservation and the crash kernel that were there; why not, or nothing."""
-    if reserve.read(host).loaded:
+    if reservation.read(host).loaded:
         return ""
     try:
-        if now.maximum and reserve.read(host).size != now.size:
-            reserve.resize(host, now.size)
+        if now.maximum and reservation.read(host).size != now.size:
+            reservation.resize(host, now.size)
         if before is not None:
             state.verify(host, before)
-            with _noted(host, before):
+            with _note_of(host, before):
                 _load(host, before)
     except (TinykdumpError, OSError) as error:
         return str(error)
@@ -194,12 +192,12 @@ def _restore(host: Host, now: Reservation, before: Manifest | None) -> str:
 
 def _load(host: Host, image: Manifest) -> None:
     _kexec(*_files(host, image))
-    if not reserve.read(host).loaded:
+    if not reservation.read(host).loaded:
         raise TinykdumpError("kexec loaded no crash kernel", "see dmesg")
 
 
 @contextmanager
-def _noted(host: Host, image: Manifest) -> Iterator[None]:
+def _note_of(host: Host, image: Manifest) -> Iterator[None]:
     """Note what the block loads, before it does: whoever is killed notes nothing afterwards.
 
     What was loaded goes first. kexec_file_load(2) takes it away, too, but then nobody could
@@ -238,7 +236,7 @@ def unload(host: Host) -> bool:
     On a kernel that can grow its reservation, the memory goes back to the system.
     """
     _settle(host)
-    now = reserve.read(host)
+    now = reservation.read(host)
     mine = ours(host)
     if now.loaded and mine is None:
         raise TinykdumpError(
@@ -247,5 +245,5 @@ def unload(host: Host) -> bool:
     _unload(host)
     _settle(host)
     if now.maximum and now.size:
-        reserve.resize(host, 0)
+        reservation.resize(host, 0)
     return mine is not None

@@ -8,11 +8,9 @@ larger one counts.
 """
 
 import re
-import struct
 from dataclasses import dataclass
 
-from tinykdump.cmdline import values
-from tinykdump.errors import TinykdumpError
+from tinykdump.image.cmdline import values
 
 MIB = 1 << 20
 
@@ -22,10 +20,9 @@ MIB = 1 << 20
 KERNEL_DATA = 5 * MIB
 CAPTURE = 8 * MIB
 
-# x86-64 has a map of 2 MiB for each section of 128 MiB that has any usable memory
-# (SECTION_SIZE_BITS, and 64 bytes of struct page for each page of 4 KiB).
-_SECTION = 128 * MIB
-_MAP_OF_SECTION = 2 * MIB
+# The kernel has a map of each section that has any usable memory: a struct page of 64 bytes for
+# each page of 4 KiB.
+_BYTES_PER_MAP_BYTE = 64
 
 # makedumpfile has two bits for each page of 4 KiB of the crashed kernel, and takes several
 # rounds where that is more than it can have (makedumpfile(8), --cyclic-buffer).
@@ -41,6 +38,8 @@ _LOG_READER = 2 * MIB
 
 # What the kernel makes its log's room of when nothing is said (init/Kconfig), for distributions.
 _LOG_SHIFTS = {"CONFIG_LOG_BUF_SHIFT": 18, "CONFIG_LOG_CPU_MAX_BUF_SHIFT": 12}
+
+_LONGEST_BAR = 32  # characters
 
 # A reservation is made of whole blocks of this size.
 ALIGNMENT = 2 * MIB
@@ -76,35 +75,16 @@ def _whole_blocks(size: int) -> int:
     return -(-size // ALIGNMENT) * ALIGNMENT
 
 
-def table(need: Need, width: int = 32) -> str:
-    """The breakdown for people: a line and a bar for each row, then the sum.
-
-    ``width`` is that of the longest bar, in characters.
-    """
+def table(need: Need) -> str:
+    """The breakdown for people: a line and a bar for each row, then the sum."""
     rows = (*need.rows, need.margin)
     longest = max(row.bytes for row in rows) or 1
-    shown = [(row, "#" * (row.bytes * width // longest)) for row in rows]
+    shown = [(row, "#" * (row.bytes * _LONGEST_BAR // longest)) for row in rows]
     shown.append((Row("to reserve", need.total), ""))
     names = max(len(row.name) for row, _ in shown)
     return "\n".join(
         f"{row.name:<{names}}  {row.bytes / MIB:6.1f} MiB  {bar}".rstrip() for row, bar in shown
     )
-
-
-def init_size(header: bytes, name: str) -> int:
-    """Bytes that a bzImage wants to run in, from at least its first 0x264 bytes.
-
-    Documentation/arch/x86/boot.rst: "HdrS" at 0x202, the protocol's version at 0x206,
-    init_size at 0x260 since 2.10. Raises TinykdumpError when it is no such image.
-    """
-    if len(header) < 0x264 or header[0x202:0x206] != b"HdrS":
-        raise TinykdumpError(f"{name} is not a bzImage", "name the kernel as it is installed")
-    version, size = struct.unpack_from("<H", header, 0x206)[0], 0
-    if version >= 0x20A:
-        size = struct.unpack_from("<I", header, 0x260)[0]
-    if not size:
-        raise TinykdumpError(f"{name} is too old: no init_size", "install a newer kernel")
-    return int(size)
 
 
 def total(meminfo: str) -> int:
@@ -157,6 +137,7 @@ class Parts:
     unpacked: int
     drivers: int  # its modules, once they are loaded
     memory: int  # of the machine that crashes
+    section: int  # of memory that the kernel has a part of its map for
     log: int = 0  # room that its kernel has for its log
     bounce: int = 0  # bounce buffers that the crash kernel sets aside
 
@@ -172,15 +153,15 @@ def need(parts: Parts, margin: int) -> Need:
         Row("drivers and dumping, or packed image",
             max(parts.packed, parts.drivers + dumping)),
     )  # fmt: skip
-    rows = (*fixed, Row("memory map", _memory_map(sum(row.bytes for row in fixed))))
+    rows = (*fixed, Row("memory map", _memory_map(sum(row.bytes for row in fixed), parts.section)))
     extra = sum(row.bytes for row in rows) * margin // 100
     return Need(rows, Row(f"margin of {margin} %", extra))
 
 
-def _memory_map(size: int) -> int:
+def _memory_map(size: int, section: int) -> int:
     """Bytes for the map of a region of that size, wherever it begins, and of the first section.
 
     The first 640 KiB of memory are handed to each crash kernel as well.
     """
-    sections = 2 + size // _SECTION
-    return (1 + sections) * _MAP_OF_SECTION
+    sections = 2 + size // section
+    return (1 + sections) * section // _BYTES_PER_MAP_BYTE

@@ -9,7 +9,6 @@ name. Only regular files of the names that the crash side gives are opened, and 
 import errno
 import hashlib
 import os
-import re
 import shutil
 import stat
 from collections.abc import Iterable, Iterator
@@ -18,23 +17,11 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from tinykdump import keys
+from tinykdump.dump import README, STREAMS, SUMS, parse_part, parse_sums, part_name
 from tinykdump.errors import TinykdumpError
 from tinykdump.flattened import Parser
 from tinykdump.memory import MIB
 
-# What the crash side saves, and the file that it becomes; the small ones first. Where makedumpfile
-# fails, the memory is there as a copy.
-_FILES = {
-    "dmesg.txt": "dmesg.txt",
-    "crash-kernel.txt": "crash-kernel.txt",
-    "vmcore.flat": "vmcore",
-    "vmcore": "vmcore",
-}
-
-_PART = re.compile(r"(dmesg\.txt|vmcore\.flat|vmcore|crash-kernel\.txt)(\.gpg)?\.([0-9]{3,6})")
-_LINE = re.compile(r"([0-9a-f]{64})  (\S+)")
-_SUMS = "SHA256SUMS"
-_EXPECTED = (_SUMS, "README")
 _NAME_ONE = "name a directory tinykdump/MACHINE/TIME of the stick"
 _CHUNK = 1 << 20  # bytes
 
@@ -62,7 +49,7 @@ class Part:
 class Stream:
     """What the crash side saved under one name, in parts."""
 
-    name: str  # one of _FILES
+    name: str  # one of STREAMS
     encrypted: bool
     parts: tuple[Part, ...]  # from the first one to the last, or to where one is missing
     missing: str  # the name of the part that is missing; empty: none that is known of
@@ -71,7 +58,7 @@ class Stream:
     @property
     def file(self) -> str:
         """The name of what it is restored to."""
-        return _FILES[self.name]
+        return STREAMS[self.name]
 
 
 @dataclass(frozen=True)
@@ -104,19 +91,19 @@ def look(directory: Path) -> Dump:
     listed = _sums(directory)
     known: dict[tuple[str, bool], set[int]] = {}
     for name in (*there, *listed):
-        if found := _parsed(name):
+        if found := parse_part(name):
             known.setdefault(found[:2], set()).add(found[2])
     if not known:
-        what = "holds nothing" if _SUMS in there else f"is not a dump: it has no {_SUMS}"
+        what = "holds nothing" if SUMS in there else f"is not a dump: it has no {SUMS}"
         raise TinykdumpError(f"{directory} {what}", _NAME_ONE)
     streams = _chosen(
         _stream(directory, name, encrypted, known[name, encrypted], listed)
-        for name in _FILES
+        for name in STREAMS
         for encrypted in (True, False)
         if (name, encrypted) in known
     )
     taken = {part.path.name for stream in streams for part in stream.parts}
-    return Dump(streams, tuple(name for name in there if name not in (*taken, *_EXPECTED)))
+    return Dump(streams, tuple(name for name in there if name not in (*taken, SUMS, README)))
 
 
 def _chosen(found: Iterable[Stream]) -> tuple[Stream, ...]:
@@ -127,15 +114,7 @@ def _chosen(found: Iterable[Stream]) -> tuple[Stream, ...]:
     streams: dict[str, Stream] = {}
     for stream in sorted(found, key=lambda each: (not each.parts, not each.encrypted)):
         streams.setdefault(stream.file, stream)
-    return tuple(streams[file] for file in dict.fromkeys(_FILES.values()) if file in streams)
-
-
-def _parsed(name: str) -> tuple[str, bool, int] | None:
-    """Stream, whether it is encrypted and number of a part, when it is the name of one."""
-    match = _PART.fullmatch(name)
-    if not match or not name.endswith(f".{int(match[3]):03d}"):
-        return None
-    return match[1], bool(match[2]), int(match[3])
+    return tuple(streams[file] for file in dict.fromkeys(STREAMS.values()) if file in streams)
 
 
 def _stream(
@@ -144,7 +123,7 @@ def _stream(
     parts: list[Part] = []
     size = 0
     for number in range(len(numbers) + 1):
-        file = f"{name}{'.gpg' * encrypted}.{number:03d}"
+        file = part_name(name, encrypted, number)
         path = directory / file
         if not os.path.lexists(path):
             is_last = number > max(numbers)
@@ -157,19 +136,14 @@ def _stream(
 def _sums(directory: Path) -> dict[str, set[str]]:
     """The sums of each name in SHA256SUMS, as far as it can be read and understood.
 
-    64 KiB are the sums of two terabytes on FAT. A name that stands there twice was written
-    twice: a second try takes the names of the first.
+    64 KiB are the sums of two terabytes on FAT.
     """
     try:
-        with _open(directory / _SUMS) as handle:
+        with _open(directory / SUMS) as handle:
             text = handle.read(1 << 16).decode(errors="replace")
     except OSError:
         return {}
-    found: dict[str, set[str]] = {}
-    for line in text.splitlines():
-        if match := _LINE.fullmatch(line):
-            found.setdefault(match[2], set()).add(match[1])
-    return found
+    return parse_sums(text)
 
 
 def _open(path: Path) -> BinaryIO:
@@ -211,10 +185,10 @@ class Source:
                 self._note(f"{part.path}: {error.strerror}", "check the stick")
                 return
             if not part.sums:
-                self._note(f"{part.path} has no line in {_SUMS}",
+                self._note(f"{part.path} has no line in {SUMS}",
                            "the crash kernel did not come to its end")  # fmt: skip
             elif digest.hexdigest() not in part.sums:
-                self._note(f"{part.path} is damaged: its SHA-256 is not that of {_SUMS}",
+                self._note(f"{part.path} is damaged: its SHA-256 is not that of {SUMS}",
                            "copy it from the stick again")  # fmt: skip
 
     def _note(self, message: str, hint: str) -> None:
@@ -222,20 +196,20 @@ class Source:
 
 
 class SecretKeyError(TinykdumpError):
-    """A key that is not here or can not be used: the stick need not be wrong at all."""
+    """A key that is not here or cannot be used: the stick need not be wrong at all."""
 
 
 class Sink(Protocol):
     """Whatever takes the restored bytes."""
 
     def write(self, data: bytes, /) -> int:
-        """Take some bytes. Raises OSError when it can not, TinykdumpError when it will not."""
+        """Take some bytes. Raises OSError when it cannot, TinykdumpError when it will not."""
 
 
 class InOrder:
     """A file whose bytes come in the flattened format: what makedumpfile -R writes.
 
-    That program waits for ever for the rest of a stream that was cut off.
+    That program waits forever for the rest of a stream that was cut off.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -294,7 +268,7 @@ def _decrypt(stream: Stream, source: Source, home: Path, sink: Sink) -> None:
         if result.status in _NO_FAULT_OF_THE_KEY:
             raise TinykdumpError(message, "copy the dump from the stick again")
         raise SecretKeyError(
-            message, f"import the secret key, or name its folder with --keys (now: {home})"
+            message, f"import the secret key, or name its directory with --keys (now: {home})"
         )
 
 
@@ -302,7 +276,7 @@ def restore(directory: Path, output: Path, home: Path, *, plain: bool = False) -
     """Write dmesg.txt and vmcore of a dump to ``output``, readable by us alone.
 
     What is not complete, or not verified, is written as far as it goes under a name that says
-    so: vmcore-incomplete. ``home`` is the GnuPG folder with the secret key. Streams that are not
+    so: vmcore-incomplete. ``home`` is the GnuPG directory with the secret key. Streams that are not
     encrypted are refused unless ``plain`` is set: whoever has had the stick can have written
     them. Raises TinykdumpError, or OSError, when nothing can be restored at all.
     """
@@ -383,7 +357,7 @@ def _check_room(stream: Stream, file: Path) -> None:
 def _fill(stream: Stream, path: Path, home: Path) -> TinykdumpError | None:
     """Write a stream to a new file, which is on the disk then; why it is not whole.
 
-    Raises OSError when it can not be written, and TinykdumpError when nothing was.
+    Raises OSError when it cannot be written, and TinykdumpError when nothing was.
     """
     source = Source(stream)
     # Nobody else can read it from the start.

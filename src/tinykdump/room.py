@@ -58,7 +58,7 @@ def expected_dump(meminfo: str, iomem: str, level: int) -> int:
 
 
 def free(filesystem: str, read: Read) -> int | None:
-    """Free bytes of a file system that is not mounted; None where that can not be told.
+    """Free bytes of a file system that is not mounted; None where that cannot be told.
 
     ``filesystem`` is its type as blkid(8) names it. Whatever ``read`` raises is passed on.
     """

@@ -1,35 +1,45 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Where things stand on the host: kernels, their images, and the lock."""
+"""Where things stand on the host: images of kernels, and the lock."""
 
 import fcntl
 import hashlib
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
-from tinykdump import files, kernelimage, manifest
+from tinykdump import files, kernels
 from tinykdump.errors import TinykdumpError
 from tinykdump.host import Host
-from tinykdump.manifest import Manifest
+from tinykdump.image import manifest
+from tinykdump.image.manifest import Manifest
+from tinykdump.kernels import Kernel
 
 STATE = Path("/var/lib/tinykdump")
+IMAGES = STATE / "images"
 RUNTIME = Path("/run/tinykdump")
+
+# The manifest of what this program has loaded since boot: /run goes away with the kernel that
+# holds it. While something is being loaded, nothing else is, and the note has the other name:
+# when this program is killed then, the next one knows whose it is that it finds loaded.
+LOADED = RUNTIME / "loaded.json"
+LOADING = RUNTIME / "loading.json"
+
+_MANIFEST = "manifest.json"
 
 _KVER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+~-]*")
 
 
 def folder(kver: str) -> Path:
     """The directory of a kernel's image. Raises TinykdumpError for what is no kernel version."""
-    if not _KVER.fullmatch(kver) or ".." in kver or kver == "keys":
+    if not _KVER.fullmatch(kver) or ".." in kver:
         raise TinykdumpError(f"{kver!r} is not a kernel version", "name one of /lib/modules")
-    return STATE / kver
+    return IMAGES / kver
 
 
 def manifest_path(kver: str) -> Path:
     """The manifest of a kernel's image: the image that it names is the one that counts."""
-    return folder(kver) / "manifest.json"
+    return folder(kver) / _MANIFEST
 
 
 def image_path(image: Manifest) -> Path:
@@ -43,8 +53,29 @@ def image_path(image: Manifest) -> Path:
     return folder(image.kver) / f"initramfs-{image.sha256[:16]}.img"
 
 
-def _kernel_name(content: bytes) -> str:
-    return f"linux-{hashlib.sha256(content).hexdigest()[:16]}.img"
+def find_kernel(host: Host, kver: str, given: str = "") -> Kernel:
+    """The kernel of that version; its image is ``given``, in a usual place, or as it was before.
+
+    Raises TinykdumpError for what is no version, before anything is looked up by it, and when
+    there is no such kernel.
+    """
+    beside = folder(kver)
+    earlier = (image.kernel for image in noted(host, kver))
+    return kernels.find(host, kver, given, beside=beside, earlier=earlier)
+
+
+def publish(host: Host, image: Manifest, packed: bytes, kernel: Kernel) -> None:
+    """Put an image in place, with its manifest and what has to be stored of its kernel.
+
+    Raises OSError; the old image then stays.
+    """
+    files.publish(
+        {
+            host.path(image_path(image)): packed,
+            **({host.path(kernel.image): kernel.content} if kernel.content else {}),
+            host.path(manifest_path(image.kver)): image.to_json().encode(),
+        }
+    )
 
 
 def verify(host: Host, image: Manifest) -> None:
@@ -53,7 +84,7 @@ def verify(host: Host, image: Manifest) -> None:
     if image.sha256 not in ("", hashlib.sha256(host.read(path)).hexdigest()):
         raise TinykdumpError(f"{path} is damaged", "rebuild the image with tinykdump -b")
     kernel = Path(image.kernel)
-    if kernel.parent == path.parent and kernel.name != _kernel_name(host.read(kernel)):
+    if kernel.parent == path.parent and kernel.name != kernels.name(host.read(kernel)):
         raise TinykdumpError(f"{kernel} is damaged", "rebuild the image with tinykdump -b")
 
 
@@ -61,8 +92,7 @@ def stored(host: Host) -> tuple[Path, ...]:
     """Every image that is there, of kernels, too, and those that no manifest names any more."""
     return tuple(
         path
-        for place in host.children(STATE)
-        if place.name != "keys"
+        for place in host.children(IMAGES)
         for path in host.children(place)
         if path.suffix == ".img"
     )
@@ -76,13 +106,44 @@ def lock(host: Host) -> Iterator[None]:
         files.private(host.path(STATE))
     with host.path(RUNTIME / "lock").open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
+        _move_images(host)
         yield
+
+
+def _move_images(host: Host) -> None:
+    """Move images from where older versions had them, beside the keys: these stay.
+
+    Whoever is killed has moved some; the next one moves the rest. A manifest comes last, and
+    names a stored kernel by its new place, as the notes of what is loaded do. Raises OSError.
+    """
+    for place in host.children(STATE):
+        if not _is_old(host, place):
+            continue
+        new = IMAGES / place.name
+        files.private(host.path(new))
+        for note in (LOADED, LOADING, place / _MANIFEST):
+            text = host.text(note) or ""
+            moved = text.replace(f'"{place}/', f'"{new}/')
+            if moved != text:
+                files.publish({host.path(note): moved.encode()})
+        for path in sorted(host.children(place), key=lambda path: path.name == _MANIFEST):
+            host.path(path).replace(host.path(new / path.name))
+        host.path(place).rmdir()
+
+
+def _is_old(host: Host, place: Path) -> bool:
+    """Whether a directory beside the keys is that of a kernel's image."""
+    if place.name in (IMAGES.name, "keys") or host.path(place).is_symlink():
+        return False
+    there = host.children(place)
+    if not there:  # whoever moved it was killed before the end
+        return host.path(place).is_dir() and host.exists(IMAGES / place.name)
+    return any(path.name == _MANIFEST or path.suffix == ".img" for path in there)
 
 
 def images(host: Host) -> tuple[str, ...]:
     """The versions of the kernels that have an image."""
-    found = (path.name for path in host.children(STATE))
-    return tuple(name for name in found if host.exists(STATE / name / "manifest.json"))
+    return tuple(place.name for place in host.children(IMAGES) if host.exists(place / _MANIFEST))
 
 
 def read_manifest(host: Host, kver: str) -> Manifest | None:
@@ -115,68 +176,3 @@ def noted(host: Host, *kvers: str) -> Iterator[Manifest]:
         with suppress(TinykdumpError):
             if image := _parsed(host, kver):
                 yield image
-
-
-def running_kernel(host: Host) -> str:
-    """The version of the running kernel, as uname -r says it."""
-    return host.text("/proc/sys/kernel/osrelease") or ""
-
-
-@dataclass(frozen=True)
-class Kernel:
-    """The kernel image that is loaded with an image of ours."""
-
-    path: Path
-    content: bytes = b""  # to be put there; empty: it is there
-
-
-def find_kernel(host: Host, kver: str, given: str = "") -> Kernel:
-    """The bzImage of that version: as given, where distributions put it, or as it was before.
-
-    The copy beside the modules comes first: /boot may be in any layout, or not mounted. kexec
-    takes no unified image: what is in one is to be stored beside our own image. Raises
-    TinykdumpError when there is none.
-    """
-    why = f"no kernel image of {kver}"
-    for place in _kernel_places(host, kver, given):
-        if not place or not host.exists(place):
-            continue
-        content = host.read(place)
-        inner = kernelimage.bzimage(content)
-        if not inner:
-            why = f"{place} is not a bzImage, and none is in it"
-        elif kernelimage.version(inner) not in ("", kver):
-            why = f"{place} is kernel {kernelimage.version(inner)}, not {kver}"
-        elif inner is content:
-            return Kernel(Path(place))
-        else:
-            return Kernel(folder(kver) / _kernel_name(inner), inner)
-    raise TinykdumpError(why, "install that kernel, or run kernel-install add KVER IMAGE")
-
-
-def _kernel_places(host: Host, kver: str, given: str) -> Iterator[str]:
-    """Where a kernel can be, the best first; at a boot, when nothing is given, where it was last.
-
-    On boot partitions kernel-install (90-loaderentry and 90-uki-copy) names directories and
-    unified images by a token, which is the machine's ID if nothing else is chosen.
-    """
-    modules = f"/lib/modules/{kver}"
-    yield from (f"{modules}/vmlinuz", f"/usr{modules}/vmlinuz", given)
-    tokens = [host.text(name) for name in ("/etc/kernel/entry-token", "/etc/machine-id")]
-    for boot in ("/boot", "/efi", "/boot/efi"):
-        for token in filter(None, tokens):
-            yield f"{boot}/{token}/{kver}/linux"
-            yield f"{boot}/EFI/Linux/{token}-{kver}.efi"
-            yield from (
-                str(path)
-                for path in host.children(f"{boot}/EFI/Linux")
-                if path.name.startswith(f"{token}-{kver}+")  # tries left, of automatic assessment
-            )
-    yield from (f"{modules}/vmlinuz-virt.efi", f"/boot/vmlinuz-{kver}")
-    yield from (image.kernel for image in noted(host, kver))
-
-
-def kernel_config(host: Host, kver: str) -> str:
-    """The .config of a kernel as its package installs it; empty where it does not."""
-    places = (f"/lib/modules/{kver}/config", f"/boot/config-{kver}")
-    return next((text for place in places if (text := host.text(place))), "")

@@ -2,22 +2,18 @@
 """What there is to know at one look. Reads only."""
 
 import json
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tinykdump import hardware, keys, load, pstore, reserve, room, state, stick
+from tinykdump import dump, hardware, kernels, keys, load, pstore, reservation, room, state, stick
 from tinykdump.config import Config
 from tinykdump.errors import TinykdumpError
 from tinykdump.host import Host
-from tinykdump.manifest import Manifest
+from tinykdump.image.manifest import Manifest
 from tinykdump.memory import MIB
 from tinykdump.stick import Stick
-
-# The name of a dump; anybody can have written others, with anything in them.
-_DUMP = re.compile(r"[0-9]{8}T[0-9]{6}Z(-[0-9]+)?(\.partial)?")
 
 
 @dataclass(frozen=True)
@@ -84,20 +80,20 @@ class Status:
 def collect(host: Host, config: Config) -> Status:
     """The status now. Raises TinykdumpError only where nothing can be said at all."""
     problems: list[str] = []
-    running = state.running_kernel(host)
-    held, mine = reserve.read(host), load.ours(host)
+    running = host.running_kernel()
+    held, mine = reservation.read(host), load.ours(host)
     foreign = held.loaded and mine is None
     if foreign:
         problems.append("another crash kernel is loaded (see takeover in /etc/default/tinykdump)")
     key, need = "", 0
-    with _noted(problems):
+    with _as_problem(problems):
         key = _key(host, config)
         if mine and (mine.target, mine.key) != (str(config.target), key):
             problems.append(f"configured are {config.target}, key {key or 'none'}, and other ones "
                             "are loaded (run tinykdump -l)")  # fmt: skip
-    with _noted(problems):
+    with _as_problem(problems):
         problems.extend(_outdated(host, mine, held) if mine else ())
-    with _noted(problems):
+    with _as_problem(problems):
         image = state.read_manifest(host, running)
         if image is None:
             problems.append(f"no image for {running} (run tinykdump -l)")
@@ -105,19 +101,20 @@ def collect(host: Host, config: Config) -> Status:
             found = load.need_of(host, image)
             need = found.total
             if not held.loaded:
-                reserve.goal(held, found)
+                reservation.goal(held, found)
                 problems.append("nothing is loaded (run tinykdump -l; tinykdump.service does so "
                                 "at every boot)")  # fmt: skip
     target = mine.target if mine else str(config.target)
     sticks: tuple[Stick, ...] = ()
     expected = stick.expected_dump(host, config.level)
-    with _noted(problems):
+    with _as_problem(problems):
         sticks = stick.find(host, target)
         known = (mine.filesystems if mine else ()) or config.filesystems
         problems.extend(stick.problems(sticks, target, known, expected))
     plugged = sticks[0] if sticks else None
     dumps = _dumps(host, plugged)
-    kernel_config = state.kernel_config(host, mine.kver if mine else running)
+    complete = [each for each in dumps or () if dump.is_complete(each.name)]
+    kernel_config = kernels.config(host, mine.kver if mine else running)
     last = pstore.crash_log(host)
     return Status(
         running=running,
@@ -137,11 +134,11 @@ def collect(host: Host, config: Config) -> Status:
         stick_free=plugged.free if plugged else None,
         expected_dump=expected,
         dumps=None if dumps is None else len(dumps),
-        incomplete_dumps=None if dumps is None else sum(d.suffix == ".partial" for d in dumps),
+        incomplete_dumps=None if dumps is None else len(dumps) - len(complete),
     )
 
 
-def _outdated(host: Host, mine: Manifest, held: reserve.Reservation) -> Iterator[str]:
+def _outdated(host: Host, mine: Manifest, held: reservation.Reservation) -> Iterator[str]:
     """What is wrong with the crash kernel that is loaded. Raises TinykdumpError."""
     image = state.read_manifest(host, mine.kver)
     if image is not None and image.plan != mine.plan:
@@ -152,7 +149,7 @@ def _outdated(host: Host, mine: Manifest, held: reserve.Reservation) -> Iterator
 
 
 @contextmanager
-def _noted(problems: list[str]) -> Iterator[None]:
+def _as_problem(problems: list[str]) -> Iterator[None]:
     """What is wrong in one place is a problem to show, and the rest is looked at all the same."""
     try:
         yield
@@ -175,11 +172,11 @@ def _dumps(host: Host, plugged: Stick | None) -> tuple[Path, ...] | None:
     """
     if plugged is None or plugged.mounted is None:
         return None
-    top = plugged.mounted / "tinykdump" / hardware.machine_name(host)
+    top = dump.of_machine(plugged.mounted, hardware.machine_name(host))
     if host.resolve(top) != top:
         return ()
     return tuple(
         path
         for path in host.children(top)
-        if _DUMP.fullmatch(path.name) and host.resolve(path) == path and host.path(path).is_dir()
+        if dump.is_dump(path.name) and host.resolve(path) == path and host.path(path).is_dir()
     )

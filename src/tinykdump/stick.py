@@ -11,16 +11,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tinykdump import makedumpfile, programs, room
-from tinykdump.errors import TinykdumpError
+from tinykdump import mounts, room
+from tinykdump.filesystems import is_mounted_by
 from tinykdump.host import Host
+from tinykdump.image import programs
 from tinykdump.run import run
 
 # What src/crash/lib.sh takes for a disk behind USB: everything else it hides from itself.
 _USB = re.compile(r".*/usb[0-9].*/.*")
-
-# What mounts a file system beside the type of its own name.
-_MOUNTED_BY = {"ext2": ("ext2", "ext4"), "ext3": ("ext3", "ext4")}
 
 
 @dataclass(frozen=True)
@@ -38,7 +36,7 @@ class Stick:
 def find(host: Host, target: str) -> tuple[Stick, ...]:
     """The devices behind USB that have the tag ``target``, LABEL=... or UUID=... .
 
-    When there is none, the one that udev knows, which is somewhere else or can not be read.
+    When there is none, the one that udev knows, which is somewhere else or cannot be read.
     Raises TinykdumpError when blkid is not installed.
     """
     tag, _, value = target.partition("=")
@@ -75,7 +73,7 @@ def _probe(host: Host, device: Path) -> dict[str, str]:
 
 
 def _look(host: Host, device: Path, filesystem: str, *, is_usb: bool) -> Stick:
-    place = mount_point(host, device)
+    place = mounts.mount_point(host, device)
     return Stick(
         device=device,
         is_usb=is_usb,
@@ -97,7 +95,7 @@ def _free(host: Host, device: Path, filesystem: str, place: Path | None) -> int 
             return room.free(filesystem, lambda at, size: os.pread(descriptor, size, at))
         finally:
             os.close(descriptor)
-    except OSError:  # it was pulled out, or can not be read
+    except OSError:  # it was pulled out, or cannot be read
         return None
 
 
@@ -120,7 +118,7 @@ def _problems(stick: Stick, target: str, filesystems: Sequence[str], dump: int) 
         yield (f"{stick.device} has {target} and is not behind USB: the crash kernel does not look "
                "at it (use a USB stick)")  # fmt: skip
         return
-    if not set(_MOUNTED_BY.get(stick.filesystem, (stick.filesystem,))) & set(filesystems):
+    if not is_mounted_by(stick.filesystem, filesystems):
         kind = stick.filesystem or "a file system that blkid does not know"
         yield (f"{stick.device} has {kind}, and the crash kernel mounts {', '.join(filesystems)} "
                "only (format the stick, or set filesystems = in /etc/default/tinykdump and run "
@@ -134,49 +132,7 @@ def _problems(stick: Stick, target: str, filesystems: Sequence[str], dump: int) 
 
 def expected_dump(host: Host, level: int) -> int:
     """Bytes that a dump of the running kernel takes at the most; see room.expected_dump."""
-    try:
-        program = host.read(programs.find(host, "makedumpfile", "makedumpfile"))
-    except TinykdumpError:  # no dump at all, and others say so
-        program = b""
-    if not makedumpfile.leaves_out_free_pages(program):
+    if programs.keeps_free_pages(host):
         level &= ~room.FREE_PAGES
     meminfo, iomem = host.text("/proc/meminfo") or "", host.text("/proc/iomem") or ""
     return room.expected_dump(meminfo, iomem, level)
-
-
-def root_tags(host: Host) -> tuple[str, ...]:
-    """LABEL=... and UUID=... of the block device that holds the running root, from udev's links."""
-    devices = {mount.device for mount in _mounts(host) if mount.place == Path("/")}
-    return tuple(
-        f"{tag}={link.name}"
-        for tag in ("LABEL", "UUID")
-        for link in host.children(f"/dev/disk/by-{tag.lower()}")
-        if host.resolve(link) in devices
-    )
-
-
-def mount_point(host: Host, device: Path) -> Path | None:
-    """Where all of a device is mounted now, or None."""
-    mounts = (mount for mount in _mounts(host) if mount.device == device and mount.root == "/")
-    return next((mount.place for mount in mounts), None)
-
-
-@dataclass(frozen=True)
-class _Mount:
-    device: Path
-    root: str  # of the mount in its file system: others than / are bind mounts and subvolumes
-    place: Path
-
-
-def _mounts(host: Host) -> tuple[_Mount, ...]:
-    """The mounted block devices (proc(5), /proc/pid/mountinfo)."""
-    found = []
-    for line in (host.text("/proc/self/mountinfo") or "").splitlines():
-        mount, _, source = line.partition(" - ")
-        fields, sources = mount.split(), source.split()
-        if len(fields) > 4 and len(sources) > 1 and sources[1].startswith("/"):
-            # Spaces and the like are octal there.
-            place = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), fields[4])
-            device = host.resolve(sources[1]) or Path(sources[1])
-            found.append(_Mount(device, fields[3], Path(place)))
-    return tuple(found)

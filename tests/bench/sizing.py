@@ -19,8 +19,9 @@ from tests.vmtest import kernels, rootfs, snapshot, stick
 from tests.vmtest.errors import MachineLost
 from tests.vmtest.machine import Disk, Machine, Stick
 from tests.vmtest.vm import VM, running
-from tinykdump import manifest, memory
-from tinykdump.manifest import Manifest
+from tinykdump import kernelimage, memory
+from tinykdump.image import manifest
+from tinykdump.image.manifest import Manifest
 from tinykdump.memory import MIB, Need
 
 Kernel = Literal["stock", "patched"]
@@ -123,7 +124,7 @@ def _prepare(vm: VM) -> Mapping[Kind, tuple[Manifest, bytes]]:
         vm.put(text.encode(), service.DROP_IN)
         vm.run(["tinykdump", "-b"], timeout=BUILD_SECONDS)
         vm.run(["mkdir", "-p", "/var/lib/sizing"])
-        vm.run(["cp", "-r", f"/var/lib/tinykdump/{kver}", kind.folder])
+        vm.run(["cp", "-r", f"/var/lib/tinykdump/images/{kver}", kind.folder])
         made = manifest.parse(vm.get(f"{kind.folder}/manifest.json").decode(), kind.folder)
         header = vm.shell(f"head -c 4096 {shlex.quote(made.kernel)}").stdout
         images[kind] = (made, header)
@@ -133,11 +134,12 @@ def _prepare(vm: VM) -> Mapping[Kind, tuple[Manifest, bytes]]:
 
 def _need(image: Manifest, header: bytes, memory_gib: int) -> Need:
     parts = memory.Parts(
-        kernel=memory.init_size(header, image.kernel),
+        kernel=kernelimage.init_size(header, image.kernel),
         packed=image.packed,
         unpacked=image.unpacked,
         drivers=image.drivers,
         memory=memory_gib << 30,
+        section=kernelimage.architecture(header, image.kernel).section,
     )
     return memory.need(parts, image.margin)
 

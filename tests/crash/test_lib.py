@@ -13,7 +13,9 @@ import pytest
 from tests import fakehost
 from tests.keyring import Keyring
 from tinykdump import keys as keys_of_tinykdump
-from tinykdump.makedumpfile import renamed
+from tinykdump.dump import SUMS, is_complete, is_dump, of_machine, parse_sums
+from tinykdump.image.makedumpfile import renamed
+from tinykdump.restore import look
 
 LIB = Path(__file__).parents[2] / "src/crash/lib.sh"
 MACHINE = "0123456789ab"
@@ -57,7 +59,7 @@ class Crash:
 
     @property
     def dumps(self) -> Path:
-        return self.stick / "tinykdump" / MACHINE
+        return of_machine(self.stick, MACHINE)
 
     def run(self, script: str, stdin: bytes = b"") -> tuple[int, str]:
         """The status of busybox's shell, and the kernel's log.
@@ -74,9 +76,9 @@ class Crash:
         return done.returncode, done.stdout.decode()
 
     def sums(self) -> dict[str, str]:
-        """SHA256SUMS of the dump: name -> sum."""
-        lines = (self.dump / "SHA256SUMS").read_text().splitlines()
-        return {line.split("  ")[1]: line.split("  ")[0] for line in lines}
+        """The sums of the dump as `tinykdump restore` reads them: name -> sum."""
+        found = parse_sums((self.dump / SUMS).read_text())
+        return {name: digest for name, (digest,) in found.items()}
 
 
 @pytest.fixture(scope="session")
@@ -226,7 +228,7 @@ def test_encrypt(crash: Crash, keys: Keyring, user: str) -> None:
     key = crash.top / "key"
     key.write_bytes(keys.public(f"{user}@example.org"))
     valid_at = keys_of_tinykdump.last_change(key.read_bytes())
-    # The one path that is not a variable: the key stands in the image's /etc.
+    # The one path that is not a variable: the key is in the image's /etc.
     wrapper = f"""
     gpg() {{
         for word; do
@@ -685,6 +687,22 @@ def save_dump(crash: Crash, size: int, keep: int = 2) -> tuple[int, str]:
 
 
 MIB = 1 << 20
+
+
+@pytest.mark.parametrize("publish", ["publish", "true"])
+def test_what_is_written_is_what_is_read(crash: Crash, publish: str) -> None:
+    """The names of src/crash are those of dump.py: what restore and status look for."""
+    saved = f"read_log() {{ echo log; }}; read_memory() {{ echo memory; }}; {OPEN};"
+    assert crash.run(f"{saved} save_log; save_memory; {publish}")[0] == 0
+    (found,) = of_machine(crash.stick, MACHINE).iterdir()
+    assert is_dump(found.name)
+    assert is_complete(found.name) is (publish == "publish")
+    content = look(found)
+    assert [(stream.file, stream.missing) for stream in content.streams] == [
+        ("dmesg.txt", ""), ("vmcore", "")
+    ]  # fmt: skip
+    assert all(part.sums for stream in content.streams for part in stream.parts)
+    assert content.ignored == ()
 
 
 def test_a_torn_dump_makes_room_and_keeps_its_log(small_stick: Crash) -> None:

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.vm import service
-from tinykdump import cli, config, errors, keys, load, programs, reserve, state
+from tinykdump import cli, config, errors, keys, reservation, state
+from tinykdump.filesystems import FILESYSTEMS
+from tinykdump.image import programs
 
 CHECKOUT = Path(__file__).parents[2]
 COMMANDS, SETTINGS = CHECKOUT / "man/tinykdump.8", CHECKOUT / "man/tinykdump.5"
@@ -118,7 +120,7 @@ def test_keys_and_defaults() -> None:
 @pytest.mark.parametrize(
     ("key", "words"),
     [
-        ("filesystems", config.FILESYSTEMS),
+        ("filesystems", tuple(FILESYSTEMS)),
         ("compression", config.COMPRESSIONS),
         ("final_action", config.FINAL_ACTIONS),
     ],
@@ -136,7 +138,7 @@ def test_choices(key: str, words: tuple[str, ...]) -> None:
 
 
 def test_variables() -> None:
-    texts = [path.read_text() for path in (*CHECKOUT.glob("src/tinykdump*/*.py"),
+    texts = [path.read_text() for path in (*CHECKOUT.glob("src/tinykdump/**/*.py"),
              CHECKOUT / "src/tinykdump.sh", *CHECKOUT.glob("kernel-install.d/*"))]  # fmt: skip
     pattern = re.compile(r'environ(?:ment)?(?:\.get\(|\[)"(\w+)"|\$\{(\w+):-')
     known = {python or shell for text in texts for python, shell in pattern.findall(text)}
@@ -159,8 +161,8 @@ def installed() -> set[str]:
 def test_files() -> None:
     named = set(heads(COMMANDS, "FILES", "Pa"))
     used = {
-        str(config.FILE), str(config.DROP_INS), str(state.STATE / "KVER"), str(keys.MACHINE_KEYS),
-        str(load.LOADED.parent), str(programs.CRASH_SIDE[0]), str(reserve._SIZE[0]),
+        str(config.FILE), str(config.DROP_INS), str(state.IMAGES / "KVER"), str(keys.MACHINE_KEYS),
+        str(state.RUNTIME), str(programs.CRASH_SIDE[0]), str(reservation._SIZE[0]),
         "tinykdump/MACHINE/TIME",
     }  # fmt: skip
     folders = tuple(f"{name}/" for name in used)

@@ -241,7 +241,7 @@ def test_removing_one_kind_of_boot_entry_keeps_the_image(
 
 
 def test_remove_keeps_the_images_of_other_kernels(kernel_install: KernelInstall) -> None:
-    other = "/var/lib/tinykdump/6.2.0/initramfs.img"
+    other = "/var/lib/tinykdump/images/6.2.0/initramfs.img"
     kernel_install.fake.write(other, b"x")
     assert kernel_install("remove", KVER) == (0, [])
     assert kernel_install.fake.path(other).read_bytes() == b"x"

@@ -163,3 +163,11 @@ def test_the_crash_kernels_first_program_keeps_its_interpreter() -> None:
     assert "__brp_mangle_shebangs_exclude_from ^/usr/share/tinykdump/crash/" in (
         SPEC.read_text().replace("%{_datadir}", "/usr/share")
     )
+
+
+def test_every_module_is_installed(tmp_path: Path) -> None:
+    """Those of sub-packages, too."""
+    command = ["make", "--silent", "install", f"DESTDIR={tmp_path}", "SITE=/site"]
+    subprocess.run(command, check=True, cwd=CHECKOUT)
+    there = {path.relative_to(CHECKOUT / "src") for path in CHECKOUT.glob("src/tinykdump/**/*.py")}
+    assert {path.relative_to(tmp_path / "site") for path in tmp_path.glob("site/**/*.py")} == there

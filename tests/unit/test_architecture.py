@@ -35,7 +35,7 @@ def test_another_picture_is_seen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     """One module that is named otherwise; --check leaves it, and without --check it is repaired."""
     copy = tmp_path / "HACKING.md"
     text = architecture.DOCUMENT.read_text()
-    copy.write_text(re.sub(r"\bservice$", "servant", text, count=1, flags=re.MULTILINE))
+    copy.write_text(re.sub(r"\bactions$", "servant", text, count=1, flags=re.MULTILINE))
     assert copy.read_text() != text
     monkeypatch.setattr(architecture, "DOCUMENT", copy)
     monkeypatch.setattr("sys.argv", ["architecture.py", "--check"])
@@ -84,3 +84,27 @@ def test_what_the_recipes_name_is_there(section: str) -> None:
         pkgutil.resolve_name(f"tinykdump.{name}")
     for name in [*files, *re.findall(r"`(\w+/[\w./]+)`", text)]:
         assert any(path.match(name) for path in tracked()) or (CHECKOUT / name).is_dir(), name
+
+
+def arrows() -> dict[str, set[str]]:
+    """Each module with those that it imports."""
+    modules = architecture.sources(architecture.PACKAGE)
+    return {
+        name: {*architecture.imported(text, "tinykdump", modules)} - {name}
+        for name, text in modules.items()
+    }
+
+
+def test_what_a_build_uses_and_what_uses_a_build_are_apart() -> None:
+    """Nothing that image/ imports imports image/, so that the two are no circle, either."""
+    graph = arrows()
+    rooms = {(name.split(".")[0], own.split(".")[0]) for name in graph for own in graph[name]}
+    print(f"{len(graph)} modules, {sum(map(len, graph.values()))} imports; with image/ as one: "
+          f"{len({name.split('.')[0] for name in graph})}, "
+          f"{sum(name != own for name, own in rooms)}")  # fmt: skip
+    below = {own for name, owns in graph.items() for own in owns if name.startswith("image.")}
+    todo = below = {name for name in below if not name.startswith("image")}
+    while todo:
+        todo = {own for name in todo for own in graph[name]} - below
+        below |= todo
+    assert {name for name in below if name.startswith("image")} == set()

@@ -7,15 +7,18 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests import plugged
-from tests.fakehost import KVER, NAMES, STATE, FakeHost
+from tests.fakehost import KVER, NAMES, STATE, FakeHost, make_live
 from tests.keyring import Keyring
-from tinykdump import __version__, build, cli, hardware, load
-from tinykdump.manifest import parse
-from tinykdump.settings import load_config
+from tinykdump import __version__, cli, hardware, load
+from tinykdump.config_files import load_config
+from tinykdump.host import Host
+from tinykdump.image import build
+from tinykdump.image.manifest import parse
 
 
 @pytest.fixture
@@ -256,9 +259,9 @@ def test_an_image_of_an_older_version(machine: FakeHost, capfd: pytest.CaptureFi
         machine.write(path, json.dumps(old))
     assert cli.main(["status", "--json"]) == 0
     assert json.loads(capfd.readouterr().out)["armed"]
-    plan = build.draft(machine.host, load_config(machine.host, {}), KVER)
+    plan = build.draft(machine.host, load_config(machine.host, {}), machine.kernel())
     old_image = parse(machine.path(f"{STATE}/manifest.json").read_text(), "m")
-    assert not build.is_current(load_config(machine.host, {}), plan, old_image)
+    assert not build.is_current(plan, old_image)
 
 
 @pytest.mark.parametrize(
@@ -365,11 +368,36 @@ def test_the_state_is_roots_whatever_the_umask(machine: FakeHost) -> None:
         assert cli.main(["-b"]) == 0
     finally:
         os.umask(before)
-    for place in ("/var/lib/tinykdump", STATE, "/var/lib/tinykdump/keys", "/run/tinykdump"):
+    for place in (
+        "/var/lib/tinykdump",
+        "/var/lib/tinykdump/images",
+        STATE,
+        "/var/lib/tinykdump/keys",
+        "/run/tinykdump",
+    ):
         assert machine.path(place).stat().st_mode & 0o777 == 0o700, place
     machine.path("/var/lib/tinykdump").chmod(0o777)  # by a version that did not care
     assert cli.main(["-b"]) == 0
     assert machine.path("/var/lib/tinykdump").stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.usefixtures("machine")
+def test_a_kernel_is_found_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a build needs of it is handed on: nothing is read twice."""
+    opened: list[str] = []
+    for name in ("read", "text"):
+        door = getattr(Host, name)
+
+        def through(host: Host, path: str | Path, door: Any = door) -> Any:
+            opened.append(str(path))
+            return door(host, path)
+
+        monkeypatch.setattr(Host, name, through)
+    make_live(monkeypatch)
+    monkeypatch.setattr(build, "_try_programs", lambda _top: None)  # they are stand-ins
+    assert cli.main(["-b"]) == 0
+    for name in ("config", "vmlinuz"):
+        assert opened.count(f"/lib/modules/{KVER}/{name}") == 1
 
 
 @pytest.mark.parametrize(

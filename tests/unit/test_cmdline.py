@@ -3,11 +3,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinykdump.cmdline import ADDED, KEPT, crash_cmdline, encrypts_memory, module_parameters, values
+from tinykdump.architecture import X86_64
+from tinykdump.image.cmdline import (
+    crash_cmdline,
+    encrypts_memory,
+    module_parameters,
+    values,
+)
 
 
 def kept(running: str) -> str:
-    return crash_cmdline(running, "").removesuffix(" ".join(ADDED)).strip()
+    return crash_cmdline(X86_64, running, "", ()).removesuffix(" ".join(X86_64.added)).strip()
 
 
 @pytest.mark.parametrize(
@@ -47,8 +53,8 @@ def test_what_is_taken_over(running: str, expected: str) -> None:
      ("mem_encrypt", False), ("mem_encrypt=on mem_encrypt=off", False), ("", False)],
 )  # fmt: skip
 def test_memory_that_is_encrypted(running: str, encrypts: bool) -> None:
-    """The crash kernel can not read it otherwise; bounce buffers are not to take 64 MiB there."""
-    words = crash_cmdline(running, "").split()
+    """The crash kernel cannot read it otherwise; bounce buffers are not to take 64 MiB there."""
+    words = crash_cmdline(X86_64, running, "", ()).split()
     assert [word for word in words if word.startswith("mem_encrypt")] == running.split()
     assert ("swiotlb=4096" in words) == encrypts
     assert encrypts_memory(" ".join(words)) == encrypts
@@ -63,12 +69,12 @@ def test_values(cmdline: str, expected: tuple[str, ...]) -> None:
 
 
 def test_what_is_added_comes_later_and_so_wins() -> None:
-    words = crash_cmdline("console=ttyS0", 'nr_cpus=2 "a b"  c').split(" ")
-    assert words == ["console=ttyS0", *ADDED, "nr_cpus=2", '"a', 'b"', "c"]
+    words = crash_cmdline(X86_64, "console=ttyS0", 'nr_cpus=2 "a b"  c', ()).split(" ")
+    assert words == ["console=ttyS0", *X86_64.added, "nr_cpus=2", '"a', 'b"', "c"]
 
 
 @settings(deadline=None)
-@given(st.lists(st.sampled_from([*KEPT, "root", "init", "usbcore.nousb", "mem", "acpixyz"])))
+@given(st.lists(st.sampled_from([*X86_64.kept, "root", "init", "usbcore.nousb", "mem", "acpixyz"])))
 def test_only_names_of_the_list(names: list[str]) -> None:
     words = [f"{name.replace('*', 'x')}=1" for name in names]
     dropped = {"root=1", "swiotlb=4096", "init=1", "usbcore.nousb=1", "mem=1", "acpixyz=1"}

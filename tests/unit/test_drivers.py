@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Modules as they stand in the image, and what modprobe.d and the command line say of them."""
+"""Modules as they are in the image, and what modprobe.d and the command line say of them."""
 
 import gzip
 import lzma
@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from tests.fakehost import KVER, FakeHost
-from tinykdump import config, drivers
-from tinykdump.drivers import Drivers
+from tinykdump import config
 from tinykdump.errors import TinykdumpError
 from tinykdump.host import Host
-from tinykdump.kmod import ModuleTree
-from tinykdump.modinfo import ModInfo
-from tinykdump.modules import Module
+from tinykdump.image import drivers
+from tinykdump.image.drivers import Drivers
+from tinykdump.image.modinfo import ModInfo
+from tinykdump.image.modules import Module
 
 CONTENT = b"\x7fELF and so on"
 
@@ -39,7 +39,7 @@ def test_every_module_is_one_that_busybox_unpacks(
         ).stdout
     fake.write(str(path), content)
     module = Module("x", path, ModInfo("1"))
-    entry, order = drivers.entries(fake.host, Drivers((module,), {"x": "b=2 c"}))
+    entry, order = drivers.files(fake.host, Drivers((module,), {"x": "b=2 c"}))
     assert entry.path == f"/lib/modules/{placed}"
     assert order.content.decode() == f"{entry.path} b=2 c\n"
     unpacked = subprocess.run(
@@ -54,8 +54,8 @@ LOCAL = "/etc/modprobe.d/local.conf"
 
 def planned(fake: FakeHost, cmdline: str = "", **options: str) -> Drivers:
     """For that machine itself."""
-    host = Host(fake.root, target=True)
-    return drivers.needed(host, config.resolve([], options), ModuleTree(host, KVER), cmdline)
+    host = Host(fake.root, live=True)
+    return drivers.needed(host, config.resolve([], options), fake.tree(), cmdline)
 
 
 def names(fake: FakeHost, cmdline: str = "", **options: str) -> set[str]:
@@ -70,7 +70,7 @@ def test_parameters_of_modprobe_d_come_before_those_of_the_command_line(fake: Fa
         "options usb_storage swi_tru_install=1\noptions other x=1\n",
     )
     found = planned(fake, "usb_storage.delay_use=5 other.y=1")
-    listed = next(entry for entry in drivers.entries(fake.host, found)
+    listed = next(entry for entry in drivers.files(fake.host, found)
                   if entry.path == "/lib/modules.order")  # fmt: skip
     lines = [line.rpartition("/")[2] for line in listed.content.decode().splitlines()]
     assert (
@@ -171,7 +171,7 @@ def test_aliases_and_soft_dependencies_of_modprobe_d(fake: FakeHost) -> None:
 
 
 def firmware(fake: FakeHost) -> list[str]:
-    paths = (entry.path for entry in drivers.entries(fake.host, planned(fake)))
+    paths = (entry.path for entry in drivers.files(fake.host, planned(fake)))
     return [path for path in paths if path.startswith("/lib/firmware/")]
 
 

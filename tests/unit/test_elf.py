@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from tests import fakehost
 from tests.fakehost import FakeHost
-from tinykdump import config, elf, programs
+from tinykdump import config
 from tinykdump.errors import TinykdumpError
+from tinykdump.image import elf, programs
 
 # A small one with all that is read: versions, symbols, GNU hash table.
 LIBRARY = next(

@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.fakehost import FakeHost
+from tests.fakehost import SOURCE, FakeHost
 from tinykdump.errors import TinykdumpError
+from tinykdump.host import Host
 
 
 @pytest.mark.parametrize(
@@ -34,3 +38,54 @@ def test_links_are_followed_inside_the_tree(
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(TinykdumpError, match=r"^/x: No such file or directory \(check"):
         FakeHost(tmp_path).host.read("/x")
+
+
+def test_whether_it_is_the_running_machine_is_asked_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tree never is, and what a host is does not change under whoever has it."""
+    asked: list[bool] = []
+
+    def ask() -> bool:
+        asked.append(True)
+        return True
+
+    monkeypatch.setattr("tinykdump.host._is_live", ask)
+    assert not Host.given({"TINYKDUMP_ROOT": str(tmp_path)}).live
+    assert asked == []
+    host = Host.given({})
+    assert (host.root, host.live, host.live, asked) == (Path("/"), True, True, [True])
+
+
+ASK = "from tinykdump.host import Host; print(Host.given({}).live)"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes namespaces")
+@pytest.mark.parametrize(
+    ("where", "environment", "live"),
+    [
+        ("", {}, True),
+        ("chroot .", {}, False),  # the hardware that is seen is that of the machine that builds
+        ("", {"container": "podman"}, False),
+    ],
+)
+def test_the_running_machine(
+    tmp_path: Path, where: str, environment: dict[str, str], live: bool
+) -> None:
+    """A shell is the first process here, as init is of a machine."""
+    shell = f"""
+        for each in /*; do
+            if [ -L $each ]; then
+                cp -P $each .
+            elif [ -d $each ]; then
+                mkdir .$each
+                mount --rbind $each .$each
+            fi
+        done
+        {where} {sys.executable} -c '{ASK}'
+        exit"""
+    words = ["unshare", "--mount", "--pid", "--fork", "--mount-proc", "sh", "-ec", shell]
+    done = subprocess.run(words, capture_output=True, check=True, text=True, cwd=tmp_path,
+                          env={"PATH": os.environ["PATH"], "PYTHONPATH": SOURCE, **environment},
+                          )  # fmt: skip
+    assert done.stdout == f"{live}\n"

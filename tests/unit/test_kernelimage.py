@@ -5,19 +5,21 @@ from hypothesis import strategies as st
 
 from tests.fakehost import bzimage, unified
 from tinykdump import kernelimage
+from tinykdump.errors import TinykdumpError
+from tinykdump.kernelimage import init_size
 
 KERNEL = bzimage(release="6.1.0-1.fc43.x86_64") + b"code"
 
 
 def test_a_bzimage() -> None:
-    assert kernelimage.bzimage(KERNEL) is KERNEL
+    assert kernelimage.loadable(KERNEL) is KERNEL
     assert kernelimage.version(KERNEL) == "6.1.0-1.fc43.x86_64"
     assert kernelimage.version(bzimage()) == ""
 
 
 def test_the_one_in_a_unified_image_has_no_padding() -> None:
     image = unified(osrel=b"ID=x", linux=KERNEL, initrd=b"0707")
-    assert kernelimage.bzimage(image) == KERNEL
+    assert kernelimage.loadable(image) == KERNEL
 
 
 @pytest.mark.parametrize(
@@ -26,10 +28,30 @@ def test_the_one_in_a_unified_image_has_no_padding() -> None:
      unified(linux=KERNEL)[:0x170], b"MZ" + b"\xff" * 0x100],
 )  # fmt: skip
 def test_others(content: bytes) -> None:
-    assert kernelimage.bzimage(content) == b""
+    assert kernelimage.loadable(content) == b""
 
 
 @given(st.binary(max_size=600), st.integers(0, 0x300))
 def test_any_bytes(noise: bytes, where: int) -> None:
     image = unified(osrel=b"ID=x", linux=KERNEL)
-    kernelimage.bzimage(image[:where] + noise + image[where + len(noise) :])
+    kernelimage.loadable(image[:where] + noise + image[where + len(noise) :])
+
+
+def test_init_size() -> None:
+    assert init_size(bzimage(init_size=0x1234567), "k") == 0x1234567
+    assert init_size(bzimage(version=0x20A, init_size=5)[:0x264], "k") == 5
+
+
+@pytest.mark.parametrize(
+    ("header", "says"),
+    [
+        (b"", "k is not a bzImage"),
+        (bzimage()[:0x263], "k is not a bzImage"),
+        (bzimage(magic=b"MZ\0\0"), "k is not a bzImage"),
+        (bzimage(version=0x209), "k is too old"),
+        (bzimage(init_size=0), "k is too old"),
+    ],
+)
+def test_what_is_no_kernel(header: bytes, says: str) -> None:
+    with pytest.raises(TinykdumpError, match=f"^{says}"):
+        init_size(header, "k")

@@ -19,9 +19,10 @@ from pathlib import Path
 import pytest
 
 from tests.fakehost import KVER, SOURCE, STATE, FakeHost
-from tinykdump import load, manifest, state
+from tinykdump import load, state
 from tinykdump.errors import TinykdumpError
 from tinykdump.host import Host
+from tinykdump.image import manifest
 from tinykdump.memory import MIB
 
 SIZE, SIZE_MAX, LOADED = (
@@ -258,7 +259,7 @@ def test_what_can_not_be_noted_is_not_loaded(kernel: Kernel) -> None:
 @pytest.mark.parametrize("text", ["{", json.dumps({"kver": KVER})])
 def test_a_damaged_note(kernel: Kernel, text: str) -> None:
     loaded(kernel, built(kernel))
-    kernel.fake.write(str(load.LOADED), text)
+    kernel.fake.write(str(state.LOADED), text)
     assert load.ours(kernel.fake.host) is None
 
 
@@ -365,7 +366,7 @@ def test_what_an_older_version_has_loaded_is_ours(kernel: Kernel) -> None:
     loaded(kernel, built(kernel, b"old"))
     old = {**asdict(built(kernel, b"old")), "inputs": []}
     del old["sha256"]
-    kernel.fake.write(str(load.LOADED), json.dumps(old))
+    kernel.fake.write(str(state.LOADED), json.dumps(old))
     kernel.fake.write(f"{STATE}/loaded.img", b"old")
     kernel.refuse = b"new"
     assert "gone" not in fails(kernel, built(kernel, b"new"))

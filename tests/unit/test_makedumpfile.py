@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tinykdump.makedumpfile import leaves_out_free_pages, renamed
+from tinykdump.image.makedumpfile import leaves_out_free_pages, renamed
 
 OLD = b"x\0OFFSET(page.compound_head)=\0OFFSET(page.compound_head)=%ld\n\0"
 

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from tinykdump import image
 from tinykdump.errors import TinykdumpError
-from tinykdump.manifest import Input, Manifest, parse, plan_digest
+from tinykdump.image import entries
+from tinykdump.image.manifest import Input, Manifest, parse, plan_digest
 
 MANIFEST = Manifest(
     kver="6.1.0-fake", kernel="/boot/vmlinuz", plan="0" * 64, modules=("a", "b"),
@@ -39,14 +39,14 @@ def test_damage(text: str) -> None:
 
 
 def test_a_plan_is_known_by_every_part_of_it() -> None:
-    entries = [image.file("/a", b"x"), image.link("/b", "a")]
-    same = plan_digest([replace(entry, source="/elsewhere") for entry in entries], "GZIP")
-    assert same == plan_digest(entries, "GZIP")
+    planned = [entries.file("/a", b"x"), entries.link("/b", "a")]
+    same = plan_digest([replace(entry, source="/elsewhere") for entry in planned], "GZIP")
+    assert same == plan_digest(planned, "GZIP")
     others = {
-        plan_digest(entries, "XZ"),
-        plan_digest(entries[:1], "GZIP"),
-        plan_digest([image.file("/a", b"y"), entries[1]], "GZIP"),
-        plan_digest([image.file("/a", b"x", mode=0o600), entries[1]], "GZIP"),
-        plan_digest([image.file("/c", b"x"), entries[1]], "GZIP"),
+        plan_digest(planned, "XZ"),
+        plan_digest(planned[:1], "GZIP"),
+        plan_digest([entries.file("/a", b"y"), planned[1]], "GZIP"),
+        plan_digest([entries.file("/a", b"x", mode=0o600), planned[1]], "GZIP"),
+        plan_digest([entries.file("/c", b"x"), planned[1]], "GZIP"),
     }
     assert len(others | {same}) == 6

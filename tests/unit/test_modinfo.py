@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from tests import elfwriter
 from tinykdump.errors import TinykdumpError
-from tinykdump.modinfo import ModInfo, parse_modinfo, parse_module
+from tinykdump.image.modinfo import ModInfo, parse_modinfo, parse_module
 
 TAGS = [
     ("vermagic", "6.1.0 SMP preempt mod_unload "),

@@ -7,8 +7,8 @@ import pytest
 
 from tests import fakehost
 from tests.fakehost import FakeHost
-from tinykdump import kmod, modprobe
-from tinykdump.modprobe import Rules
+from tinykdump.image import modprobe, module_tree
+from tinykdump.image.modprobe import Rules
 
 TEXT = """\
 # a comment
@@ -82,4 +82,4 @@ def test_files_hide_those_of_the_same_name(fake: FakeHost) -> None:
     fake.write("/lib/modprobe.d/c.conf", "c")
     fake.write("/etc/modprobe.d/no.txt", "no")
     fake.link("/etc/modprobe.d/c.conf", "/dev/null")  # as systemd masks a file
-    assert kmod.configuration(fake.host, "modprobe.d") == ["a1", "a2", "b of etc", "d"]
+    assert module_tree.configuration(fake.host, "modprobe.d") == ["a1", "a2", "b of etc", "d"]

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinykdump.modinfo import ModInfo
-from tinykdump.modules import Module, NotFoundError, Wish, closure, controllers, wishes
+from tinykdump.image.modinfo import ModInfo
+from tinykdump.image.modules import Module, NotFoundError, Wish, closure, controllers, wishes
 
 # name -> what it says of itself; None is built in.
 Tree = Mapping[str, ModInfo | None]
@@ -24,11 +24,11 @@ def order(tree: Tree, *wanted: str | Wish) -> list[str]:
         found = tree[name]
         return Module(name, Path(f"/{name}.ko"), found) if found else None
 
-    all_wishes = [wish if isinstance(wish, Wish) else Wish(wish, "test") for wish in wanted]
+    all_wishes = [wish if isinstance(wish, Wish) else Wish(wish) for wish in wanted]
     return [module.name for module in closure(all_wishes, lookup)]
 
 
-OPTIONAL = Wish("b", "test", required=False)
+OPTIONAL = Wish("b", required=False)
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,8 @@ import subprocess
 from pathlib import Path
 
 from tests.fakehost import FakeHost
-from tinykdump import packages
 from tinykdump.host import Host
+from tinykdump.image import packages
 
 SPEC = """
 Name: owner

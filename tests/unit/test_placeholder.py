@@ -14,9 +14,9 @@ from elftools.elf.elffile import ELFFile
 
 from tests import fakehost
 from tests.fakehost import FakeHost
-from tinykdump import elf, libraries, placeholder, programs
-from tinykdump.elf import Symbol
-from tinykdump.placeholder import shared_object
+from tinykdump.image import elf, libraries, placeholder, programs
+from tinykdump.image.elf import Symbol
+from tinykdump.image.placeholder import shared_object
 
 SYMBOLS = [
     Symbol("plain"),

@@ -5,9 +5,10 @@ import pytest
 
 from tests import elfwriter, fakehost
 from tests.fakehost import FakeHost
-from tinykdump import config, elf, programs
+from tinykdump import config
 from tinykdump.errors import TinykdumpError
-from tinykdump.image import Entry
+from tinykdump.image import elf, programs
+from tinykdump.image.entries import Entry
 
 LOADER = "/lib64/ld-linux-x86-64.so.2"
 

@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 
 from tests import elfwriter
-from tests.fakehost import KVER, FakeHost
-from tinykdump import config, drivers
+from tests.fakehost import FakeHost
+from tinykdump import config
 from tinykdump.errors import TinykdumpError
 from tinykdump.host import Host
-from tinykdump.kmod import ModuleTree
+from tinykdump.image import drivers
+from tinykdump.image.module_tree import ModuleTree
 
 RECORDS = Path(__file__).parents[1] / "records"
 
@@ -46,7 +47,7 @@ def installed(fake: FakeHost, built_in: tuple[str, ...] = ()) -> ModuleTree:
     fake.write(f"{top}/modules.builtin", "\n".join(builtin))
     fake.write(f"{top}/modules.builtin.modinfo", "\0".join(builtin_modinfo))
     fake.write(f"{top}/modules.alias", "\n".join(record["modules.alias"]))
-    return ModuleTree(fake.host, record["kver"])
+    return fake.tree(record["kver"])
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +65,7 @@ def needed(tree: ModuleTree, root: Path, modaliases: list[str], **options: str) 
     fake.pci(*modaliases)
     wanted = config.resolve([], options)
     return [
-        module.name for module in drivers.needed(Host(root, target=True), wanted, tree, "").modules
+        module.name for module in drivers.needed(Host(root, live=True), wanted, tree, "").modules
     ]
 
 
@@ -174,8 +175,8 @@ def test_what_a_controller_and_a_watchdog_are_behind(tmp_path: Path) -> None:
     fake = FakeHost(tmp_path)
     tree = installed(fake)
     for name in ("usb/dwc3/dwc3", "usb/dwc3/dwc3-pci", "i2c/i2c-i801", "watchdog/iTCO_wdt"):
-        module = elfwriter.module([("vermagic", f"{tree.kver} SMP")])
-        fake.write(f"/lib/modules/{tree.kver}/kernel/drivers/{name}.ko", module)
+        module = elfwriter.module([("vermagic", f"{tree.kernel.kver} SMP")])
+        fake.write(f"/lib/modules/{tree.kernel.kver}/kernel/drivers/{name}.ko", module)
     usb, smbus = "pci0000:00/0000:00:15.0", "pci0000:00/0000:00:1f.4"
     fake.device(usb, "pci", "dwc3-pci", "dwc3_pci")
     fake.device(f"{usb}/dwc3.0.auto", "platform", "dwc3", "dwc3")
@@ -194,7 +195,7 @@ def test_what_a_controller_and_a_watchdog_are_behind(tmp_path: Path) -> None:
 def test_a_card_reader_with_a_driver_of_its_own(fake: FakeHost) -> None:
     fake.module("kernel/drivers/usb/storage/ums-realtek.ko.xz", [("depends", "usb-storage")])
     fake.module("kernel/drivers/usb/storage/ums-karma.ko.xz", [("depends", "usb-storage")])
-    tree = ModuleTree(fake.host, KVER)
+    tree = fake.tree()
     assert not {"ums_realtek", "ums_karma"} & set(needed(tree, fake.root, []))
     fake.device("x/usb1/1-4/1-4:1.0", "usb", "ums-realtek", "ums_realtek")
     assert {"ums_realtek"} == {"ums_realtek", "ums_karma"} & set(needed(tree, fake.root, []))

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from tests.keyring import Keyring
 from tinykdump import cli
+from tinykdump.dump import README, STREAMS, SUMS, part_name
 from tinykdump.errors import TinykdumpError
 from tinykdump.restore import Restored, restore
 
@@ -53,9 +54,10 @@ class Dump:
         """A stream as it is, in parts, with its sums."""
         for number, start in enumerate(range(0, len(content), part)):
             piece = content[start : start + part]
-            (self.path / f"{name}.{number:03d}").write_bytes(piece)
-            self.sums.append(f"{hashlib.sha256(piece).hexdigest()}  {name}.{number:03d}")
-        (self.path / "SHA256SUMS").write_text("".join(f"{line}\n" for line in self.sums))
+            file = part_name(name.removesuffix(".gpg"), name.endswith(".gpg"), number)
+            (self.path / file).write_bytes(piece)
+            self.sums.append(f"{hashlib.sha256(piece).hexdigest()}  {file}")
+        (self.path / SUMS).write_text("".join(f"{line}\n" for line in self.sums))
 
 
 @pytest.fixture
@@ -188,8 +190,8 @@ def test_power_was_lost(restoring: Restore, dump: Dump) -> None:
     """The last part is torn, and has no line in SHA256SUMS: it counts, and the log is there."""
     dump.add("dmesg.txt.gpg", LOG)
     dump.add("vmcore.flat.gpg", flat(CORE), part=100_000)
-    sums = (dump.path / "SHA256SUMS").read_text().splitlines(keepends=True)
-    (dump.path / "SHA256SUMS").write_text("".join(sums[:-2]) + sums[-2][:20])
+    sums = (dump.path / SUMS).read_text().splitlines(keepends=True)
+    (dump.path / SUMS).write_text("".join(sums[:-2]) + sums[-2][:20])
     (dump.path / "vmcore.flat.gpg.003").unlink()
     part = dump.path / "vmcore.flat.gpg.002"
     part.write_bytes(part.read_bytes()[:70_000])
@@ -204,22 +206,22 @@ def test_power_was_lost(restoring: Restore, dump: Dump) -> None:
 def test_a_whole_part_without_a_sum_is_not_verified(restoring: Restore, dump: Dump) -> None:
     dump.add("dmesg.txt.gpg", LOG)
     dump.add("vmcore.flat.gpg", flat(CORE))
-    sums = (dump.path / "SHA256SUMS").read_text().splitlines(keepends=True)
-    (dump.path / "SHA256SUMS").write_text(sums[0])
+    sums = (dump.path / SUMS).read_text().splitlines(keepends=True)
+    (dump.path / SUMS).write_text(sums[0])
     incomplete(restoring(), "vmcore.flat.gpg.000 has no line in SHA256SUMS")
 
 
 @pytest.mark.parametrize("sums", ["lost", "empty", "link", "pipe"])
 def test_parts_without_any_sums(restoring: Restore, dump: Dump, tmp_path: Path, sums: str) -> None:
     dump.add("vmcore.flat.gpg", flat(CORE))
-    (dump.path / "SHA256SUMS").unlink()
+    (dump.path / SUMS).unlink()
     match sums:
         case "empty":
-            (dump.path / "SHA256SUMS").touch()
+            (dump.path / SUMS).touch()
         case "link":
-            (dump.path / "SHA256SUMS").symlink_to(tmp_path / "elsewhere")
+            (dump.path / SUMS).symlink_to(tmp_path / "elsewhere")
         case "pipe":
-            os.mkfifo(dump.path / "SHA256SUMS")
+            os.mkfifo(dump.path / SUMS)
     incomplete(restoring(), "vmcore.flat.gpg.000 has no line in SHA256SUMS")
 
 
@@ -254,12 +256,12 @@ def test_a_part_that_is_not_there(restoring: Restore, dump: Dump, suffix: str) -
 def test_a_memory_dump_that_made_room(restoring: Restore, dump: Dump, lines: str) -> None:
     """The crash kernel of a later crash has removed it; the log stays, and so may the sums."""
     dump.add("dmesg.txt.gpg", LOG)
-    sums = (dump.path / "SHA256SUMS").read_text()
+    sums = (dump.path / SUMS).read_text()
     dump.add("vmcore.flat.gpg", flat(CORE), part=100_000)
     for part in dump.path.glob("vmcore*"):
         part.unlink()
     if lines == "without":
-        (dump.path / "SHA256SUMS").write_text(sums)
+        (dump.path / SUMS).write_text(sums)
     said = restoring()
     assert (said.status, said.files) == (1, ["dmesg.txt"])
     (error,) = said.errors
@@ -273,10 +275,10 @@ def test_a_second_try_under_the_same_names(restoring: Restore, dump: Dump, tmp_p
     dump.add("vmcore.flat.gpg", flat([*CORE, (1 << 20, os.urandom(250_000))]), part=100_000)
     for part in dump.path.glob("vmcore*"):
         part.unlink()
-    first = (dump.path / "SHA256SUMS").read_text()
+    first = (dump.path / SUMS).read_text()
     dump.sums.clear()
     dump.add("vmcore.flat.gpg", flat(CORE), part=100_000)
-    sums = dump.path / "SHA256SUMS"
+    sums = dump.path / SUMS
     sums.write_text(first + sums.read_text())
     assert restoring() == Said(0, ["vmcore"], [])
     assert (restoring.output / "vmcore").read_bytes() == in_order(CORE, tmp_path)
@@ -299,7 +301,7 @@ def test_another_key(restoring: Restore, dump: Dump, tmp_path: Path) -> None:
     (error,) = said.errors
     assert "vmcore is not restored: gpg did not decrypt it: no secret key (import the" in error
     (error,) = restoring(home=tmp_path / "none").errors
-    assert f"vmcore is not restored: {tmp_path}/none is not a folder of GnuPG (" in error
+    assert f"vmcore is not restored: {tmp_path}/none is not a directory of GnuPG (" in error
 
 
 def test_a_damaged_stream_with_right_sums(restoring: Restore, dump: Dump) -> None:
@@ -343,7 +345,7 @@ def test_unknown_names_are_ignored(restoring: Restore, dump: Dump) -> None:
         (dump.path / name).write_bytes(b"x")
     (dump.path / os.fsdecode(b"\xff")).symlink_to("/dev/zero")
     (dump.path / "sub").mkdir()
-    with (dump.path / "SHA256SUMS").open("ab") as sums:
+    with (dump.path / SUMS).open("ab") as sums:
         sums.write(b"\xff\0\n" + b"0" * 64 + b"  ../../etc/passwd.000\n")
     said = restoring()
     assert (said.status, said.files) == (0, ["vmcore"])
@@ -404,7 +406,7 @@ HASH = "0" * 64
 )
 def test_sums_that_lie(restoring: Restore, dump: Dump, lines: str | None, says: str) -> None:
     if lines is not None:
-        (dump.path / "SHA256SUMS").write_text(lines)
+        (dump.path / SUMS).write_text(lines)
     said = restoring("--plain")
     assert (said.status, said.files) == (1, [])
     assert says in said.errors[0]
@@ -413,7 +415,7 @@ def test_sums_that_lie(restoring: Restore, dump: Dump, lines: str | None, says: 
 @pytest.mark.parametrize("kind", ["link", "pipe", "directory"])
 def test_sums_that_are_no_file(restoring: Restore, dump: Dump, kind: str) -> None:
     """Nobody writes to that pipe, and the link's target has no end."""
-    sums = dump.path / "SHA256SUMS"
+    sums = dump.path / SUMS
     match kind:
         case "link":
             sums.symlink_to("/dev/zero")
@@ -515,9 +517,9 @@ def test_an_output_that_is_full(
 
 CONTENTS = st.one_of(st.binary(max_size=200), st.just(flat(CORE[:1])), st.just(flat([])))
 FILES = st.dictionaries(
-    st.sampled_from(["SHA256SUMS", "README", "x"]
-                    + [f"{stream}.{number:03d}" for stream in ("dmesg.txt", "vmcore.flat", "vmcore",
-                       "crash-kernel.txt.gpg") for number in range(3)]),
+    st.sampled_from([SUMS, README, "x"]
+                    + [part_name(stream, stream == "crash-kernel.txt", number)
+                       for stream in STREAMS for number in range(3)]),
     CONTENTS,
 )  # fmt: skip
 LINES = st.lists(
@@ -535,12 +537,12 @@ def test_whatever_is_on_the_stick(
     """It ends, with an error that says what to do or with files that are what they are called."""
     top = tmp_path_factory.mktemp("any")
     (top / "dump").mkdir()
-    for name, content in ({"SHA256SUMS": "".join(lines).encode()} | files).items():
+    for name, content in ({SUMS: "".join(lines).encode()} | files).items():
         (top / "dump" / name).write_bytes(content)
     try:
         done = restore(top / "dump", top / "out", keys.home, plain=True)
     except TinykdumpError:
         done = Restored((), (), ())
     assert names(top / "out") == sorted(path.name for path in done.files)
-    whole = {"dmesg.txt", "vmcore", "crash-kernel.txt"} & set(names(top / "out"))
+    whole = {*STREAMS.values()} & set(names(top / "out"))
     assert not whole, "HASH is the sum of nothing that is there"

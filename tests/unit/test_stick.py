@@ -9,10 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests import plugged
-from tests.fakehost import KVER, FakeHost
+from tests.fakehost import KVER, FakeHost, make_live
 from tests.plugged import MIB
-from tinykdump import cli, kernel_install, stick, transaction
-from tinykdump.host import Host
+from tinykdump import cli, kernel_install, mounts, scriptlets, stick
 
 LABEL = "LABEL=TINYKDUMP"
 
@@ -164,7 +163,7 @@ def test_a_stick_that_was_pulled_out(fake: FakeHost) -> None:
 WAYS: dict[str, Callable[[], int]] = {
     "command": lambda: cli.main(["--load"]),
     "plugin": lambda: kernel_install.main(["add", KVER, "/boot/x"]),
-    "package": lambda: transaction.main(["install"]),
+    "package": lambda: scriptlets.main(["install"]),
 }
 
 
@@ -173,13 +172,13 @@ def test_whoever_arms_hears_of_the_stick(
     fake: FakeHost, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str],
     arm: Callable[[], int],
 ) -> None:  # fmt: skip
-    """kexec and the programs of the image, which a tree can not run, are played."""
+    """kexec and the programs of the image, which a tree cannot run, are played."""
     fake.write("/sys/kernel/kexec_crash_size", str(128 * MIB))
     fake.write("/etc/default/tinykdump", "[dump]\nencrypt = no\n")
     fake.write("/proc/meminfo", "MemTotal: 900000 kB\nMemFree: 600000 kB\n")
     monkeypatch.setenv("TINYKDUMP_ROOT", str(fake.root))
-    monkeypatch.setattr(Host, "is_target", lambda _host: True)
-    monkeypatch.setattr("tinykdump.build._prove", lambda _top: None)
+    make_live(monkeypatch)
+    monkeypatch.setattr("tinykdump.image.build._try_programs", lambda _top: None)
 
     def kexec(*words: str) -> None:
         loads = int(words != ("--unload",))
@@ -216,7 +215,7 @@ def test_the_tags_of_the_running_root(fake: FakeHost, root: str, expected: tuple
                          ("label/TINYKDUMP", "sdb1"), ("uuid/12AB-34CD", "sdb1")):  # fmt: skip
         fake.link(f"/dev/disk/by-{link}", f"../../{device}")
     fake.write("/proc/self/mountinfo", MOUNTS.format(root=root))
-    assert stick.root_tags(fake.host) == expected
+    assert mounts.root_tags(fake.host) == expected
 
 
 @pytest.mark.parametrize(
@@ -225,4 +224,4 @@ def test_the_tags_of_the_running_root(fake: FakeHost, root: str, expected: tuple
 def test_mount_points(fake: FakeHost, written: str, name: str) -> None:
     bound = "30 27 8:17 /tinykdump /srv rw - vfat /dev/sdb1 rw\n"
     fake.write("/proc/self/mountinfo", bound + f"31 27 8:17 / {written} rw - vfat /dev/sdb1 rw\n")
-    assert stick.mount_point(fake.host, Path("/dev/sdb1")) == Path(name)
+    assert mounts.mount_point(fake.host, Path("/dev/sdb1")) == Path(name)

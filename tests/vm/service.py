@@ -19,6 +19,7 @@ import gnupg
 from tests.vmtest import cache, stick
 from tests.vmtest.errors import Result
 from tests.vmtest.vm import VM
+from tinykdump.dump import TOP, is_complete
 
 REPOSITORY = Path(__file__).parents[2]
 CONFIGURATION = "/etc/default/tinykdump"
@@ -141,7 +142,7 @@ def available(vm: VM) -> int:
 
 def manifest(vm: VM, kver: str) -> dict[str, Any]:
     """The manifest of a kernel's image in the guest."""
-    return dict(json.loads(vm.get(f"/var/lib/tinykdump/{kver}/manifest.json")))
+    return dict(json.loads(vm.get(f"/var/lib/tinykdump/images/{kver}/manifest.json")))
 
 
 def mark() -> str:
@@ -185,8 +186,8 @@ class Dump:
 def dumps(image: stick.Image, target: Path) -> tuple[Dump, ...]:
     """Copy what is on a stick to ``target``; its dumps, the oldest first."""
     stick.extract(image, target)
-    found = sorted(target.glob("tinykdump/*/*"))
-    return tuple(Dump(path, path.suffix != ".partial") for path in found)
+    found = sorted(target.glob(f"{TOP}/*/*"))
+    return tuple(Dump(path, is_complete(path.name)) for path in found)
 
 
 def restore(dump: Dump, output: Path, keys: Path) -> None:

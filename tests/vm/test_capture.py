@@ -224,7 +224,7 @@ def test_removing_a_kernel_removes_its_image(vm: VM, root: Root) -> None:
     """That of an old kernel, which is loaded, makes place for the running one's."""
     old = f"{root.kver}-old"
     vm.shell(
-        f"cd /var/lib/tinykdump; cp -r {root.kver} {old};"
+        f"cd /var/lib/tinykdump/images; cp -r {root.kver} {old};"
         f'sed -i \'s/"kver": .*/"kver": "{old}",/\' {old}/manifest.json'
     )
     load = f"host = Host(); load.load(host, state.read_manifest(host, '{old}'), takeover=False)"
@@ -233,11 +233,11 @@ def test_removing_a_kernel_removes_its_image(vm: VM, root: Root) -> None:
     assert f"armed with {old}" in vm.run(["tinykdump", "status"]).text
 
     service.kernel_install(vm, "remove", old)
-    assert vm.run(["ls", "/var/lib/tinykdump"]).text == f"{root.kver}\n"
+    assert vm.run(["ls", "/var/lib/tinykdump/images"]).text == f"{root.kver}\n"
     assert f"armed with {root.kver}\n" in vm.run(["tinykdump", "status"]).text
 
     service.kernel_install(vm, "remove", root.kver)
-    assert vm.run(["ls", "/var/lib/tinykdump"]).text == ""
+    assert vm.run(["ls", "/var/lib/tinykdump/images"]).text == ""
 
 
 def test_without_a_reservation_nothing_is_loaded(vm: VM) -> None:

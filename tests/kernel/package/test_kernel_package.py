@@ -79,7 +79,7 @@ def status(vm: VM) -> str:
 
 
 def images(vm: VM) -> set[str]:
-    return set(vm.run(["ls", "/var/lib/tinykdump"]).text.split()) - {"keys"}
+    return set(vm.run(["ls", "/var/lib/tinykdump/images"]).text.split())
 
 
 def dnf(vm: VM, *words: str) -> list[str]:

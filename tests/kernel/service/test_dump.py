@@ -62,7 +62,7 @@ def arm(vm: VM, kver: str) -> service.KeyPair:
 def load_by(vm: VM, kver: str, call: str) -> None:
     """Load what the service has loaded once more, by that system call: -s or -c."""
     manifest = service.manifest(vm, kver)
-    image = f"/var/lib/tinykdump/{kver}/initramfs-{manifest['sha256'][:16]}.img"
+    image = f"/var/lib/tinykdump/images/{kver}/initramfs-{manifest['sha256'][:16]}.img"
     vm.run(["kexec", "-p", "-u"])
     vm.run(["kexec", "-p", call, manifest["kernel"], f"--initrd={image}",
             f"--append={manifest['cmdline']}"])  # fmt: skip

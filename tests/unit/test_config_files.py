@@ -7,8 +7,8 @@ import pytest
 
 from tests.fakehost import FakeHost
 from tinykdump import cli
+from tinykdump.config_files import load_config
 from tinykdump.errors import TinykdumpError, UsageError
-from tinykdump.settings import load_config
 
 FILE = "/etc/default/tinykdump"
 

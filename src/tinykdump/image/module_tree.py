@@ -9,16 +9,18 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
-from tinykdump import modprobe, run
+from tinykdump import run
 from tinykdump.errors import TinykdumpError
 from tinykdump.host import Host
-from tinykdump.modinfo import REINSTALL, ModInfo, normal, parse_modinfo, parse_module
-from tinykdump.modprobe import Rules
-from tinykdump.modules import CONTROLLER_ALIASES, Module, NotFoundError
+from tinykdump.image import modprobe
+from tinykdump.image.modinfo import REINSTALL, ModInfo, normal, parse_modinfo, parse_module
+from tinykdump.image.modprobe import Rules
+from tinykdump.image.modules import CONTROLLER_ALIASES, Module, NotFoundError
+from tinykdump.kernels import Kernel
 
 SUFFIXES = (".ko", ".ko.xz", ".ko.zst", ".ko.gz")
 
-# Where depmod looks first when no file of depmod.d(5) says "search": what stands in updates comes
+# Where depmod looks first when no file of depmod.d(5) says "search": what is in updates comes
 # before what came with the kernel, which has its place in the order as "built-in".
 _SEARCH = ("updates", "built-in")
 
@@ -57,22 +59,11 @@ def configuration(host: Host, name: str) -> list[str]:
 
 @dataclass(frozen=True)
 class ModuleTree:
-    """/lib/modules/KVER of a host."""
+    """The modules of a kernel of a host."""
 
     host: Host
-    kver: str
+    kernel: Kernel
     _read: dict[str, Module] = field(default_factory=dict)
-
-    @cached_property
-    def directory(self) -> Path:
-        """Where the kernel's modules are. Raises TinykdumpError when there are none."""
-        for top in ("/lib/modules", "/usr/lib/modules"):
-            if self.host.exists(f"{top}/{self.kver}"):
-                return Path(top) / self.kver
-        raise TinykdumpError(
-            f"kernel {self.kver} has no directory /lib/modules/{self.kver}",
-            "install that kernel's modules, or name an installed kernel",
-        )
 
     @cached_property
     def rules(self) -> Rules:
@@ -83,7 +74,7 @@ class ModuleTree:
     def files(self) -> Mapping[str, Path]:
         """Module name -> path, the one that depmod would choose, or the first of equal ones."""
         found: dict[str, Path] = {}
-        for directory, names in self.host.walk(self.directory):
+        for directory, names in self.host.walk(self.kernel.modules):
             for name in names:
                 stem, dot, suffix = name.partition(".ko")
                 if dot and f".ko{suffix}" in SUFFIXES:
@@ -100,7 +91,7 @@ class ModuleTree:
 
     def _rank(self, path: Path) -> int:
         """A module's place in depmod's order; a directory that is not named is the kernel's."""
-        place = path.relative_to(self.directory).parent
+        place = path.relative_to(self.kernel.modules).parent
         directories = [place, *place.parents]
         for rank, name in enumerate(self._search):
             if Path(name) in directories:
@@ -110,7 +101,7 @@ class ModuleTree:
     @cached_property
     def builtin(self) -> Mapping[str, Path]:
         """What would be modules but is built in (modules.builtin): name -> path in the source."""
-        lines = (self.host.text(self.directory / "modules.builtin") or "").splitlines()
+        lines = (self.host.text(self.kernel.modules / "modules.builtin") or "").splitlines()
         paths = (Path(line.removesuffix(".ko")) for line in lines if line)
         return {normal(path.name): path for path in paths}
 
@@ -125,7 +116,7 @@ class ModuleTree:
     def _builtin_tags(self) -> Mapping[str, list[str]]:
         """modules.builtin.modinfo: NUL-ended name.tag=value."""
         found: dict[str, list[str]] = {}
-        text = self.host.text(self.directory / "modules.builtin.modinfo") or ""
+        text = self.host.text(self.kernel.modules / "modules.builtin.modinfo") or ""
         for entry in text.split("\0"):
             name, _, tag = entry.partition(".")
             found.setdefault(normal(name), []).append(tag)
@@ -134,7 +125,7 @@ class ModuleTree:
     @cached_property
     def _all_aliases(self) -> tuple[tuple[str, str], ...]:
         """Pattern and module of each line of depmod's modules.alias."""
-        lines = (self.host.text(self.directory / "modules.alias") or "").splitlines()
+        lines = (self.host.text(self.kernel.modules / "modules.alias") or "").splitlines()
         words = [line.split() for line in lines]
         return tuple((w[1], normal(w[2])) for w in words if len(w) == 3 and w[0] == "alias")
 
@@ -166,7 +157,7 @@ class ModuleTree:
         if name in self.builtin:
             return None
         raise NotFoundError(
-            f"module {name} is not in {self.directory}",
+            f"module {name} is not in {self.kernel.modules}",
             "check the name, or install the package that has it",
         )
 
@@ -174,9 +165,10 @@ class ModuleTree:
         if name not in self._read:
             path = self.files[name]
             info = parse_module(unpack(self.host.read(path), path), str(path))
-            if info.kernel != self.kver and not self._is_weak(path, info):
+            if info.kernel != self.kernel.kver and not self._is_weak(path, info):
                 raise TinykdumpError(
-                    f"{path} was built for kernel {info.kernel or 'unknown'}, not {self.kver}",
+                    f"{path} was built for kernel {info.kernel or 'unknown'}, "
+                    f"not {self.kernel.kver}",
                     "rebuild or remove that module",
                 )
             pre, post = self.rules.softdeps.get(name, ([], []))
@@ -193,7 +185,7 @@ class ModuleTree:
 
         With modversions the kernel compares checksums of symbols instead of versions.
         """
-        top = path.relative_to(self.directory).parts[0]
+        top = path.relative_to(self.kernel.modules).parts[0]
         return top == "weak-updates" and "modversions" in info.vermagic.split()
 
     def has(self, name: str) -> bool:

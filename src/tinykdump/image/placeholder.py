@@ -16,7 +16,8 @@ import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from tinykdump.elf import Symbol
+from tinykdump.architecture import MACHINES
+from tinykdump.image.elf import Symbol
 
 # SONAME up to the first dot or version -> why no dump needs it.
 UNUSED = {
@@ -25,9 +26,6 @@ UNUSED = {
     "libbz2": "gpg's BZIP2 packets; it runs with --compress-algo none",
     "libdw": "makedumpfile -x and -g; it runs on the kernel's vmcoreinfo",
 }
-
-# An instruction that always traps, to fill the code with: x86 ud2, arm64 udf #0.
-_TRAPS = {"EM_X86_64": (62, b"\x0f\x0b"), "EM_AARCH64": (183, b"\x00\x00\x00\x00")}
 
 _ALIGN = 0x10000  # of segments: the largest page size
 _CODE, _DATA = 1, 2  # symbols' section numbers; any number but 0 means "defined"
@@ -40,7 +38,7 @@ def is_unused(soname: str) -> bool:
 
 def can_make(machine: str) -> bool:
     """Whether placeholders can be made for that ELF machine."""
-    return machine in _TRAPS
+    return machine in MACHINES
 
 
 @dataclass(frozen=True)
@@ -158,7 +156,7 @@ def shared_object(machine: str, soname: str, symbols: Iterable[Symbol]) -> bytes
     wanted = sorted(set(symbols), key=lambda symbol: (symbol.name, symbol.version))
     versions = sorted({symbol.version for symbol in wanted if symbol.version})
     strings = _Table.of([soname, *versions, *(symbol.name for symbol in wanted)])
-    number, trap = _TRAPS[machine]
+    number, trap = MACHINES[machine].number, MACHINES[machine].trap
     numbers = [2 + versions.index(symbol.version) if symbol.version else 1 for symbol in wanted]
     tables = {
         "symtab": bytes(24 * (len(wanted) + 1)),  # has addresses: filled in below

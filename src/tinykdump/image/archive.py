@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tinykdump import files
 from tinykdump.errors import TinykdumpError
-from tinykdump.image import Entry
+from tinykdump.image.entries import Entry
 from tinykdump.run import run
 
 # Whichever the kernel can unpack (CONFIG_RD_*), best first. zstd and xz get a window of
@@ -46,13 +46,13 @@ def staged(entries: Iterable[Entry], below: Path) -> Iterator[Path]:
     try:
         for entry in entries:
             with files.naming(below):
-                _place(entry, top / entry.path.lstrip("/"))
+                _write(entry, top / entry.path.lstrip("/"))
         yield top
     finally:
         shutil.rmtree(top)
 
 
-def _place(entry: Entry, path: Path) -> None:
+def _write(entry: Entry, path: Path) -> None:
     if stat.S_ISDIR(entry.mode):
         path.mkdir()
     elif stat.S_ISLNK(entry.mode):

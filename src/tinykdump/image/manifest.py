@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
 
 from tinykdump.errors import TinykdumpError
-from tinykdump.image import Entry
+from tinykdump.image.entries import Entry
 
 _DIGEST = re.compile("[0-9a-f]{64}|")
 

@@ -7,21 +7,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from tinykdump.errors import TinykdumpError
-from tinykdump.modinfo import ModInfo
-
-# What mounting a file system asks the kernel for by name, beside its own module. FAT is
-# always mounted with codepage=437,iocharset=ascii (see src/crash/lib.sh), whatever the
-# kernel's defaults are.
-FILESYSTEM_MODULES: Mapping[str, tuple[str, ...]] = {
-    "vfat": ("vfat", "nls_cp437", "nls_ascii"),
-    "exfat": ("exfat",),
-    "ext2": ("ext4",),
-    "ext3": ("ext4",),
-    "ext4": ("ext4",),
-    "xfs": ("xfs",),
-    "btrfs": ("btrfs",),
-    "f2fs": ("f2fs",),
-}
+from tinykdump.filesystems import FILESYSTEMS
+from tinykdump.image.modinfo import ModInfo
 
 # What the drivers of USB host controllers on PCI are for, as their device tables have it. A kernel
 # that has them built in does not say so before Linux 6.18.
@@ -33,10 +20,8 @@ CONTROLLER_ALIASES: Mapping[str, tuple[str, ...]] = {
     "xhci_pci_renesas": ("pci:v00001912d00000014sv*", "pci:v00001912d00000015sv*"),
 }
 
-# For an image that is built elsewhere than on the machine that will crash: every host controller
-# and the commonest kind of card reader that a machine can have.
-ALL_CONTROLLERS = ("xhci_pci", "xhci_pci_renesas", "ehci_pci", "ohci_pci", "uhci_hcd",
-                   "xhci_plat_hcd")  # fmt: skip
+# For an image that is built elsewhere than on the machine that will crash, beside every host
+# controller: the commonest kind of card reader that a machine can have.
 ALL_STORAGE = ("uas", "ums_realtek")
 
 
@@ -54,7 +39,6 @@ class Wish:
     """A module that is wanted, and whether the dump fails without it."""
 
     name: str
-    reason: str
     required: bool = True
 
 
@@ -99,20 +83,16 @@ def wishes(
     """
     return (
         # First, so that it keeps what all others have to say.
-        *(Wish(name, "pstore's backend", required=False) for name in log),
-        *(Wish(name, "as asked for") for name in extra),
+        *(Wish(name, required=False) for name in log),
+        *(Wish(name) for name in extra),
         # A watchdog that runs resets the machine in the middle of the dump if nobody feeds it.
-        *(Wish(name, "the running watchdog", required=False) for name in watchdogs),
-        *(Wish(name, "the bus of a USB host controller", required=False) for name in buses),
-        *(Wish(name, "a USB host controller") for name in host_controllers),
-        Wish("usb_storage", "USB storage"),
-        *(Wish(name, "USB storage", required=False) for name in storage if name != "usb_storage"),
-        Wish("sd_mod", "the disk that USB storage shows"),
-        *(
-            Wish(name, f"the file system {fs}")
-            for fs in filesystems
-            for name in FILESYSTEM_MODULES[fs]
-        ),
+        *(Wish(name, required=False) for name in watchdogs),
+        *(Wish(name, required=False) for name in buses),
+        *(Wish(name) for name in host_controllers),
+        Wish("usb_storage"),
+        *(Wish(name, required=False) for name in storage if name != "usb_storage"),
+        Wish("sd_mod"),  # the disk that USB storage shows
+        *(Wish(name) for fs in filesystems for name in FILESYSTEMS[fs].modules),
     )
 
 

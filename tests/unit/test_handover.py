@@ -1,17 +1,24 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Any value survives the shell that the crash side is run by."""
+"""What is handed over is what the table lists, and any value survives the shell."""
 
 import re
+import stat
 import subprocess
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.fakehost import FakeHost
+from tests.keyring import Keyring
 from tinykdump import config
 from tinykdump.config import Target
-from tinykdump.crashconf import Machine, render
+from tinykdump.image import build
+from tinykdump.image.handover import FILES, SCRIPT, Machine, render
+
+CRASH_SIDE = Path(__file__).parents[2] / "src/crash"
 
 DEFAULTS = config.resolve([], {})
 # Whatever can be in a file: all but NUL.
@@ -58,3 +65,26 @@ def test_the_values() -> None:
     defaults = render(DEFAULTS, machine=Machine("m", ""), key_time="20260102T030405", version="1")
     names = ["KEY_TIME", "SCRIPT", "COMPRESSION", "LEVEL", "KEEP"]
     assert source(defaults, *names) == ["20260102T030405", "", "-l", "31", "5"]
+
+
+def test_the_crash_side_reads_what_the_table_lists() -> None:
+    """Of the script's place it is told in the configuration."""
+    texts = [(CRASH_SIDE / name).read_text() for name in ("init", "lib.sh", "check")]
+    named = set(re.findall(r"/(?:etc|lib)/[a-z.]+[a-z]", "".join(texts)))
+    assert named == {*FILES, "/lib/tinykdump.sh"} - {SCRIPT}
+
+
+def test_an_image_has_what_the_table_lists(fake: FakeHost, keys: Keyring) -> None:
+    """Whatever is made for the image and is not a file of the host's is handed over."""
+    fake.write("/root/key.asc", keys.public("good@example.org"))
+    fake.write("/root/script", "#!/bin/sh\n", 0o755)
+    wanted = config.resolve([], {"key": "/root/key.asc", "script": "/root/script"})
+    plan = build.draft(fake.host, wanted, fake.kernel()).entries
+    made = {entry.path for entry in plan if stat.S_ISREG(entry.mode) and not entry.source}
+    assert made | {SCRIPT} == {*FILES, "/init", "/lib/tinykdump.sh"}
+    assert SCRIPT in {entry.path for entry in plan}
+
+
+def test_developers_are_told() -> None:
+    text = (CRASH_SIDE.parents[1] / "HACKING.md").read_text()
+    assert [name for name in FILES if f"`{name}`" not in text] == []

@@ -9,6 +9,8 @@ from pathlib import PurePosixPath
 
 from tinykdump.errors import TinykdumpError
 
+_PAGE = 4096  # bytes
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -65,8 +67,8 @@ def plan(entries: Iterable[Entry]) -> tuple[Entry, ...]:
     return tuple(found[path] for path in sorted(found))
 
 
-def unpacked_size(entries: Iterable[Entry], page: int = 4096) -> int:
+def unpacked_size(entries: Iterable[Entry]) -> int:
     """Bytes of memory that the files take once the kernel has unpacked them: whole pages."""
     return sum(
-        -(-len(entry.content) // page) * page for entry in entries if stat.S_ISREG(entry.mode)
+        -(-len(entry.content) // _PAGE) * _PAGE for entry in entries if stat.S_ISREG(entry.mode)
     )

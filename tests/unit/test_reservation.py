@@ -5,10 +5,10 @@ import os
 import pytest
 
 from tests.fakehost import FakeHost
-from tinykdump import reserve
+from tinykdump import reservation
 from tinykdump.errors import TinykdumpError
 from tinykdump.memory import MIB, Need, Row
-from tinykdump.reserve import Reservation
+from tinykdump.reservation import Reservation
 
 OLD = {"/sys/kernel/kexec_crash_size": "0\n", "/sys/kernel/kexec_crash_loaded": "0\n"}
 NEW = {"/sys/kernel/kexec/crash_size": "1048576\n", "/sys/kernel/kexec/crash_loaded": "1\n"}
@@ -30,7 +30,7 @@ def test_read(fake: FakeHost, files: dict[str, str], expected: Reservation) -> N
         fake.remove(path)
     for path, text in files.items():
         fake.write(path, text)
-    assert reserve.read(fake.host) == expected
+    assert reservation.read(fake.host) == expected
 
 
 @pytest.mark.parametrize("text", [None, "", "many"])
@@ -39,7 +39,7 @@ def test_a_kernel_without_it(fake: FakeHost, text: str | None) -> None:
     if text is not None:
         fake.write("/sys/kernel/kexec_crash_size", text)
     with pytest.raises(TinykdumpError, match="no support for crash kernels"):
-        reserve.read(fake.host)
+        reservation.read(fake.host)
 
 
 def need(minimum: int, margin: int = 0) -> Need:
@@ -56,7 +56,7 @@ def need(minimum: int, margin: int = 0) -> Need:
     ],
 )
 def test_goal(now: Reservation, wanted: Need, size: int) -> None:
-    assert reserve.goal(now, wanted) == size * MIB
+    assert reservation.goal(now, wanted) == size * MIB
 
 
 @pytest.mark.parametrize(
@@ -68,13 +68,13 @@ def test_goal(now: Reservation, wanted: Need, size: int) -> None:
 )
 def test_no_way_to_the_goal(now: Reservation, wanted: Need, says: str) -> None:
     with pytest.raises(TinykdumpError, match=rf"^{says}.*\(add crashkernel=\d+M "):
-        reserve.goal(now, wanted)
+        reservation.goal(now, wanted)
 
 
 @pytest.mark.parametrize("path", ["/sys/kernel/kexec_crash_size", "/sys/kernel/kexec/crash_size"])
 def test_resize(fake: FakeHost, path: str) -> None:
     fake.write(path, "")
-    assert reserve.resize(fake.host, 64 * MIB) == 64 * MIB
+    assert reservation.resize(fake.host, 64 * MIB) == 64 * MIB
     assert fake.path(path).read_text() == str(64 * MIB)
 
 
@@ -103,7 +103,7 @@ def test_a_kernel_that_refuses(
     monkeypatch.setattr("time.sleep", pauses.append)
     monkeypatch.setattr("os.sync", lambda: None)
     with pytest.raises(TinykdumpError, match=rf"was not changed to 64 MiB: {says}"):
-        reserve.resize(fake.host, 64 * MIB)
+        reservation.resize(fake.host, 64 * MIB)
     assert bool(pauses) == (number in PASSES)
 
 
@@ -124,6 +124,6 @@ def test_growing_is_tried_again(
     monkeypatch.setattr("os.write", refuse_at_first)
     monkeypatch.setattr("time.sleep", pauses.append)
     fake.write("/sys/kernel/kexec_crash_size", "")
-    assert reserve.resize(fake.host, 64 * MIB) == 64 * MIB
+    assert reservation.resize(fake.host, 64 * MIB) == 64 * MIB
     assert pauses == [0.1, 0.2, 0.4, 0.8][:failures]
     assert len(synced) == (failures == 5)  # the last hope

@@ -5,23 +5,23 @@ from pathlib import Path
 
 import pytest
 
-from tinykdump import image, pack
 from tinykdump.errors import TinykdumpError
+from tinykdump.image import archive, entries
 
-ENTRIES = image.plan(
+ENTRIES = entries.plan(
     [
-        image.file("/bin/busybox", b"#!" * 3000, mode=0o755),
-        image.file("/etc/key with a space", b"key"),
-        image.link("/bin/sh", "busybox"),
-        image.directory("/dev"),
+        entries.file("/bin/busybox", b"#!" * 3000, mode=0o755),
+        entries.file("/etc/key with a space", b"key"),
+        entries.link("/bin/sh", "busybox"),
+        entries.directory("/dev"),
     ]
 )
 UNPACKERS = {"ZSTD": ["zstd", "-dc"], "XZ": ["xz", "-dc"], "GZIP": ["gzip", "-dc"]}
 
 
 def packed(below: Path, compression: str = "GZIP") -> bytes:
-    with pack.staged(ENTRIES, below) as top:
-        return pack.pack(ENTRIES, top, compression)
+    with archive.staged(ENTRIES, below) as top:
+        return archive.pack(ENTRIES, top, compression)
 
 
 @pytest.mark.parametrize("compression", sorted(UNPACKERS))
@@ -66,11 +66,11 @@ def test_xz_has_the_one_check_that_the_kernel_knows(tmp_path: Path) -> None:
     ],
 )
 def test_only_what_the_kernel_unpacks(config: str, expected: str) -> None:
-    assert pack.compressor(config) == expected
+    assert archive.compressor(config) == expected
 
 
 def test_the_staged_tree_is_private_and_goes_away(tmp_path: Path) -> None:
-    with pytest.raises(ZeroDivisionError), pack.staged(ENTRIES, tmp_path) as top:
+    with pytest.raises(ZeroDivisionError), archive.staged(ENTRIES, tmp_path) as top:
         assert top.stat().st_mode & 0o777 == 0o700
         raise ZeroDivisionError
     assert list(tmp_path.iterdir()) == []
@@ -83,5 +83,5 @@ def test_what_a_killed_build_has_left_behind_goes_away(tmp_path: Path) -> None:
 
 
 def test_what_is_staged_and_missing_is_an_error(tmp_path: Path) -> None:
-    with pack.staged(ENTRIES[:-1], tmp_path) as top, pytest.raises((TinykdumpError, OSError)):
-        pack.pack(ENTRIES, top, "GZIP")
+    with archive.staged(ENTRIES[:-1], tmp_path) as top, pytest.raises((TinykdumpError, OSError)):
+        archive.pack(ENTRIES, top, "GZIP")

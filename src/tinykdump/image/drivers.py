@@ -5,16 +5,17 @@ import gzip
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 
-from tinykdump import hardware, image, modules, pstore
-from tinykdump.cmdline import module_parameters, values
+from tinykdump import hardware, pstore
 from tinykdump.config import Config
 from tinykdump.errors import TinykdumpError
 from tinykdump.hardware import Device
 from tinykdump.host import Host
-from tinykdump.image import Entry
-from tinykdump.kmod import ModuleTree, unpack
-from tinykdump.modinfo import normal
-from tinykdump.modules import Module, NotFoundError, Wish
+from tinykdump.image import entries, handover, modules
+from tinykdump.image.cmdline import module_parameters, values
+from tinykdump.image.entries import Entry
+from tinykdump.image.modinfo import normal
+from tinykdump.image.module_tree import ModuleTree, unpack
+from tinykdump.image.modules import Module, NotFoundError, Wish
 
 # Compressions that busybox's insmod reads by itself. Every other module is compressed for the
 # image with gzip: its bytes count twice while the crash kernel unpacks the image.
@@ -55,8 +56,10 @@ def needed(host: Host, config: Config, tree: ModuleTree, cmdline: str) -> Driver
             raise policy.forbidden[module.name]
         return module
 
-    plan = _of_this_machine if host.is_target() else _elsewhere
-    wanted = plan(host, config, tree, policy)
+    if host.live:
+        wanted = _of_this_machine(host, config, tree, policy)
+    else:
+        wanted = _elsewhere(config, tree, policy)
     found = modules.closure(wanted, lookup)
     parameters = {
         module.name: module_parameters(
@@ -140,10 +143,12 @@ def _controllers(
     return tuple(sorted(found - policy.forbidden.keys()))
 
 
-def _elsewhere(_host: Host, config: Config, tree: ModuleTree, policy: _Policy) -> tuple[Wish, ...]:
+def _elsewhere(config: Config, tree: ModuleTree, policy: _Policy) -> tuple[Wish, ...]:
     unwanted = policy.blacklist | policy.forbidden.keys()
     controllers = [
-        name for name in modules.ALL_CONTROLLERS if tree.has(name) and name not in unwanted
+        name
+        for name in tree.kernel.architecture.controllers
+        if tree.has(name) and name not in unwanted
     ]
     if not controllers and not any(tree.drives_usb(name) for name in config.modules):
         raise _no_driver(tree)
@@ -157,24 +162,24 @@ def _elsewhere(_host: Host, config: Config, tree: ModuleTree, policy: _Policy) -
 
 def _no_driver(tree: ModuleTree) -> TinykdumpError:
     return TinykdumpError(
-        f"kernel {tree.kver} has no driver for a USB host controller of this machine",
+        f"kernel {tree.kernel.kver} has no driver for a USB host controller of this machine",
         "check lspci, modprobe.d and module_blacklist=, "
         "and add a driver with modules = in /etc/default/tinykdump",
     )
 
 
-def entries(host: Host, drivers: Drivers) -> tuple[Entry, ...]:
+def files(host: Host, drivers: Drivers) -> tuple[Entry, ...]:
     """The modules as entries of the image, the list of them in load order, and firmware.
 
     A line of the list is a path and the module's parameters.
     """
-    files = {module.name: _module_entry(host, module) for module in drivers.modules}
+    placed = {module.name: _module_entry(host, module) for module in drivers.modules}
     order = "".join(
-        f"{entry.path} {drivers.parameters[name]}".rstrip() + "\n" for name, entry in files.items()
+        f"{entry.path} {drivers.parameters[name]}".rstrip() + "\n" for name, entry in placed.items()
     )
     return (
-        *files.values(),
-        image.file("/lib/modules.order", order.encode()),
+        *placed.values(),
+        entries.file(handover.MODULES, order.encode()),
         *_firmware(host, drivers),
     )
 
@@ -185,7 +190,7 @@ def _module_entry(host: Host, module: Module) -> Entry:
     if module.path.suffix not in _READ_BY_INSMOD:
         data = gzip.compress(unpack(data, module.path), mtime=0)
         name = f"{name.removesuffix('.zst')}.gz"
-    return image.file(f"/lib/modules/{name}", data, source=str(module.path))
+    return entries.file(f"/lib/modules/{name}", data, source=str(module.path))
 
 
 def _firmware(host: Host, drivers: Drivers) -> tuple[Entry, ...]:
@@ -200,5 +205,5 @@ def _firmware(host: Host, drivers: Drivers) -> tuple[Entry, ...]:
         places = (f"{top}/{name}{suffix}" for top in _FIRMWARE for suffix in ("", ".xz", ".zst"))
         path = next((place for place in places if host.exists(place)), None)
         if path and ".." not in name:
-            found.append(image.file(path, host.read(path), source=path))
+            found.append(entries.file(path, host.read(path), source=path))
     return tuple(found)

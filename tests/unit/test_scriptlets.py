@@ -11,9 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakehost import KVER, SOURCE, STATE, FakeHost
-from tinykdump import cli, transaction
-from tinykdump.host import Host
+from tests.fakehost import KVER, SOURCE, STATE, FakeHost, make_live
+from tinykdump import cli, scriptlets
 
 RUNNING = "/run/tinykdump"
 
@@ -32,7 +31,7 @@ def said(capfd: pytest.CaptureFixture[str]) -> list[str]:
 def test_install_in_another_root_only_says_so(
     machine: FakeHost, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert transaction.main(["install"]) == 0
+    assert scriptlets.main(["install"]) == 0
     assert said(capfd) == [
         "tinykdump: not the running system: tinykdump.service arms it at its next boot"
     ]
@@ -45,12 +44,12 @@ def test_refresh_rebuilds_what_is_stale(
     cli.main(["-b"])
     before = machine.snapshot()
     capfd.readouterr()
-    assert transaction.main(["refresh"]) == 0
+    assert scriptlets.main(["refresh"]) == 0
     assert (machine.snapshot(), said(capfd)) == (before, [])
 
     busybox = machine.path("/usr/bin/busybox").read_bytes()
     machine.write("/usr/bin/busybox", busybox + b"2", 0o755)
-    assert transaction.main(["refresh"]) == 0
+    assert scriptlets.main(["refresh"]) == 0
     (line,) = said(capfd)
     assert line.startswith(f"tinykdump: rebuilt the crash image of {KVER}: ")
     assert machine.snapshot() != before
@@ -74,7 +73,7 @@ def test_a_damaged_image_is_stale(
     capfd.readouterr()
     assert cli.main(["status"]) == 1
     assert f"{STATE}/{image.name} is damaged (rebuild" in capfd.readouterr().out
-    assert transaction.main(["refresh"]) == 0
+    assert scriptlets.main(["refresh"]) == 0
     (line,) = said(capfd)
     assert line.startswith(f"tinykdump: rebuilt the crash image of {KVER}: ")
     assert machine.snapshot() == before
@@ -93,7 +92,7 @@ def test_an_image_of_an_older_version_is_stale(
     capfd.readouterr()
     assert cli.main(["status"]) == 1
     assert f"no image for {KVER} (run tinykdump -l)" in capfd.readouterr().out
-    assert transaction.main(["refresh"]) == 0
+    assert scriptlets.main(["refresh"]) == 0
     (line,) = said(capfd)
     assert line.startswith(f"tinykdump: rebuilt the crash image of {KVER}: ")
     assert machine.snapshot() == before
@@ -130,7 +129,7 @@ def test_a_kill_between_renames_publishes_nothing(
 
     machine.write("/etc/default/tinykdump", "[dump]\nencrypt = no\n")
     capfd.readouterr()
-    assert transaction.main(["refresh"]) == 0
+    assert scriptlets.main(["refresh"]) == 0
     assert said(capfd) == []
     assert {name: what for name, what in machine.snapshot().items() if name in before} == before
     cli.main(["-b"])
@@ -141,10 +140,10 @@ def test_one_image_that_fails_does_not_stop_the_others(
     machine: FakeHost, capfd: pytest.CaptureFixture[str]
 ) -> None:
     cli.main(["-b"])
-    machine.write("/var/lib/tinykdump/1.0-gone/manifest.json", "{}")
+    machine.write("/var/lib/tinykdump/images/1.0-gone/manifest.json", "{}")
     machine.write("/usr/bin/makedumpfile", machine.path("/usr/bin/gpg").read_bytes() + b"2", 0o755)
     capfd.readouterr()
-    assert transaction.main(["refresh"]) == 0
+    assert scriptlets.main(["refresh"]) == 0
     first, second = said(capfd)
     assert first.startswith("tinykdump: the crash image of 1.0-gone stays as it was: ")
     assert second.startswith(f"tinykdump: rebuilt the crash image of {KVER}: ")
@@ -156,8 +155,8 @@ def test_a_wrong_configuration_is_one_line(
     verb: str, start: str,
 ) -> None:  # fmt: skip
     machine.write("/etc/default/tinykdump", "[dump]\nwiat = 3\n")
-    monkeypatch.setattr(Host, "is_target", lambda _host: True)
-    assert transaction.main([verb]) == 0
+    make_live(monkeypatch)
+    assert scriptlets.main([verb]) == 0
     (line,) = said(capfd)
     assert line.startswith(f"tinykdump: {start}/etc/default/tinykdump: [dump] wiat: no such key")
 
@@ -165,10 +164,10 @@ def test_a_wrong_configuration_is_one_line(
 def test_erase_leaves_the_keys(machine: FakeHost, capfd: pytest.CaptureFixture[str]) -> None:
     cli.main(["-b"])
     machine.write("/var/lib/tinykdump/keys/pubring.kbx", b"key", 0o600)
-    machine.write("/var/lib/tinykdump/6.2.0/initramfs.img", b"x")
+    machine.write("/var/lib/tinykdump/images/6.2.0/initramfs.img", b"x")
     machine.write(f"{RUNNING}/loaded.json", "{}")
     capfd.readouterr()
-    assert transaction.main(["erase"]) == 0
+    assert scriptlets.main(["erase"]) == 0
     assert said(capfd) == [
         "tinykdump: the key of the dumps on your sticks stays in /var/lib/tinykdump/keys"
     ]
@@ -180,21 +179,21 @@ def test_erase_leaves_the_keys(machine: FakeHost, capfd: pytest.CaptureFixture[s
 def test_erase_says_what_stays(machine: FakeHost, capfd: pytest.CaptureFixture[str]) -> None:
     """Here because something is mounted there; the rest goes."""
     cli.main(["-b"])
-    stays = machine.path("/var/lib/tinykdump/6.2.0")
+    stays = machine.path("/var/lib/tinykdump/images/6.2.0")
     stays.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "none", stays], check=True)
     capfd.readouterr()
     try:
-        assert transaction.main(["erase"]) == 0
+        assert scriptlets.main(["erase"]) == 0
     finally:
         subprocess.run(["umount", stays], check=True)
     (line,) = said(capfd)
     assert line.startswith(f"tinykdump: erase: {stays}: Device or resource busy (")
-    assert list(machine.snapshot()) == ["6.2.0"]
+    assert list(machine.snapshot()) == ["images", "images/6.2.0"]
 
 
 def test_erase_where_there_is_nothing(machine: FakeHost, capfd: pytest.CaptureFixture[str]) -> None:
-    assert transaction.main(["erase"]) == 0
+    assert scriptlets.main(["erase"]) == 0
     assert said(capfd) == []
     assert not machine.path("/var/lib/tinykdump").exists()
 
@@ -204,9 +203,9 @@ def test_erase_cleans_up_beside_a_foreign_crash_kernel(
 ) -> None:
     cli.main(["-b"])
     machine.write("/sys/kernel/kexec_crash_loaded", "1")
-    monkeypatch.setattr(Host, "is_target", lambda _host: True)
+    make_live(monkeypatch)
     capfd.readouterr()
-    assert transaction.main(["erase"]) == 0
+    assert scriptlets.main(["erase"]) == 0
     (line,) = said(capfd)
     assert line.startswith("tinykdump: erase: the crash kernel that is loaded is not ours")
     assert not machine.path(STATE).exists()
@@ -215,15 +214,15 @@ def test_erase_cleans_up_beside_a_foreign_crash_kernel(
 
 @pytest.mark.parametrize("words", [[], ["frobnicate"], ["install", "now"]])
 def test_other_words(words: list[str], capfd: pytest.CaptureFixture[str]) -> None:
-    assert transaction.main(words) == 0
+    assert scriptlets.main(words) == 0
     assert len(said(capfd)) == 1
 
 
 def test_as_a_scriptlet_calls_it(machine: FakeHost) -> None:
     """As a program, with the checkout's code."""
-    source = str(Path(transaction.__file__).parents[1])
+    source = str(Path(scriptlets.__file__).parents[1])
     environment = {"PATH": "/usr/bin", "PYTHONPATH": source, "TINYKDUMP_ROOT": str(machine.root)}
-    done = subprocess.run([sys.executable, "-m", "tinykdump.transaction", "install"],
+    done = subprocess.run([sys.executable, "-m", "tinykdump.scriptlets", "install"],
                           env=environment, capture_output=True, text=True, check=True)  # fmt: skip
     assert done.stderr.startswith("tinykdump: not the running system")
     assert done.stdout == ""

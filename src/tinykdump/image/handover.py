@@ -1,17 +1,32 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The one file of values that the crash side reads. Values in, text out; no I/O here.
+"""What the host hands to the crash side: these files, and nothing else. No I/O here.
 
-src/crash/init and lib.sh source it. Everything in it is resolved and checked by now, and
-quoted for POSIX sh, so that the crash side has nothing to parse and nothing to decide.
+src/crash has no other input of the host's: everything is resolved and checked by now, so that it
+has nothing to find out and nothing to decide. Beside them an image holds programs, modules and
+firmware, which are opened by their names. The configuration is quoted for POSIX sh, which sources
+it.
 """
 
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tinykdump.config import COMPRESSIONS, Config
 
-# Where the user's script is in the image.
+CONFIGURATION = "/etc/tinykdump.conf"
+KEY = "/etc/tinykdump.key"
+MODULES = "/lib/modules.order"
+RENAMED = "/lib/makedumpfile.renamed"
 SCRIPT = "/script"
+
+# Where each one is in the image, and what it says.
+FILES: Mapping[str, str] = {
+    CONFIGURATION: "name=value lines of shell: the configuration, and what this machine is called",
+    KEY: "the public key that dumps are encrypted to; not there: they are not",
+    MODULES: "a line for each module in load order: its path, and parameters as insmod has them",
+    RENAMED: "a line for each place in makedumpfile, in bytes, that may have to be renamed there",
+    SCRIPT: "the user's program that runs before the dump; not there: none does",
+}
 
 
 @dataclass(frozen=True)
@@ -23,7 +38,7 @@ class Machine:
 
 
 def render(config: Config, *, machine: Machine, key_time: str, version: str) -> str:
-    """The text of /etc/tinykdump.conf.
+    """The text of CONFIGURATION.
 
     ``key_time`` is a time at which the key can encrypt, as gpg takes it; empty: do not encrypt.
     """

@@ -4,17 +4,16 @@
 import stat
 from pathlib import Path
 
-from tinykdump import elf, image, makedumpfile
 from tinykdump.config import Config
-from tinykdump.crashconf import SCRIPT
 from tinykdump.errors import TinykdumpError
 from tinykdump.host import Host
-from tinykdump.image import Entry
-from tinykdump.libraries import Program, libraries
+from tinykdump.image import elf, entries, handover, makedumpfile
+from tinykdump.image.entries import Entry
+from tinykdump.image.libraries import Program, libraries
 from tinykdump.run import run
 
 # What runs after the panic: installed, or beside this package in a checkout.
-CRASH_SIDE = (Path("/usr/share/tinykdump/crash"), Path(__file__).parents[1] / "crash")
+CRASH_SIDE = (Path("/usr/share/tinykdump/crash"), Path(__file__).parents[2] / "crash")
 
 PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 
@@ -55,6 +54,15 @@ def busybox(host: Host) -> Program:
     return found
 
 
+def keeps_free_pages(host: Host) -> bool:
+    """Whether the makedumpfile that is installed dumps what nobody has; see makedumpfile.py."""
+    try:
+        data = host.read(find(host, "makedumpfile", "makedumpfile"))
+    except TinykdumpError:  # no dump at all, and others say so
+        return False
+    return not makedumpfile.leaves_out_free_pages(data)
+
+
 def script(host: Host, path: str) -> tuple[Entry, tuple[Program, ...]]:
     """The user's script as an entry, and the programs that it needs to start.
 
@@ -65,7 +73,7 @@ def script(host: Host, path: str) -> tuple[Entry, tuple[Program, ...]]:
     host.vouch(path)
     if not host.path(host.resolve(path) or path).stat().st_mode & stat.S_IXUSR:
         raise TinykdumpError(f"script {path} is not executable", f"chmod +x {path}")
-    entry = image.file(SCRIPT, content, source=path, mode=0o755)
+    entry = entries.file(handover.SCRIPT, content, source=path, mode=0o755)
     if not content.startswith((b"#!", b"\x7fELF")):
         raise TinykdumpError(f"script {path} has no #! line", "start it with #!/bin/sh")
     if not content.startswith(b"#!"):
@@ -98,21 +106,21 @@ def userland(host: Host, config: Config, *, encrypt: bool) -> tuple[Entry, ...]:
     own, interpreters = script(host, config.script) if config.script else (None, ())
     placed = [*tools, *(user for user in interpreters if own and user.data != own.content)]
     return (
-        image.file("/bin/busybox", shell.data, source=str(shell.path), mode=0o755),
-        *(image.link(f"/bin/{name}", "busybox") for name in _applets(host, shell)),
+        entries.file("/bin/busybox", shell.data, source=str(shell.path), mode=0o755),
+        *(entries.link(f"/bin/{name}", "busybox") for name in _applets(host, shell)),
         *(
-            image.file(_place(user), user.data, source=str(user.path), mode=0o755)
+            entries.file(_destination(user), user.data, source=str(user.path), mode=0o755)
             for user in placed
         ),
         *libraries(host, [*tools, *interpreters]),
-        *([own, *(image.link(place, "/bin") for place in _MERGED)] if own else []),
-        image.file("/init", crash_side("init"), mode=0o755),
-        image.file("/lib/tinykdump.sh", crash_side("lib.sh")),
-        image.file("/lib/makedumpfile.renamed", renamed.encode()),
+        *([own, *(entries.link(place, "/bin") for place in _MERGED)] if own else []),
+        entries.file("/init", crash_side("init"), mode=0o755),
+        entries.file("/lib/tinykdump.sh", crash_side("lib.sh")),
+        entries.file(handover.RENAMED, renamed.encode()),
     )
 
 
-def _place(user: Program) -> str:
+def _destination(user: Program) -> str:
     """Tools stand where the crash side's PATH has them, interpreters where scripts look."""
     return f"/bin/{user.path.name}" if str(user.path.parent) in PATH else str(user.path)
 

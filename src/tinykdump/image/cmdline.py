@@ -5,68 +5,40 @@ import re
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 
-# What is taken over from the running kernel: how to reach its console and how to live with
-# its hardware. Everything else (root=, quiet, hugepages=, crashkernel=, ...) was meant for
-# a whole system, and costs memory or does harm in this one.
-KEPT = (
-    "8250.*", "acpi", "acpi_*", "amd_iommu", "clearcpuid", "clocksource", "console",
-    "cpuidle.off", "dis_ucode_ldr", "earlycon", "earlyprintk", "efi", "ehci_hcd.*", "hpet",
-    "idle", "ignore_loglevel", "initcall_blacklist", "intel_idle.max_cstate", "intel_iommu",
-    "intremap", "iommu", "iommu.*", "ivrs_*", "lapic", "loglevel", "mem_encrypt", "memmap",
-    "microcode", "modprobe.blacklist", "module.sig_enforce", "module_blacklist", "nmi_watchdog",
-    "no_timer_check", "noapic", "nohpet", "nolapic", "nox2apic", "noxsave", "ohci_hcd.*", "pci",
-    "pcie_aspm", "pcie_port_pm", "processor.max_cstate", "pstore.*", "ramoops.*",
-    "random.trust_cpu", "reboot", "scsi_mod.*", "tsc", "uhci_hcd.*", "usb-storage.*",
-    "usb_storage.*", "usbcore.*", "x2apic_phys", "xhci_hcd.*",
-)  # fmt: skip
+from tinykdump.architecture import Architecture
 
 # Parameters of modules that keep USB or disks away, which is right for the normal system alone:
 # nothing but the target is looked at in the crash kernel, and there is nobody to allow a device.
 NOT_KEPT = ("scsi_mod.scan", "usbcore.authorized_default", "usbcore.nousb")
 
-# What kdump of every distribution has found to be right on x86, and what follows from a
-# small image and a small reservation.
-ADDED = (
-    "irqpoll",
-    "nr_cpus=1",
-    "reset_devices",
-    "cgroup_disable=memory",
-    "mce=off",
-    "numa=off",
-    "panic=10",  # a crash kernel that crashes must not stay there
-    "acpi_no_memhotplug",
-    "transparent_hugepage=never",
-    "nokaslr",
-    "hest_disable",
-    "novmcoredd",
-    "pcie_ports=compat",
-    "kfence.sample_interval=0",
-    "cma=0",
-    "hugetlb_cma=0",
-    # tmpfs, the default, ends at half of the memory; ramfs at its end.
-    "rootfstype=ramfs",
-    # /dev/kmsg from user space is rate limited otherwise, and it is all that is said.
-    "printk.devkmsg=on",
-)
-
 # With memory encryption of the host (SME) on, the kernel keeps 64 MiB for bounce buffers. That is
-# for devices that can not reach its addresses: of ours old USB controllers, which need little.
+# for devices that cannot reach its addresses: of ours old USB controllers, which need little.
 BOUNCE_BUFFERS = 8 << 20
 _SLOT = 2048  # bytes; swiotlb= has the number of these (kernel-parameters.txt)
 
 _WORD = re.compile(r'(?:"[^"]*"|[^\s"])+')  # values may be quoted, as in next_arg()
 
 
-def crash_cmdline(running: str, append: str, pstore: Iterable[str] = ()) -> str:
+def crash_cmdline(
+    architecture: Architecture, running: str, append: str, pstore: Iterable[str]
+) -> str:
     """What the crash kernel is started with.
+
+    What is taken over from the running kernel is how to reach its console and how to live with
+    its hardware. Everything else (root=, quiet, hugepages=, crashkernel=, ...) was meant for a
+    whole system, and costs memory or does harm in this one.
 
     ``running`` is the running kernel's command line as in /proc/cmdline, ``append`` what the
     configuration adds, ``pstore`` what keeps the crash kernel's log; later words win in the
     kernel.
     """
-    kept = [word for word in _WORD.findall(running.split(" -- ", 1)[0]) if _is_kept(word)]
+    kept = [
+        word
+        for word in _WORD.findall(running.split(" -- ", 1)[0])
+        if _is_kept(word, architecture.kept)
+    ]
     swiotlb = [f"swiotlb={BOUNCE_BUFFERS // _SLOT}"] if encrypts_memory(" ".join(kept)) else []
-    return " ".join([*kept, *ADDED, *swiotlb, *pstore, *_WORD.findall(append)])
+    return " ".join([*kept, *architecture.added, *swiotlb, *pstore, *_WORD.findall(append)])
 
 
 def encrypts_memory(cmdline: str) -> bool:
@@ -99,9 +71,9 @@ def module_parameters(cmdline: str, module: str, options: str = "") -> str:
     return " ".join(found)
 
 
-def _is_kept(word: str) -> bool:
+def _is_kept(word: str, kept: Iterable[str]) -> bool:
     name = _name(word)
-    listed = any(fnmatchcase(name, pattern.replace("-", "_")) for pattern in KEPT)
+    listed = any(fnmatchcase(name, pattern.replace("-", "_")) for pattern in kept)
     return listed and name not in NOT_KEPT
 
 

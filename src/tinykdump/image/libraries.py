@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tinykdump import elf, image, placeholder
 from tinykdump.errors import TinykdumpError
 from tinykdump.host import Host
-from tinykdump.image import Entry
+from tinykdump.image import elf, entries, placeholder
+from tinykdump.image.entries import Entry
 
 # Where ld.so looks when nothing else is configured, for every distribution.
 _DEFAULT = ("/lib64", "/usr/lib64", "/lib", "/usr/lib")
@@ -56,15 +56,15 @@ def libraries(host: Host, programs: Sequence[Program]) -> tuple[Entry, ...]:
     """
     loaders = {user.facts.interpreter for user in programs} - {""}
     found = _closure(host, programs, {Path(loader).name for loader in loaders})
-    entries = [
-        image.file(loader, host.read(loader), source=loader, mode=0o755)
+    placed = [
+        entries.file(loader, host.read(loader), source=loader, mode=0o755)
         for loader in sorted(loaders)
     ]
     users = (*programs, *found.values())
     for name, library in found.items():
         data = _placeholder(name, library, users) if _is_unused(name, library) else library.data
-        entries.append(image.file(f"/lib/{name}", data, source=str(library.path), mode=0o755))
-    return tuple(entries)
+        placed.append(entries.file(f"/lib/{name}", data, source=str(library.path), mode=0o755))
+    return tuple(placed)
 
 
 def _closure(host: Host, programs: Sequence[Program], loaders: set[str]) -> Mapping[str, Program]:

@@ -11,8 +11,8 @@ from io import BytesIO
 from elftools.elf.constants import SH_FLAGS
 from elftools.elf.elffile import ELFFile
 
-from tinykdump.elf import BROKEN
 from tinykdump.errors import TinykdumpError
+from tinykdump.image.elf import BROKEN
 
 REINSTALL = "reinstall the kernel's packages"
 

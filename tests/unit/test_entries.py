@@ -5,7 +5,7 @@ import stat
 import pytest
 
 from tinykdump.errors import TinykdumpError
-from tinykdump.image import Entry, directory, file, link, plan, unpacked_size
+from tinykdump.image.entries import Entry, directory, file, link, plan, unpacked_size
 
 
 def test_parents_come_first_and_everything_is_sorted() -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 
-from tinykdump.modinfo import normal, softdep
+from tinykdump.image.modinfo import normal, softdep
 
 # Commands of "install" lines that do nothing, so that the module is never loaded.
 _NOTHING = ("true", "false", ":")

@@ -5,17 +5,17 @@ import pytest
 
 from tests import elfwriter, fakehost
 from tests.fakehost import KVER, XHCI_ALIAS, FakeHost
-from tinykdump import config, drivers
+from tinykdump import config
 from tinykdump.errors import TinykdumpError
 from tinykdump.host import Host
-from tinykdump.kmod import ModuleTree
-from tinykdump.modules import Module, NotFoundError
+from tinykdump.image import drivers
+from tinykdump.image.modules import Module, NotFoundError
 
 TOP = f"/lib/modules/{KVER}"
 
 
 def find(fake: FakeHost, name: str) -> Module:
-    found = ModuleTree(fake.host, KVER).lookup(name)
+    found = fake.tree().lookup(name)
     assert found is not None
     return found
 
@@ -111,11 +111,11 @@ def test_what_is_no_module_is_not_found(fake: FakeHost) -> None:
     fake.write(f"{TOP}/kernel/x.ko.debug")
     fake.write(f"{TOP}/kernel/x.ko.zst.tmp")
     with pytest.raises(NotFoundError, match=rf"module x is not in {TOP} \(check the name"):
-        ModuleTree(fake.host, KVER).lookup("x")
+        fake.tree().lookup("x")
 
 
 def test_built_in(fake: FakeHost) -> None:
-    tree = ModuleTree(fake.host, KVER)
+    tree = fake.tree()
     assert [tree.lookup(name) for name in ("usbcore", "nls_cp437", "crc32c")] == [None] * 3
 
 
@@ -136,7 +136,7 @@ def test_the_drivers_of_usb_hosts(fake: FakeHost) -> None:
     fake.write(f"{TOP}/modules.builtin.modinfo",
                b"ohci_pci.alias=pci:x\0ohci_pci.license=GPL\0core.alias=pci:y\0")  # fmt: skip
     found = {driver.name: driver.info.aliases for driver in
-             ModuleTree(fake.host, KVER).usb_host_drivers()}  # fmt: skip
+             fake.tree().usb_host_drivers()}  # fmt: skip
     assert sorted(found) == ["ehci_pci", "ohci_pci", "uhci_hcd", "xhci_hcd", "xhci_pci"]
     assert found["ohci_pci"] == ("pci:x",), "what the kernel says comes before what is known"
     assert found["uhci_hcd"] == ("pci:v*d*sv*sd*bc0Csc03i00*",)
@@ -159,8 +159,8 @@ def test_a_damaged_driver_matters_where_it_is_needed(
     fake.remove(f"{TOP}/modules.alias")
     if aliases:
         fake.write(f"{TOP}/modules.alias", aliases)
-    tree = ModuleTree(fake.host, KVER)
-    host = Host(fake.root, target=True)
+    tree = fake.tree()
+    host = Host(fake.root, live=True)
     if not needed:
         names = [
             module.name for module in drivers.needed(host, config.resolve([], {}), tree, "").modules
@@ -174,7 +174,7 @@ def test_a_damaged_driver_matters_where_it_is_needed(
 
 def test_a_kernel_without_modules(fake: FakeHost) -> None:
     with pytest.raises(TinykdumpError, match=r"kernel 9 has no directory /lib/modules/9 \(install"):
-        ModuleTree(fake.host, "9").lookup("x")
+        fake.tree("9")
 
 
 def test_modules_below_usr(fake: FakeHost) -> None:

@@ -3,11 +3,12 @@
 
 from collections.abc import Callable
 
-from tinykdump import build, files, load, reserve, state, stick
+from tinykdump import files, load, reservation, state, stick
 from tinykdump.config import Config
 from tinykdump.errors import TinykdumpError
 from tinykdump.host import Host
-from tinykdump.manifest import Manifest
+from tinykdump.image import build
+from tinykdump.image.manifest import Manifest
 from tinykdump.report import line, say
 
 
@@ -19,11 +20,12 @@ def build_image(
     An image is up to date when every byte that would go into it is what its manifest says.
     Raises TinykdumpError; the old image then stays.
     """
-    planned = build.draft(host, config, kver, kernel)
+    planned = build.draft(host, config, state.find_kernel(host, kver, kernel))
     old = None if force else _old(host, kver)
-    if old is not None and build.is_current(config, planned, old):
+    if old is not None and build.is_current(planned, old):
         return old, False
-    made = build.build(host, config, planned)
+    made, packed = build.build(host, planned, state.RUNTIME)
+    state.publish(host, made, packed, planned.kernel)
     load.sweep(host)
     return made, True
 
@@ -51,7 +53,7 @@ def best_image(host: Host, config: Config, kver: str) -> Manifest:
         return old
 
 
-def load_image(host: Host, config: Config, kver: str) -> tuple[Manifest, reserve.Reservation]:
+def load_image(host: Host, config: Config, kver: str) -> tuple[Manifest, reservation.Reservation]:
     """Build where needed, make the reservation fit, load. Raises TinykdumpError or OSError."""
     image = best_image(host, config, kver)
     return image, load.load(host, image, takeover=config.takeover)
@@ -77,7 +79,7 @@ def remove_kernel(host: Host, kver: str, read_config: Callable[[], Config]) -> s
     Raises OSError when it cannot be deleted.
     """
     folder = host.path(state.folder(kver))
-    loaded, running = load.ours(host), state.running_kernel(host)
+    loaded, running = load.ours(host), host.running_kernel()
     try:
         # The running kernel's files are going: what is loaded works on until the reboot.
         if loaded is None or loaded.kver != kver or running == kver:

@@ -10,20 +10,21 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
-from tinykdump import files, keys, load, reserve, service, state
+from tinykdump import actions, files, keys, load, reservation, state
 from tinykdump.config import Config
+from tinykdump.config_files import load_config
 from tinykdump.errors import TinykdumpError
 from tinykdump.host import Host
 from tinykdump.memory import MIB
 from tinykdump.report import interruptible, line, say
-from tinykdump.settings import load_config
 
 
 def install(host: Host) -> None:
     """Arm the running kernel with the code that is now in place. Raises TinykdumpError."""
-    if not host.is_target():
+    if not host.live:
         say("not the running system: tinykdump.service arms it at its next boot")
         return
     started = time.monotonic()
@@ -39,7 +40,7 @@ def refresh(host: Host) -> None:
     config = load_config(host, {})
     with state.lock(host):
         rebuilt = rebuild(host, config)
-        if rebuilt and host.is_target():
+        if rebuilt and host.live:
             arm(host, config, started, always=False)
 
 
@@ -48,7 +49,7 @@ def rebuild(host: Host, config: Config) -> bool:
     rebuilt = False
     for kver in state.images(host):
         try:
-            image, built = service.build_image(host, config, kver)
+            image, built = actions.build_image(host, config, kver)
         except (TinykdumpError, OSError) as error:
             say(f"the crash image of {kver} stays as it was: {line(error)}")
             continue
@@ -67,26 +68,28 @@ def arm(host: Host, config: Config, started: float, *, always: bool) -> None:
     mine = load.ours(host)
     if mine is None and not always:
         return
-    kver = mine.kver if mine else state.running_kernel(host)
-    image, held = service.load_image(host, config, kver)
+    kver = mine.kver if mine else host.running_kernel()
+    image, held = actions.load_image(host, config, kver)
     say(
         f"armed with {kver}; {held.size // MIB} MiB of memory are reserved "
         f"({time.monotonic() - started:.1f} s)"
     )
-    service.check_stick(host, config, image)
+    actions.check_stick(host, config, image)
 
 
 def erase(host: Host) -> None:
     """Leave nothing behind but keys and dumps. Raises TinykdumpError."""
     try:
-        if host.is_target():
+        if host.live:
             with state.lock(host):
                 disarm(host)
     finally:
-        ours = [*host.children(state.STATE), state.RUNTIME]
+        ours = [*host.children(state.IMAGES), *host.children(state.STATE), state.RUNTIME]
         for folder in ours:
-            if folder != keys.MACHINE_KEYS:
+            if folder not in (keys.MACHINE_KEYS, state.IMAGES):
                 _delete(host.path(folder))
+        with suppress(OSError):  # it is not empty, and why was said
+            host.path(state.IMAGES).rmdir()
         if host.exists(keys.MACHINE_KEYS):
             say(f"the key of the dumps on your sticks stays in {keys.MACHINE_KEYS}")
 
@@ -104,13 +107,13 @@ def disarm(host: Host) -> None:
 
     Also what crashkernel= has set aside: nothing is left that would use it.
     """
-    size = reserve.read(host).size
+    size = reservation.read(host).size
     if not load.unload(host):
         return
-    held = reserve.read(host)
+    held = reservation.read(host)
     if held.size:
-        reserve.resize(host, 0)
-    freed = size - reserve.read(host).size
+        reservation.resize(host, 0)
+    freed = size - reservation.read(host).size
     say(
         f"disarmed; {freed // MIB} MiB of memory are free again"
         + ("; crashkernel= takes them again at the next boot" if not held.maximum else "")
@@ -126,7 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if len(words) != 1 or words[0] not in VERBS:
         say(f"one of {', '.join(VERBS)} is what a scriptlet says")
         return 0
-    host = Host(Path(os.environ.get("TINYKDUMP_ROOT", "/")))
+    host = Host.given(os.environ)
     try:
         VERBS[words[0]](host)
     except (TinykdumpError, OSError) as error:

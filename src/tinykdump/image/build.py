@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Building the image of one kernel: plan, check, pack."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tinykdump import __version__, hardware, keys, mounts, pstore
+from tinykdump.config import Config
+from tinykdump.errors import TinykdumpError
+from tinykdump.host import Host
+from tinykdump.image import archive, drivers, entries, handover, manifest, packages, programs
+from tinykdump.image.cmdline import crash_cmdline
+from tinykdump.image.entries import Entry
+from tinykdump.image.manifest import Manifest
+from tinykdump.image.module_tree import ModuleTree
+from tinykdump.image.modules import Module
+from tinykdump.kernels import Kernel
+from tinykdump.run import run
+
+_EMPTY_DIRECTORIES = ("/dev", "/proc", "/sys", "/run", "/mnt", "/tmp")  # noqa: S108 - in the image
+
+
+@dataclass(frozen=True)
+class Draft:
+    """An image that is planned and read, and not yet packed: all that decides about it."""
+
+    kernel: Kernel
+    entries: tuple[Entry, ...]
+    modules: tuple[Module, ...]
+    key: str  # fingerprint; empty: dumps are not encrypted
+    target: str
+    compression: str
+    cmdline: str
+    margin: int  # percent
+    filesystems: tuple[str, ...]
+
+    @property
+    def digest(self) -> str:
+        """Equal digests mean equal images."""
+        return manifest.plan_digest(self.entries, self.compression)
+
+
+def draft(host: Host, config: Config, kernel: Kernel) -> Draft:
+    """Plan the image of a kernel: every input is read and checked, no image is written.
+
+    The machine's own key is made when none is configured and there is none yet. Raises
+    TinykdumpError.
+    """
+    tree = ModuleTree(host, kernel)
+    cmdline = _cmdline(host, config, kernel)
+    chosen = drivers.needed(host, config, tree, cmdline)
+    _refuse_root(host, config)
+    machine = _machine(host)
+    key = None
+    if config.encrypt and config.key:
+        key = keys.configured(config.key, host)
+    elif config.encrypt:
+        key = keys.machine_key(host, create=True)
+    key_time = key.valid_at if key else ""
+    conf = handover.render(config, machine=machine, key_time=key_time, version=__version__)
+    planned = entries.plan(
+        (
+            *drivers.files(host, chosen),
+            *programs.userland(host, config, encrypt=key is not None),
+            *(entries.directory(path) for path in _EMPTY_DIRECTORIES),
+            entries.file(handover.CONFIGURATION, conf.encode()),
+            *([entries.file(handover.KEY, key.public)] if key else []),
+        )
+    )
+    return Draft(
+        kernel=kernel,
+        entries=planned,
+        modules=chosen.modules,
+        key=key.fingerprint if key else "",
+        target=str(config.target),
+        compression=archive.compressor(kernel.config),
+        cmdline=cmdline,
+        margin=config.margin,
+        filesystems=config.filesystems,
+    )
+
+
+def _refuse_root(host: Host, config: Config) -> None:
+    if str(config.target) in mounts.root_tags(host):
+        raise TinykdumpError(
+            f"{config.target} is the running root file system", "name a stick as target"
+        )
+
+
+def _machine(host: Host) -> handover.Machine:
+    uuids = [tag for tag in mounts.root_tags(host) if tag.startswith("UUID=")]
+    root_uuid = uuids[0].removeprefix("UUID=") if uuids else ""
+    return handover.Machine(hardware.machine_name(host), root_uuid)
+
+
+def build(host: Host, planned: Draft, below: Path) -> tuple[Manifest, bytes]:
+    """Pack a planned image and prove that its programs run; its manifest, and the image.
+
+    ``below`` is the directory of the host in which it is put together. Raises TinykdumpError.
+    """
+    with archive.staged(planned.entries, host.path(below)) as top:
+        if host.live:
+            _try_programs(top)
+        packed = archive.pack(planned.entries, top, planned.compression)
+    made = Manifest(
+        kver=planned.kernel.kver,
+        kernel=str(planned.kernel.image),
+        plan=planned.digest,
+        modules=tuple(module.name for module in planned.modules),
+        inputs=_inputs(planned.entries, packages.owner_lookup(host)),
+        key=planned.key,
+        target=planned.target,
+        compression=planned.compression,
+        cmdline=planned.cmdline,
+        margin=planned.margin,
+        packed=len(packed),
+        unpacked=entries.unpacked_size(planned.entries),
+        drivers=sum(module.info.size for module in planned.modules),
+        filesystems=planned.filesystems,
+        sha256=hashlib.sha256(packed).hexdigest(),
+    )
+    return made, packed
+
+
+def _cmdline(host: Host, config: Config, kernel: Kernel) -> str:
+    kept = pstore.parameters(host, kernel.config) if host.live else ()
+    running = host.text("/proc/cmdline") or ""
+    return crash_cmdline(kernel.architecture, running, config.append, kept)
+
+
+def _try_programs(top: Path) -> None:
+    """Run the image's programs in its tree, as the crash side will: fail now, not then."""
+    check = next(path / "check" for path in programs.CRASH_SIDE if (path / "check").exists())
+    run(
+        ["unshare", "--mount", "--propagation", "private", "sh", check, top],
+        hint="its programs do not run in the image; reinstall busybox, makedumpfile and gpg",
+    )
+
+
+def _inputs(entries: tuple[Entry, ...], owner: Callable[[str], str]) -> tuple[manifest.Input, ...]:
+    return tuple(
+        manifest.Input(entry.source, entry.digest, owner(entry.source))
+        for entry in entries
+        if entry.source
+    )
+
+
+def is_current(planned: Draft, old: Manifest) -> bool:
+    """Whether ``old`` describes just the image that ``planned`` would become."""
+    return (old.plan, old.kernel, old.cmdline, old.margin, old.filesystems) == (
+        planned.digest,
+        str(planned.kernel.image),
+        planned.cmdline,
+        planned.margin,
+        planned.filesystems,
+    )

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The installed kernels: what an image needs of one is found once, and handed on as a value."""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tinykdump import kernelimage
+from tinykdump.architecture import Architecture
+from tinykdump.errors import TinykdumpError
+from tinykdump.host import Host
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """An installed kernel."""
+
+    kver: str  # as uname -r says it
+    image: Path  # the bzImage that is loaded with an image of ours
+    modules: Path  # the directory of its modules
+    config: str  # the text of its .config; empty where its package does not install it
+    architecture: Architecture
+    content: bytes = b""  # of ``image``, to be put there; empty: it is there
+
+
+def find(
+    host: Host, kver: str, given: str = "", *, beside: Path, earlier: Iterable[str] = ()
+) -> Kernel:
+    """The kernel of that version: its bzImage as given, where distributions put it, or ``earlier``.
+
+    The copy beside the modules comes first: /boot may be in any layout, or not mounted. kexec
+    takes no unified image: what is in one is to be stored in ``beside``. Raises TinykdumpError
+    when there are no modules or no image.
+    """
+    modules = module_directory(host, kver)
+    why = f"no kernel image of {kver}"
+    for place in (*_places(host, kver, given), *earlier):
+        if not place or not host.exists(place):
+            continue
+        content = host.read(place)
+        inner = kernelimage.loadable(content)
+        if not inner:
+            why = f"{place} is not a {kernelimage.KINDS}, and none is in it"
+        elif kernelimage.version(inner) not in ("", kver):
+            why = f"{place} is kernel {kernelimage.version(inner)}, not {kver}"
+        else:
+            kind, settings = kernelimage.architecture(inner, place), config(host, kver)
+            if inner is content:
+                return Kernel(kver, Path(place), modules, settings, kind)
+            return Kernel(kver, beside / name(inner), modules, settings, kind, inner)
+    raise TinykdumpError(why, "install that kernel, or run kernel-install add KVER IMAGE")
+
+
+def name(content: bytes) -> str:
+    """What the copy of a kernel image is called: after its bytes, so that it can be verified."""
+    return f"linux-{hashlib.sha256(content).hexdigest()[:16]}.img"
+
+
+def module_directory(host: Host, kver: str) -> Path:
+    """Where the kernel's modules are. Raises TinykdumpError when there are none."""
+    for top in ("/lib/modules", "/usr/lib/modules"):
+        if host.exists(f"{top}/{kver}"):
+            return Path(top) / kver
+    raise TinykdumpError(
+        f"kernel {kver} has no directory /lib/modules/{kver}",
+        "install that kernel's modules, or name an installed kernel",
+    )
+
+
+def config(host: Host, kver: str) -> str:
+    """The .config of a kernel as its package installs it; empty where it does not."""
+    places = (f"/lib/modules/{kver}/config", f"/boot/config-{kver}")
+    return next((text for place in places if (text := host.text(place))), "")
+
+
+def _places(host: Host, kver: str, given: str) -> Iterator[str]:
+    """Where the image of a kernel can be, the best first.
+
+    On boot partitions kernel-install (90-loaderentry and 90-uki-copy) names directories and
+    unified images by a token, which is the machine's ID if nothing else is chosen.
+    """
+    modules = f"/lib/modules/{kver}"
+    yield from (f"{modules}/vmlinuz", f"/usr{modules}/vmlinuz", given)
+    tokens = [host.text(name) for name in ("/etc/kernel/entry-token", "/etc/machine-id")]
+    for boot in ("/boot", "/efi", "/boot/efi"):
+        for token in filter(None, tokens):
+            yield f"{boot}/{token}/{kver}/linux"
+            yield f"{boot}/EFI/Linux/{token}-{kver}.efi"
+            yield from (
+                str(path)
+                for path in host.children(f"{boot}/EFI/Linux")
+                if path.name.startswith(f"{token}-{kver}+")  # tries left, of automatic assessment
+            )
+    yield from (f"{modules}/vmlinuz-virt.efi", f"/boot/vmlinuz-{kver}")

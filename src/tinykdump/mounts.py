@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What is mounted where now, as the kernel says it."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from tinykdump.host import Host
+
+
+@dataclass(frozen=True)
+class _Mount:
+    device: Path
+    root: str  # of the mount in its file system: others than / are bind mounts and subvolumes
+    place: Path
+
+
+def _mounts(host: Host) -> tuple[_Mount, ...]:
+    """The mounted block devices (proc(5), /proc/pid/mountinfo)."""
+    found = []
+    for line in (host.text("/proc/self/mountinfo") or "").splitlines():
+        mount, _, source = line.partition(" - ")
+        fields, sources = mount.split(), source.split()
+        if len(fields) > 4 and len(sources) > 1 and sources[1].startswith("/"):
+            # Spaces and the like are octal there.
+            place = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), fields[4])
+            device = host.resolve(sources[1]) or Path(sources[1])
+            found.append(_Mount(device, fields[3], Path(place)))
+    return tuple(found)
+
+
+def root_tags(host: Host) -> tuple[str, ...]:
+    """LABEL=... and UUID=... of the block device that holds the running root, from udev's links."""
+    devices = {mount.device for mount in _mounts(host) if mount.place == Path("/")}
+    return tuple(
+        f"{tag}={link.name}"
+        for tag in ("LABEL", "UUID")
+        for link in host.children(f"/dev/disk/by-{tag.lower()}")
+        if host.resolve(link) in devices
+    )
+
+
+def mount_point(host: Host, device: Path) -> Path | None:
+    """Where all of a device is mounted now, or None."""
+    mounts = (mount for mount in _mounts(host) if mount.device == device and mount.root == "/")
+    return next((mount.place for mount in mounts), None)

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The format on the stick; what restore and src/crash make of it is in their own tests."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tinykdump import dump
+
+
+@given(st.sampled_from(sorted(dump.STREAMS)), st.booleans(), st.integers(0, 999_999))
+def test_parts(stream: str, encrypted: bool, number: int) -> None:
+    name = dump.part_name(stream, encrypted, number)
+    assert dump.parse_part(name) == (stream, encrypted, number)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", "vmcore", "vmcore.gpg", "vmcore.0", "vmcore.0001", "vmcore.1000000", "vmcore.000.gpg",
+     "x.000", "../vmcore.000", "vmcore.00\n0", "vmcore.\u0660\u0660\u0660"],
+)  # fmt: skip
+def test_what_is_no_part(name: str) -> None:
+    assert dump.parse_part(name) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "is_dump", "is_complete"),
+    [
+        ("20260101T000000Z", True, True),
+        ("20260101T000000Z-12", True, True),
+        ("20260101T000000Z.partial", True, False),
+        ("20260101T000000Z-1.partial", True, False),
+        ("20260101T000000Z.partial.partial", False, False),
+        ("20260101T000000Z-incomplete", False, True),
+        ("20260101T000000Z\n", False, True),
+        ("..", False, True),
+    ],
+)
+def test_names_of_dumps(name: str, is_dump: bool, is_complete: bool) -> None:
+    assert (dump.is_dump(name), dump.is_complete(name)) == (is_dump, is_complete)
+
+
+def test_sums() -> None:
+    one, other = "1" * 64, "a" * 64
+    text = (
+        f"{one}  x.000\n{other}  x.000\n{one}  y\n{one[1:]}  z\n{one} z\n{other.upper()}  z\n{one}"
+    )
+    assert dump.parse_sums(text) == {"x.000": {one, other}, "y": {one}}
