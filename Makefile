@@ -19,7 +19,7 @@ demo: deps ## crash Debian's kernel, then ours, in QEMU and restore the dumps (K
 	@KERNEL=$(KERNEL) $(PYTHON) -m tests.demo
 
 check: deps ## run all tests except those of kernel-check
-	@$(PYTHON) -m pytest --numprocesses=2 --dist=loadfile -m "not kernel"
+	@$(PYTHON) -m pytest --numprocesses=2 --dist=loadfile $(COVERAGE) -m "not kernel"
 
 quick: deps ## run the tests that boot nothing, in less than a minute
 	@$(PYTHON) -m pytest --numprocesses=2 --quiet -m "not vm and not kernel" tests/test_lint.py tests/unit \

@@ -78,8 +78,8 @@ def clone(tmp_path: Path) -> Path:
 
 def make(clone: Path, version: str) -> subprocess.CompletedProcess[str]:
     # The target without what it depends on: this directory has its .venv already.
-    command = ["make", "release", f"VERSION={version}", f"PYTHON={sys.executable}",
-               "--assume-old=deps"]  # fmt: skip
+    command = ["make", "--no-print-directory", "release", f"VERSION={version}",
+               f"PYTHON={sys.executable}", "--assume-old=deps"]  # fmt: skip
     return subprocess.run(command, cwd=clone, capture_output=True, text=True, check=False)
 
 

@@ -217,7 +217,8 @@ def test_an_interruption_is_one_line(fake: FakeHost, number: signal.Signals) -> 
     fake.write(CONFIG, "[dump]\nencrypt = no\n")
     before = fake.snapshot()
     environment = {**os.environ, "PYTHONPATH": SOURCE, "TINYKDUMP_ROOT": str(fake.root)}
-    argv = [sys.executable, "-m", "tinykdump", "-b"]
+    # Whoever runs the tests in the background may ignore SIGINT, and so would their children.
+    argv = ["env", "--default-signal", sys.executable, "-m", "tinykdump", "-b"]
     with subprocess.Popen(argv, env=environment, stderr=subprocess.PIPE, text=True) as running:
         pipe = writer(fake.path("/usr/bin/makedumpfile"), running)
         running.send_signal(number)
