@@ -137,7 +137,8 @@ def estimate(host: Host, options: argparse.Namespace) -> int:
 
 def show_log(host: Host, _options: argparse.Namespace) -> int:
     """The crash kernel's console, as pstore kept it."""
-    log = pstore.crash_log(host)
+    boots = pstore.boots(host)
+    log = pstore.crash_log(host, boots)
     if log is None:
         raise TinykdumpError(
             "pstore has no log of a crash kernel",
@@ -147,7 +148,8 @@ def show_log(host: Host, _options: argparse.Namespace) -> int:
     if not log.is_whole:
         print("(from dmesg records: this kernel has no CONFIG_PSTORE_KEXEC_CONSOLE, so the log of "
               "a crash kernel that hangs is lost)", file=sys.stderr)  # fmt: skip
-    print(f"(last stage: {log.stage or 'none'}; {log.verdict})", file=sys.stderr)
+    age = "" if log.ended_previous(boots) else ", perhaps not the last crash"
+    print(f"({log.when}{age}; last stage: {log.stage or 'none'}; {log.verdict})", file=sys.stderr)
     return 0
 
 

@@ -58,6 +58,7 @@ class Config:
     margin: int  # percent of the computed need
     takeover: bool
     append: str  # words for the crash kernel's command line
+    efi_log: bool  # whether the crash kernel may write its log to EFI variables
 
 
 def _flag(text: str) -> bool:
@@ -180,6 +181,8 @@ ITEMS = (
          "Whether to replace a crash kernel that another program loaded."),
     Item("crashkernel", "append", _line, "",
          "Parameters to add to the command line of the crash kernel."),
+    Item("crashkernel", "efi_log", _flag, "yes",
+         "Whether the crash kernel may write its log to EFI variables."),
 )
 # fmt: on
 

@@ -31,7 +31,8 @@ class Status:
     stick: str  # device that is plugged in now, or empty
     last_dump: str  # path of this machine's newest one, on a mounted stick; ".partial": cut off
     crash_log: str  # where a crash kernel leaves what it says; empty: nowhere
-    last_crash: str  # what became of the last dump, as far as pstore knows
+    last_crash: str  # what became of the dump when this machine crashed in the boot before this
+    older_crash: str  # the same of the last crash that pstore knows of, where it may be older
     problems: tuple[str, ...]  # one line each, with what to do
     stick_filesystem: str  # its type, or empty: not known
     stick_free: int | None  # bytes; None: not known
@@ -57,6 +58,7 @@ class Status:
             *([("dumps", self._dumps())] if self.dumps else []),
             *([("last dump", self.last_dump)] if self.last_dump else []),
             *([("last crash", self.last_crash)] if self.last_crash else []),
+            *([("older crash", self.older_crash)] if self.older_crash else []),
             *(("problem", problem) for problem in self.problems),
         ]
         return "\n".join(f"{name + ':':<14}{value}" for name, value in lines)
@@ -115,7 +117,9 @@ def collect(host: Host, config: Config) -> Status:
     dumps = _dumps(host, plugged)
     complete = [each for each in dumps or () if dump.is_complete(each.name)]
     kernel_config = kernels.config(host, mine.kver if mine else running)
-    last = pstore.crash_log(host)
+    boots = pstore.boots(host)
+    log = pstore.crash_log(host, boots)
+    crash, is_last = f"{log.when}: {log.verdict}" if log else "", log and log.ended_previous(boots)
     return Status(
         running=running,
         armed=mine is not None,
@@ -127,8 +131,9 @@ def collect(host: Host, config: Config) -> Status:
         target=target,
         stick=str(plugged.device) if plugged else "",
         last_dump=str(dumps[-1]) if dumps else "",
-        crash_log=pstore.description(host, kernel_config),
-        last_crash=last.verdict if last else "",
+        crash_log=pstore.description(host, kernel_config, efi=config.efi_log),
+        last_crash=crash if is_last else "",
+        older_crash="" if is_last else crash,
         problems=tuple(dict.fromkeys(problems)),
         stick_filesystem=plugged.filesystem if plugged else "",
         stick_free=plugged.free if plugged else None,

@@ -23,6 +23,7 @@ def test_nothing_gives_the_defaults() -> None:
         target=Target("LABEL", "TINYKDUMP"), filesystems=("vfat",), wait=60, keep=5, level=31,
         compression="lzo", encrypt=True, key="", script="", script_wait=60, stall=300,
         final_action="reboot", modules=(), margin=10, takeover=False, append="",
+        efi_log=True,
     )  # fmt: skip
 
 
@@ -58,6 +59,7 @@ GOOD: list[tuple[str, str, str, Any]] = [
     ("crashkernel", "margin", "400", 400),
     ("crashkernel", "takeover", "on", True),
     ("crashkernel", "append", "a=1 b", "a=1 b"),
+    ("crashkernel", "efi_log", "no", False),
 ]
 
 

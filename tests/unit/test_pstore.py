@@ -2,18 +2,24 @@
 """pstore as a tree of files."""
 
 import os
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
 
 from tests.fakehost import FakeHost
-from tinykdump import pstore
+from tinykdump import cli, config, pstore, status
+from tinykdump.host import Host
 
 PARAMETERS = "/sys/module/ramoops/parameters"
 WITH_TYPE = "CONFIG_PSTORE=y\nCONFIG_PSTORE_KEXEC_CONSOLE=y\n"
 
 
 def test_without_a_backend_nothing_is_said(fake: FakeHost) -> None:
-    assert pstore.parameters(fake.host, "") == ()
+    assert pstore.parameters(fake.host, "", efi=True) == ()
     fake.write("/sys/module/pstore/parameters/backend", "(null)\n")
-    assert pstore.parameters(fake.host, "") == ()
+    assert pstore.parameters(fake.host, "", efi=True) == ()
     assert pstore.modules(fake.host) == ()
 
 
@@ -23,13 +29,14 @@ def test_both_kernels_get_the_same_region(fake: FakeHost) -> None:
                         "kexec_console_size": 65536, "max_reason": -1}.items():  # fmt: skip
         fake.write(f"{PARAMETERS}/{name}", f"{value}\n")
     region = (
-        "pstore.backend=ramoops", "ramoops.mem_address=805306368", "ramoops.mem_size=1048576",
+        "pstore.backend=ramoops", "printk.time=1",
+        "ramoops.mem_address=805306368", "ramoops.mem_size=1048576",
         # Zero is no default: without it the dump zones would take what is the console's.
         "ramoops.record_size=0", "ramoops.kexec_console_size=65536", "ramoops.max_reason=-1",
     )  # fmt: skip
     assert pstore.modules(fake.host) == ("ramoops",)
-    assert pstore.parameters(fake.host, WITH_TYPE) == region
-    assert pstore.parameters(fake.host, "") == (
+    assert pstore.parameters(fake.host, WITH_TYPE, efi=True) == region
+    assert pstore.parameters(fake.host, "", efi=True) == (
         *region, "printk.always_kmsg_dump=1", "pstore.kmsg_bytes=32768", "ramoops.max_reason=0",
     )  # fmt: skip
 
@@ -38,40 +45,184 @@ def test_what_a_distribution_has_switched_off_is_on_in_both_kernels(fake: FakeHo
     fake.write("/sys/module/pstore/parameters/backend", "efi_pstore\n")
     fake.write("/sys/module/efi_pstore/parameters/pstore_disable", "N\n")
     assert pstore.modules(fake.host) == ("efi_pstore",)
-    assert pstore.parameters(fake.host, WITH_TYPE) == (
-        "pstore.backend=efi_pstore", "efi_pstore.pstore_disable=N",
+    assert pstore.parameters(fake.host, WITH_TYPE, efi=True) == (
+        "pstore.backend=efi_pstore", "printk.time=1", "efi_pstore.pstore_disable=N",
+        "pstore.kexec_console=efi",
     )  # fmt: skip
 
 
 def test_a_backend_that_is_no_module_and_has_no_parameters(fake: FakeHost) -> None:
     fake.write("/sys/module/pstore/parameters/backend", "erst\n")
     assert pstore.modules(fake.host) == ()
-    assert pstore.parameters(fake.host, WITH_TYPE) == ("pstore.backend=erst",)
+    assert pstore.parameters(fake.host, WITH_TYPE, efi=True) == (
+        "pstore.backend=erst", "printk.time=1",
+    )  # fmt: skip
 
 
 def test_what_a_kernel_without_the_type_can_not_keep_is_said(fake: FakeHost) -> None:
-    assert pstore.description(fake.host, WITH_TYPE) == ""
+    assert pstore.description(fake.host, WITH_TYPE, efi=True) == ""
     fake.write("/sys/module/pstore/parameters/backend", "erst\n")
-    assert pstore.description(fake.host, WITH_TYPE) == "erst"
-    text = pstore.description(fake.host, "# CONFIG_PSTORE_KEXEC_CONSOLE is not set\n")
+    assert pstore.description(fake.host, WITH_TYPE, efi=True) == "erst"
+    text = pstore.description(fake.host, "# CONFIG_PSTORE_KEXEC_CONSOLE is not set\n", efi=True)
     assert text.startswith("erst, unless it hangs (")
     assert "printk.always_kmsg_dump" in text
 
 
-def test_the_log_is_found_where_systemd_has_put_it(fake: FakeHost) -> None:
-    assert pstore.crash_log(fake.host) is None
-    archive = fake.path("/var/lib/systemd/pstore/kexec-console-erst-1")
-    fake.write("/var/lib/systemd/pstore/kexec-console-erst-1", "from the archive")
+def test_the_configuration_keeps_the_log_out_of_efi_variables(fake: FakeHost) -> None:
+    fake.write("/sys/module/pstore/parameters/backend", "efi_pstore\n")
+    for kernel_config in (WITH_TYPE, ""):
+        words = pstore.parameters(fake.host, kernel_config, efi=False)
+        assert words == ("efi_pstore.pstore_disable=Y",)
+        assert "efi_log" in pstore.description(fake.host, kernel_config, efi=False)
+    fake.write("/sys/module/pstore/parameters/backend", "erst\n")
+    assert "pstore.backend=erst" in pstore.parameters(fake.host, WITH_TYPE, efi=False)
+
+
+MOUNT = "/sys/fs/pstore"
+ARCHIVE = "/var/lib/systemd/pstore"
+SAVED = "[    1.000000] Linux\n[    9.000000] tinykdump: [9.00 s] saved as x\n"
+RECORD = "kexec-console Part1\n<13>[    9.000000] tinykdump: [9.00 s] saved as x\n"
+
+
+def log(fake: FakeHost, monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str]) -> str:  # fmt: skip
+    """What "tinykdump log" shows of this tree, or "" where it says that there is none."""
+    monkeypatch.setenv("TINYKDUMP_ROOT", str(fake.root))
+    status = cli.main(["log"])
+    shown = capsys.readouterr()
+    assert (status == 0) == bool(shown.out), shown
+    return shown.out + shown.err if shown.out else ""
+
+
+def pack(text: str) -> bytes:
+    """As pstore packs."""
+    return zlib.compress(text.encode(), wbits=-15)
+
+
+def test_the_log_is_found_where_systemd_has_put_it(
+    fake: FakeHost, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert log(fake, monkeypatch, capsys) == ""
+    archive = fake.path(f"{ARCHIVE}/kexec-console-erst-1")
+    fake.write(f"{ARCHIVE}/kexec-console-erst-1", "kexec-console Part1\nfrom the archive")
     os.utime(archive, (1000, 1000))
-    assert text_of(fake) == "from the archive"
-    fake.write("/sys/fs/pstore/kexec-console-ramoops-0", "newer")
-    assert text_of(fake) == "newer"
+    assert "from the archive" in log(fake, monkeypatch, capsys)
+    fake.write(f"{MOUNT}/kexec-console-ramoops-0", "newer")
+    assert log(fake, monkeypatch, capsys).startswith("newer\n")
     # Whichever place has the newest.
-    os.utime(fake.path("/sys/fs/pstore/kexec-console-ramoops-0"), (10, 10))
-    assert text_of(fake) == "from the archive"
+    os.utime(fake.path(f"{MOUNT}/kexec-console-ramoops-0"), (10, 10))
+    shown = log(fake, monkeypatch, capsys)
+    assert shown.startswith("from the archive\n")
+    # With its time. No journal in this tree says that the crash was the last one.
+    assert "(1970-01-01 00:16:40 UTC, perhaps not the last crash; " in shown
 
 
-def text_of(fake: FakeHost) -> str:
-    found = pstore.crash_log(fake.host)
-    assert found is not None
-    return found.text
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("unknown-erst-7", RECORD.encode()),
+        # ERST does not tell a kernel that does not know the type that the record is packed.
+        ("unknown-erst-7", pack(RECORD)),
+        ("unknown-efi_pstore-7.enc.z", pack(RECORD)),
+        ("kexec-console-efi_pstore-7.enc.z", pack(RECORD)),
+        ("dmesg-efi_pstore-7.enc.z", pack(RECORD.replace("kexec-console", "Panic#1"))),
+    ],
+)
+def test_what_an_older_kernel_did_not_know_is_read(
+    fake: FakeHost, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    name: str, data: bytes,
+) -> None:  # fmt: skip
+    fake.write(f"{ARCHIVE}/{name}", data)
+    assert "; saved as x)" in log(fake, monkeypatch, capsys)
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("unknown-erst-7", b"something else"),
+        ("unknown-erst-7", pack("something else\n" + SAVED)),
+        ("dmesg-efi_pstore-7.enc.z", b"\0\xff not packed" + SAVED.encode()),
+        ("dmesg-efi_pstore-7.enc.z", b""),
+        ("unknown-erst-7.enc.z", pack("kexec-console Part1\n" + "A" * (40 << 20))[:200]),
+    ],
+)
+def test_what_is_nobodys_is_passed_over(
+    fake: FakeHost, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    name: str, data: bytes,
+) -> None:  # fmt: skip
+    fake.write(f"{ARCHIVE}/{name}", data)
+    shown = log(fake, monkeypatch, capsys)
+    assert "saved as" not in shown
+    assert len(shown) < 2 << 20
+
+
+def test_unlink_no_leaves_two_copies_of_one_log(
+    fake: FakeHost, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for place in (MOUNT, ARCHIVE):
+        fake.write(f"{place}/kexec-console-erst-7", RECORD)
+        fake.write(f"{place}/kexec-console-erst-8",
+                   "kexec-console Part2\n<5>[    9.900000] end\n")  # fmt: skip
+        for name in ("kexec-console-erst-7", "kexec-console-erst-8"):
+            os.utime(fake.path(f"{place}/{name}"), (1000, 1000))
+    shown = log(fake, monkeypatch, capsys)
+    assert shown.splitlines()[:2] == [
+        "[    9.000000] tinykdump: [9.00 s] saved as x", "[    9.900000] end",
+    ]  # fmt: skip
+
+
+def test_nothing_that_a_terminal_obeys_is_shown(
+    fake: FakeHost, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    evil = "[    2.000000] usb 1-1: Product: \x1b]0;owned\x07\x1b[2J\x9b1m\r\x00\u202eA\tB\n"
+    fake.write(f"{MOUNT}/kexec-console-ramoops-0", "[    1.000000] Linux\n" + evil + SAVED)
+    shown = log(fake, monkeypatch, capsys)
+    assert "Product: ]0;owned[2J1mA\tB\n" in shown
+    assert all(c.isprintable() or c in "\n\t" for c in shown)
+
+
+def test_numbers_are_bounded(
+    fake: FakeHost, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """int() refuses what is longer than 4300 digits."""
+    digits = "9" * 5000
+    fake.write(f"{MOUNT}/dmesg-erst-1", f"Panic#{digits} Part1\n")
+    fake.write(f"{MOUNT}/dmesg-erst-2", f"Panic#1 Part{digits}\n<{digits}>[{digits}.000000] x\n")
+    fake.write(f"{MOUNT}/kexec-console-erst-3", RECORD)
+    os.utime(fake.path(f"{MOUNT}/kexec-console-erst-3"), (1 << 33, 1 << 33))
+    assert "; saved as x)" in log(fake, monkeypatch, capsys)
+
+
+def test_files_that_vanish_are_no_traceback(
+    fake: FakeHost, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """systemd-pstore moves them at boot, while we may be looking."""
+    fake.write(f"{MOUNT}/kexec-console-erst-1", RECORD)
+    fake.write(f"{MOUNT}/kexec-console-erst-2", "kexec-console Part2\n")
+    os.mkfifo(fake.path(f"{MOUNT}/dmesg-erst-3"))
+    fake.path(f"{MOUNT}/dmesg-erst-4").symlink_to("/etc/passwd")
+    walk = Host.walk
+
+    def gone(host: Host, name: str | Path) -> Iterator[tuple[Path, list[str]]]:
+        for directory, names in walk(host, name):
+            fake.path(f"{MOUNT}/kexec-console-erst-2").unlink(missing_ok=True)
+            yield directory, names
+
+    monkeypatch.setattr(Host, "walk", gone)
+    assert "; saved as x)" in log(fake, monkeypatch, capsys)
+
+
+@pytest.mark.parametrize(("previous", "field"), [(500.0, "last_crash"), (2000.0, "older_crash"),
+                                                (None, "older_crash")])  # fmt: skip
+def test_status_says_whether_it_was_the_last_crash(
+    fake: FakeHost, monkeypatch: pytest.MonkeyPatch, previous: float | None, field: str
+) -> None:
+    """A journal of several boots is more than a tree of files can have: that part is a mock."""
+    fake.write("/proc/stat", "cpu 1\nbtime 3000\n")
+    fake.write(f"{MOUNT}/kexec-console-erst-1", RECORD)
+    os.utime(fake.path(f"{MOUNT}/kexec-console-erst-1"), (1000, 1000))
+    monkeypatch.setattr(pstore, "_previous_boot", lambda _host: previous)
+    found = status.collect(fake.host, config.resolve([], {}))
+    assert getattr(found, field) == "1970-01-01 00:16:40 UTC: saved as x"
+    assert bool(found.last_crash) != bool(found.older_crash)
+    assert f"{field.replace('_', ' ')}:" in found.to_text()

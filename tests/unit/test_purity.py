@@ -28,8 +28,9 @@ EFFECTS = {
 
 # What pure modules may import; of pathlib only the names of paths, which do nothing.
 ALLOWED = {
-    "array", "collections.abc", "configparser", "contextlib", "dataclasses", "elftools", "fnmatch",
-    "hashlib", "io", "itertools", "json", "pathlib", "re", "shlex", "stat", "struct", "typing",
+    "array", "collections.abc", "configparser", "contextlib", "dataclasses", "datetime", "elftools",
+    "fnmatch", "hashlib", "io", "itertools", "json", "pathlib", "re", "shlex", "stat", "struct",
+    "typing", "zlib",
 }  # fmt: skip
 # Methods of Path and file objects that reach the file system, and the built-in doors to it.
 CALLS = {

@@ -125,7 +125,7 @@ def build(host: Host, planned: Draft, below: Path) -> tuple[Manifest, bytes]:
 
 
 def _cmdline(host: Host, config: Config, kernel: Kernel) -> str:
-    kept = pstore.parameters(host, kernel.config) if host.live else ()
+    kept = pstore.parameters(host, kernel.config, efi=config.efi_log) if host.live else ()
     running = host.text("/proc/cmdline") or ""
     return crash_cmdline(kernel.architecture, running, config.append, kept)
 
