@@ -254,4 +254,5 @@ def test_kernel_install_by_hand(vm: VM, root: Root) -> None:
     assert loaded(vm) == "0"
     assert "ehci_pci" in service.manifest(vm, root.kver)["modules"]
     assert lines(vm.run(["chroot", "/run/other", "kernel-install", "remove", root.kver])) == []
-    assert vm.run(["ls", "/var/lib/tinykdump"]).text == "keys\n"
+    assert vm.run(["ls", "/var/lib/tinykdump/images"]).text == ""
+    assert vm.run(["ls", "/var/lib/tinykdump/keys"]).text != ""
