@@ -97,7 +97,7 @@ supervise() {
 				# shellcheck disable=SC2086 # process IDs
 				kill -9 $filter
 				ended=$filter
-				stage "ended makedumpfile: no progress for $((now - since)) s"
+				stage "killed makedumpfile: no progress for $((now - since)) s"
 			else
 				touch "$TMP/failed"
 				stage "failed: no progress for $((now - since)) s; giving up"
@@ -241,9 +241,9 @@ mount_stick() {
 			options=$options,codepage=437,iocharset=ascii PART_CHUNKS=511
 		fi
 		mount -t "$type" -o "$options" "$DEVICE" "$STICK" 2>"$TMP/mount" && return
-		say "not mounted as $type: $(cat "$TMP/mount")"
+		say "cannot mount it as $type: $(cat "$TMP/mount")"
 	done
-	die "$DEVICE has none of the file systems that this image knows: $FILESYSTEMS"
+	die "cannot mount $DEVICE with any file system of this image: $FILESYSTEMS"
 }
 
 # --- the user's script ------------------------------------------------------------------
@@ -283,7 +283,7 @@ open_dump_directory() {
 	FINAL_NAME=$name$suffix
 	DUMP=$FINAL_NAME.partial
 	if ! { mkdir -p "$DUMP" && to_stick "$DUMP/SHA256SUMS"; } 2>"$TMP/open" </dev/null; then
-		die "the stick cannot be written: $(sed -n 1p "$TMP/open")"
+		die "cannot write to the stick: $(sed -n 1p "$TMP/open")"
 	fi
 	echo "$DUMP" >"$TMP/dump"
 }
@@ -315,7 +315,7 @@ remove_torn_memory() {
 		fi
 		for file in "$torn"/vmcore*; do
 			if [ -f "$file" ] && rm -f "$file"; then
-				say "no room: removed ${file#"$MINE"/} of a dump that is not complete"
+				say "no space: removed ${file#"$MINE"/} of an incomplete dump"
 				return
 			fi
 		done
@@ -341,7 +341,7 @@ remove_oldest_dump() {
 	# shellcheck disable=SC2046 # names
 	set -- $(old_dumps)
 	[ "$#" -gt 1 ] || return
-	say "no room: removing the old dump $1"
+	say "no space: removing the old dump $1"
 	rm -rf "${MINE:?}/$1"
 }
 
@@ -362,9 +362,9 @@ teach_makedumpfile() {
 	[ -s "$RENAMED" ] && crashed_notes | grep -q "^$new" || return 0
 	while read -r offset; do
 		printf %s "$new" | dd of="$MAKEDUMPFILE" bs=1 seek="$offset" conv=notrunc 2>"$TMP/dd" ||
-			{ say "makedumpfile stays as it is: $(sed -n 1p "$TMP/dd")"; return; }
+			{ say "cannot patch makedumpfile: $(sed -n 1p "$TMP/dd")"; return; }
 	done <"$RENAMED"
-	say "makedumpfile is made to look for $new"
+	say "patched makedumpfile to look for $new"
 }
 
 # makedumpfile seeks in the log that it writes, so the log (and it alone) is in memory first.
@@ -534,7 +534,7 @@ save_memory() {
 		forget vmcore
 		save vmcore copy_memory && return
 	fi
-	die "the memory is not saved: $FAILURE"
+	die "could not save the memory: $FAILURE"
 }
 
 copy_memory() {

@@ -49,7 +49,7 @@ def best_image(host: Host, config: Config, kver: str) -> Manifest:
         old = _old(host, kver)
         if old is None or (config.encrypt and not old.key):
             raise
-        say(f"the crash image of {kver} is an older one: {line(error)}")
+        say(f"cannot rebuild the image of {kver}, using the existing one: {line(error)}")
         return old
 
 

@@ -76,19 +76,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     host = Host.given(os.environ)
     try:
         if options.command != "restore" and host.root == Path("/") and os.geteuid() != 0:
-            raise TinykdumpError("images, keys and what is loaded are root's", "run it as root")
+            raise TinykdumpError("tinykdump must run as root", "use sudo")
         if options.command:
             return COMMANDS[options.command](host, options)
         if options.build or options.load:
             return make(host, options)
         top.print_usage(sys.stderr)
-        say("nothing to do (say -b, -l or a command)")
+        say("nothing to do (use -b, -l or a command)")
         return 2
     except (TinykdumpError, OSError) as error:
         say(line(error))
         return error.exit_status if isinstance(error, TinykdumpError) else 1
     except KeyboardInterrupt:
-        say("interrupted (what was built and loaded before still is; run it again)")
+        say("interrupted (what was built and loaded before is unchanged; run it again)")
         return INTERRUPTED
 
 
@@ -130,7 +130,7 @@ def estimate(host: Host, options: argparse.Namespace) -> int:
     kver = options.kernel or host.running_kernel()
     image = state.read_manifest(host, kver)
     if image is None:
-        raise TinykdumpError(f"there is no image of {kver}", "build it with tinykdump -b")
+        raise TinykdumpError(f"no image for {kver}", "build it with tinykdump -b")
     print(memory.table(load.need_of(host, image)))
     return 0
 
@@ -157,7 +157,7 @@ def unload(host: Host, _options: argparse.Namespace) -> int:
     """Disarm."""
     with state.lock(host):
         done = load.unload(host)
-    print("unloaded" if done else "nothing of ours was loaded")
+    print("unloaded" if done else "tinykdump's crash kernel was not loaded")
     return 0
 
 
@@ -169,7 +169,7 @@ def restore_dump(host: Host, options: argparse.Namespace) -> int:
     for file in done.files:
         print(file, flush=True)
     if done.ignored:  # anybody can have written them, with anything in them
-        say(f"not of a dump, and ignored: {', '.join(map(repr, done.ignored[:9]))}")
+        say(f"ignored, not part of a dump: {', '.join(map(repr, done.ignored[:9]))}")
     for failure in done.failures:
         say(line(failure))
     return 1 if done.failures else 0

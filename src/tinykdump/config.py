@@ -110,7 +110,7 @@ def _modules(text: str) -> tuple[str, ...]:
     words = _words(text)
     wrong = [word for word in words if not _MODULE.fullmatch(word)]
     if wrong:
-        raise ValueError(f"{wrong[0]!r} is not a module's name")
+        raise ValueError(f"{wrong[0]!r} is not a module name")
     return words
 
 

@@ -39,7 +39,7 @@ class Parser:
                 if there < _HEADER:
                     break
                 if not data.startswith(_START):
-                    raise ValueError("it does not begin like a dump of makedumpfile -F")
+                    raise ValueError("it is not in the flattened format")
                 self._started = True
                 at = _HEADER
             elif self._left:
@@ -60,5 +60,5 @@ class Parser:
     def _open(self, place: int, size: int) -> None:
         self.ended = place == size == -1
         if not self.ended and not (0 <= place < place + size <= _LARGEST):
-            raise ValueError("a piece of it has no place in any file")
+            raise ValueError("it contains an invalid offset or size")
         self._place, self._left = place, size

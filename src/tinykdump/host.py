@@ -101,8 +101,8 @@ class Host:
             sticky = stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX
             if status.st_uid not in trusted or (status.st_mode & 0o022 and not sticky):
                 raise TinykdumpError(
-                    f"{name} is not safe: others than root can write {place}",
-                    "chown root and chmod go-w that, or keep the file elsewhere",
+                    f"{name} is not safe: users other than root can write {place}",
+                    "chown root and chmod go-w it, or move the file",
                 )
 
     def children(self, name: str | Path) -> list[Path]:

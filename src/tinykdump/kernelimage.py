@@ -30,7 +30,7 @@ def architecture(content: bytes, name: str) -> Architecture:
     """
     found = _architecture(content)
     if found is None:
-        raise TinykdumpError(f"{name} is not a {KINDS}", "name the kernel as it is installed")
+        raise TinykdumpError(f"{name} is not a {KINDS}", "name an installed kernel image")
     return found
 
 

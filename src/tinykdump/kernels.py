@@ -41,7 +41,7 @@ def find(
         content = host.read(place)
         inner = kernelimage.loadable(content)
         if not inner:
-            why = f"{place} is not a {kernelimage.KINDS}, and none is in it"
+            why = f"{place} is not a {kernelimage.KINDS} and contains none"
         elif kernelimage.version(inner) not in ("", kver):
             why = f"{place} is kernel {kernelimage.version(inner)}, not {kver}"
         else:

@@ -65,7 +65,7 @@ def _open(
     home: Path, options: Sequence[str] = (), *, asking: Mapping[str, str] | None = None
 ) -> gnupg.GPG:
     if not home.is_dir():
-        raise TinykdumpError(f"{home} is not a directory of GnuPG", "name one that is there")
+        raise TinykdumpError(f"{home} is not a directory", "name a GnuPG home directory")
     try:
         environment = {**ENVIRONMENT, **(asking or {})}
         return gnupg.GPG(gnupghome=str(home), options=list(options), env=environment)
@@ -121,7 +121,7 @@ def configured(key: str, host: Host) -> Key:
     if not exported:
         raise TinykdumpError(
             f"key {key} is not in root's keyring",
-            "import it with gpg --import as root, or name a file with its public part, with a /",
+            "import it with gpg --import as root, or give the path of a file with its public part",
         )
     return from_file(exported, key)
 
@@ -136,8 +136,8 @@ def from_file(content: bytes, name: str) -> Key:
         found = _listed(keyring, f"key {name}")
         if len(found) != 1:
             raise TinykdumpError(
-                f"key {name}: {len(found) or 'no'} OpenPGP keys in it",
-                "export one public key with gpg --export",
+                f"key {name} contains {len(found) or 'no'} OpenPGP keys",
+                "export exactly one public key with gpg --export",
             )
         check(found[0], name)
         return _export(keyring, found[0])
@@ -178,7 +178,7 @@ def machine_key(host: Host, *, create: bool) -> Key:
             found = _only_key(home)
     if found is None:
         raise TinykdumpError(
-            f"gpg does not find the key that it made in {MACHINE_KEYS}",
+            f"gpg cannot find the key that it made in {MACHINE_KEYS}",
             f"see gpg --homedir {MACHINE_KEYS} --list-keys",
         )
     return found
@@ -201,7 +201,7 @@ def _listed(keyring: gnupg.GPG, name: str) -> Sequence[Mapping[str, Any]]:
     if found.returncode != 0:
         said = (found.stderr or "").strip().splitlines()
         raise TinykdumpError(
-            f"gpg does not list the keys of {name}: {said[-1] if said else 'no message'}",
+            f"gpg cannot list the keys of {name}: {said[-1] if said else 'no message'}",
             "see gpg --list-keys",
         )
     return cast(Sequence[Mapping[str, Any]], found)
@@ -229,7 +229,7 @@ def _export(keyring: gnupg.GPG, listed: Mapping[str, Any]) -> Key:
     fingerprint = listed["fingerprint"]
     public = keyring.export_keys(fingerprint, armor=False, minimal=True)
     if not public:
-        raise TinykdumpError(f"gpg does not export key {fingerprint}", "see gpg --export")
+        raise TinykdumpError(f"gpg cannot export key {fingerprint}", "see gpg --export")
     return Key(fingerprint, public, last_change(public))
 
 

@@ -76,7 +76,7 @@ def load(host: Host, image: Manifest, *, takeover: bool) -> Reservation:
     now, before = reservation.read(host), ours(host)
     if now.loaded and before is None and not takeover:
         raise TinykdumpError(
-            "a crash kernel that is not ours is loaded",
+            "another program's crash kernel is loaded",
             "disable kdump.service, or set takeover = yes in /etc/default/tinykdump",
         )
     state.verify(host, image)
@@ -116,7 +116,7 @@ def _unload(host: Host) -> None:
         return
     _kexec("--unload")
     if reservation.read(host).loaded:
-        raise TinykdumpError("kexec has not unloaded the crash kernel", "see dmesg")
+        raise TinykdumpError("kexec did not unload the crash kernel", "see dmesg")
 
 
 def _resize(host: Host, size: int, need: Need) -> None:
@@ -147,7 +147,9 @@ def _put_back(host: Host, now: Reservation, before: Manifest | None) -> Iterator
         what, hint = str(error) or "interrupted", "run tinykdump -l"
         if isinstance(error, TinykdumpError):
             what, hint = error.message, error.hint
-        raise TinykdumpError(f"{what}; what was there before is gone, too: {gone}", hint) from error
+        raise TinykdumpError(
+            f"{what}; the previous state could not be restored: {gone}", hint
+        ) from error
 
 
 @contextmanager
@@ -187,7 +189,7 @@ def _restore(host: Host, now: Reservation, before: Manifest | None) -> str:
                 _load(host, before)
     except (TinykdumpError, OSError) as error:
         return str(error)
-    return "something else had loaded it" if now.loaded and before is None else ""
+    return "another program had loaded it" if now.loaded and before is None else ""
 
 
 def _load(host: Host, image: Manifest) -> None:
@@ -240,7 +242,8 @@ def unload(host: Host) -> bool:
     mine = ours(host)
     if now.loaded and mine is None:
         raise TinykdumpError(
-            "the crash kernel that is loaded is not ours", "unload it with what loaded it"
+            "the loaded crash kernel is not tinykdump's",
+            "unload it with the program that loaded it",
         )
     _unload(host)
     _settle(host)

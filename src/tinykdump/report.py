@@ -11,8 +11,8 @@ from tinykdump.errors import TinykdumpError
 _HINTS = {
     errno.EACCES: "run it as root",
     errno.EPERM: "run it as root",
-    errno.ENOSPC: "make room on that file system",
-    errno.EDQUOT: "make room on that file system",
+    errno.ENOSPC: "free space on that file system",
+    errno.EDQUOT: "free space on that file system",
     errno.EROFS: "mount that file system writable",
 }
 

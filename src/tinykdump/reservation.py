@@ -104,10 +104,10 @@ def _refusal(size: int, error: OSError) -> TinykdumpError:
         errno.ENOENT: "a crash kernel is loaded",
         errno.EBUSY: "another program is changing it",
         errno.EINVAL: "the kernel can only make it smaller",
-        errno.ENOMEM: "not enough memory could be made free",
+        errno.ENOMEM: "not enough memory could be freed",
     }
     return TinykdumpError(
         f"the reservation was not changed to {size // MIB} MiB: "
         f"{reasons.get(error.errno or 0, error.strerror)}",
-        "try again after closing programs, or add crashkernel= to the kernel command line",
+        "close programs and try again, or add crashkernel= to the kernel command line",
     )

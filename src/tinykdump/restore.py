@@ -22,7 +22,7 @@ from tinykdump.errors import TinykdumpError
 from tinykdump.flattened import Parser
 from tinykdump.memory import MIB
 
-_NAME_ONE = "name a directory tinykdump/MACHINE/TIME of the stick"
+_NAME_ONE = "name a directory tinykdump/MACHINE/TIME on the stick"
 _CHUNK = 1 << 20  # bytes
 
 # makedumpfile writes what it says of a page before the page itself, and both in pieces of 64 KiB.
@@ -94,7 +94,7 @@ def look(directory: Path) -> Dump:
         if found := parse_part(name):
             known.setdefault(found[:2], set()).add(found[2])
     if not known:
-        what = "holds nothing" if SUMS in there else f"is not a dump: it has no {SUMS}"
+        what = "contains no saved data" if SUMS in there else f"is not a dump: it has no {SUMS}"
         raise TinykdumpError(f"{directory} {what}", _NAME_ONE)
     streams = _chosen(
         _stream(directory, name, encrypted, known[name, encrypted], listed)
@@ -185,10 +185,10 @@ class Source:
                 self._note(f"{part.path}: {error.strerror}", "check the stick")
                 return
             if not part.sums:
-                self._note(f"{part.path} has no line in {SUMS}",
-                           "the crash kernel did not come to its end")  # fmt: skip
+                self._note(f"{part.path} is not listed in {SUMS}",
+                           "the crash kernel did not finish writing it")  # fmt: skip
             elif digest.hexdigest() not in part.sums:
-                self._note(f"{part.path} is damaged: its SHA-256 is not that of {SUMS}",
+                self._note(f"{part.path} is damaged: its SHA-256 differs from {SUMS}",
                            "copy it from the stick again")  # fmt: skip
 
     def _note(self, message: str, hint: str) -> None:
@@ -250,7 +250,7 @@ def _decrypt(stream: Stream, source: Source, home: Path, sink: Sink) -> None:
         taken += len(chunk)
         try:
             if taken > stream.size:  # the crash side does not compress with gpg
-                raise TinykdumpError("more is in it than it can hold", "copy the dump again")
+                raise TinykdumpError("it contains more than its size", "copy the dump again")
             if chunk and not failures:
                 sink.write(chunk)
         except (TinykdumpError, OSError) as error:
@@ -264,7 +264,7 @@ def _decrypt(stream: Stream, source: Source, home: Path, sink: Sink) -> None:
     if failures:
         raise failures[0]
     if not result.ok:
-        message = f"gpg did not decrypt it: {result.status or 'it failed'}"
+        message = f"gpg cannot decrypt it: {result.status or 'unknown error'}"
         if result.status in _NO_FAULT_OF_THE_KEY:
             raise TinykdumpError(message, "copy the dump from the stick again")
         raise SecretKeyError(
@@ -289,8 +289,8 @@ def restore(directory: Path, output: Path, home: Path, *, plain: bool = False) -
         try:
             if not stream.encrypted and not plain:
                 raise TinykdumpError(
-                    f"{stream.file} is not encrypted: whoever had the stick can have written it",
-                    "say --plain if the machine does not encrypt its dumps",
+                    f"{stream.file} is not encrypted: anyone who had the stick can have written it",
+                    "use --plain if the machine does not encrypt its dumps",
                 )
             file, problem = _write(stream, output / stream.file, home)
         except TinykdumpError as error:
@@ -299,7 +299,7 @@ def restore(directory: Path, output: Path, home: Path, *, plain: bool = False) -
         files.append(file)
         failures.extend([problem] if problem else [])
     if all(stream.file != "vmcore" for stream in dump.streams):
-        why = "crash-kernel.txt, where there is one, says why"
+        why = "if crash-kernel.txt exists, it says why"
         failures.append(TinykdumpError(f"{directory} has no vmcore", why))
     return Restored(tuple(files), dump.ignored, tuple(failures))
 
@@ -321,9 +321,9 @@ def _write(stream: Stream, file: Path, home: Path) -> tuple[Path, TinykdumpError
     """
     if not stream.parts:
         raise TinykdumpError(
-            f"{file.name} is not there: {stream.missing} is missing",
-            "the crash kernel of a later crash may have needed the room; "
-            "else copy the whole directory from the stick",
+            f"cannot restore {file.name}: {stream.missing} is missing",
+            "copy the whole directory from the stick; "
+            "a later crash may have deleted it to make room",
         )
     _check_room(stream, file)
     partial = file.with_name(f"{file.name}.partial")
@@ -337,7 +337,7 @@ def _write(stream: Stream, file: Path, home: Path) -> tuple[Path, TinykdumpError
         partial.rename(file)
         _sync(file.parent)
     except OSError as error:
-        raise TinykdumpError(f"{file}: {error.strerror}", "check that there is room") from None
+        raise TinykdumpError(f"{file}: {error.strerror}", "check its free space") from None
     finally:
         partial.unlink(missing_ok=True)
     return file, problem
@@ -348,8 +348,8 @@ def _check_room(stream: Stream, file: Path) -> None:
     free = shutil.disk_usage(file.parent).free
     if free < stream.size:
         raise TinykdumpError(
-            f"{file.name} is not restored: {file.parent} has {free // MIB} MiB free, "
-            f"and it takes {-(-stream.size // MIB)} MiB",
+            f"cannot restore {file.name}: {file.parent} has {free // MIB} MiB free, "
+            f"{-(-stream.size // MIB)} MiB are needed",
             "name another directory with --output",
         )
 
@@ -370,7 +370,7 @@ def _fill(stream: Stream, path: Path, home: Path) -> TinykdumpError | None:
         os.fsync(file.fileno())
         if not os.fstat(file.fileno()).st_size:
             problem = problem or TinykdumpError("it is empty", "copy the dump again")
-            raise TinykdumpError(f"{stream.file} is not restored: {problem.message}", problem.hint)
+            raise TinykdumpError(f"cannot restore {stream.file}: {problem.message}", problem.hint)
     return problem
 
 
@@ -385,7 +385,7 @@ def _copy(stream: Stream, source: Source, home: Path, file: BinaryIO) -> Tinykdu
     try:
         _decrypt(stream, source, home, in_order or file)
         if in_order and not in_order.parser.ended:
-            problem = TinykdumpError("it ends before its end", "the crash kernel was cut off")
+            problem = TinykdumpError("it is cut off", "the crash kernel did not finish writing it")
     except SecretKeyError as error:
         return error
     except TinykdumpError as error:

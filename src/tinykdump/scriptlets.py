@@ -51,7 +51,7 @@ def rebuild(host: Host, config: Config) -> bool:
         try:
             image, built = actions.build_image(host, config, kver)
         except (TinykdumpError, OSError) as error:
-            say(f"the crash image of {kver} stays as it was: {line(error)}")
+            say(f"cannot rebuild the image of {kver}, keeping the existing one: {line(error)}")
             continue
         if built:
             say(f"rebuilt the crash image of {kver}: {image.packed} bytes")
@@ -91,7 +91,7 @@ def erase(host: Host) -> None:
         with suppress(OSError):  # it is not empty, and why was said
             host.path(state.IMAGES).rmdir()
         if host.exists(keys.MACHINE_KEYS):
-            say(f"the key of the dumps on your sticks stays in {keys.MACHINE_KEYS}")
+            say(f"the key that decrypts your dumps stays in {keys.MACHINE_KEYS}")
 
 
 def _delete(directory: Path) -> None:
@@ -115,8 +115,8 @@ def disarm(host: Host) -> None:
         reservation.resize(host, 0)
     freed = size - reservation.read(host).size
     say(
-        f"disarmed; {freed // MIB} MiB of memory are free again"
-        + ("; crashkernel= takes them again at the next boot" if not held.maximum else "")
+        f"disarmed; {freed // MIB} MiB of memory were returned"
+        + ("; crashkernel= reserves them again at the next boot" if not held.maximum else "")
     )
 
 
@@ -127,7 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; always 0."""
     words = sys.argv[1:] if arguments is None else arguments
     if len(words) != 1 or words[0] not in VERBS:
-        say(f"one of {', '.join(VERBS)} is what a scriptlet says")
+        say(f"the argument must be one of {', '.join(VERBS)}")
         return 0
     host = Host.given(os.environ)
     try:

@@ -33,7 +33,9 @@ _KVER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+~-]*")
 def folder(kver: str) -> Path:
     """The directory of a kernel's image. Raises TinykdumpError for what is no kernel version."""
     if not _KVER.fullmatch(kver) or ".." in kver:
-        raise TinykdumpError(f"{kver!r} is not a kernel version", "name one of /lib/modules")
+        raise TinykdumpError(
+            f"{kver!r} is not a kernel version", "name a directory in /lib/modules"
+        )
     return IMAGES / kver
 
 
@@ -166,7 +168,7 @@ def _parsed(host: Host, kver: str) -> Manifest | None:
         return None
     image = manifest.parse(text, str(name))
     if image.kver != kver:
-        raise TinykdumpError(f"{name} is that of {image.kver}", "rebuild it with tinykdump -b")
+        raise TinykdumpError(f"{name} belongs to {image.kver}", "rebuild it with tinykdump -b")
     return image
 
 

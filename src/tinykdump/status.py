@@ -65,11 +65,11 @@ class Status:
 
     def _stick(self) -> str:
         """The one that is plugged in."""
-        have = "room not known: mount it to see"
+        have = "free space unknown (mount it to see)"
         if self.stick_free is not None:
             have = f"{room.amount(self.stick_free)} free"
         dump = f" (a dump takes up to {room.amount(self.expected_dump)})"
-        kind = self.stick_filesystem or "file system not known"
+        kind = self.stick_filesystem or "unknown file system"
         return f"{self.stick}, {kind}, {have}{dump * bool(self.expected_dump)}"
 
     def _dumps(self) -> str:
@@ -86,13 +86,15 @@ def collect(host: Host, config: Config) -> Status:
     held, mine = reservation.read(host), load.ours(host)
     foreign = held.loaded and mine is None
     if foreign:
-        problems.append("another crash kernel is loaded (see takeover in /etc/default/tinykdump)")
+        problems.append("another program's crash kernel is loaded (see takeover in "
+                        "/etc/default/tinykdump)")  # fmt: skip
     key, need = "", 0
     with _as_problem(problems):
         key = _key(host, config)
         if mine and (mine.target, mine.key) != (str(config.target), key):
-            problems.append(f"configured are {config.target}, key {key or 'none'}, and other ones "
-                            "are loaded (run tinykdump -l)")  # fmt: skip
+            problems.append("the loaded image uses a different target or key from the "
+                            f"configuration: {config.target}, key {key or 'none'} "
+                            "(run tinykdump -l)")  # fmt: skip
     with _as_problem(problems):
         problems.extend(_outdated(host, mine, held) if mine else ())
     with _as_problem(problems):
@@ -104,8 +106,8 @@ def collect(host: Host, config: Config) -> Status:
             need = found.total
             if not held.loaded:
                 reservation.goal(held, found)
-                problems.append("nothing is loaded (run tinykdump -l; tinykdump.service does so "
-                                "at every boot)")  # fmt: skip
+                problems.append("no crash kernel is loaded (run tinykdump -l; tinykdump.service "
+                                "does so at every boot)")  # fmt: skip
     target = mine.target if mine else str(config.target)
     sticks: tuple[Stick, ...] = ()
     expected = stick.expected_dump(host, config.level)
@@ -147,10 +149,11 @@ def _outdated(host: Host, mine: Manifest, held: reservation.Reservation) -> Iter
     """What is wrong with the crash kernel that is loaded. Raises TinykdumpError."""
     image = state.read_manifest(host, mine.kver)
     if image is not None and image.plan != mine.plan:
-        yield f"the image of {mine.kver} is newer than what is loaded (run tinykdump -l)"
+        yield f"the image of {mine.kver} is newer than the loaded one (run tinykdump -l)"
     least = load.need_of(host, mine).minimum
     if held.size < least:
-        yield f"what is loaded needs {least // MIB} MiB, fewer are reserved (run tinykdump -l)"
+        yield (f"the loaded crash kernel needs {least // MIB} MiB, fewer are reserved "
+               "(run tinykdump -l)")  # fmt: skip
 
 
 @contextmanager

@@ -108,25 +108,25 @@ def problems(
     """
     if len(found) > 1:
         names = ", ".join(str(each.device) for each in found)
-        yield f"{names} all have {target} (leave one of them: the crash kernel takes any)"
+        yield f"{names} all have {target} (unplug all but one: the crash kernel uses any of them)"
     for each in found:
         yield from _problems(each, target, filesystems, dump)
 
 
 def _problems(stick: Stick, target: str, filesystems: Sequence[str], dump: int) -> Iterator[str]:
     if not stick.is_usb:
-        yield (f"{stick.device} has {target} and is not behind USB: the crash kernel does not look "
-               "at it (use a USB stick)")  # fmt: skip
+        yield (f"{stick.device} has {target} but is not a USB device: the crash kernel ignores "
+               "it (use a USB stick)")  # fmt: skip
         return
     if not is_mounted_by(stick.filesystem, filesystems):
-        kind = stick.filesystem or "a file system that blkid does not know"
-        yield (f"{stick.device} has {kind}, and the crash kernel mounts {', '.join(filesystems)} "
-               "only (format the stick, or set filesystems = in /etc/default/tinykdump and run "
-               "tinykdump -l)")  # fmt: skip
+        kind = stick.filesystem or "an unknown file system"
+        yield (f"{stick.device} has {kind}, but the crash kernel mounts only "
+               f"{', '.join(filesystems)} (format the stick, or set filesystems = in "
+               "/etc/default/tinykdump and run tinykdump -l)")  # fmt: skip
     if stick.write_protected:
         yield f"{stick.device} is write-protected (move its switch, or use another stick)"
     if stick.free is not None and stick.free < dump:
-        yield (f"{stick.device} has {room.amount(stick.free)} free, and a dump takes up to "
+        yield (f"{stick.device} has {room.amount(stick.free)} free, but a dump takes up to "
                f"{room.amount(dump)} (remove old dumps, or use a larger stick)")  # fmt: skip
 
 

@@ -165,7 +165,7 @@ def test_the_path_that_was_given_is_remembered(
     fake.write("/home/me/bzImage", bzimage(release=now) if now else b"")
     monkeypatch.setenv("TINYKDUMP_ROOT", str(fake.root))
     assert cli.main(["-b"]) == 1
-    why = f"is kernel {now}, not {KVER} (" if now else "is not a bzImage, and none is in it ("
+    why = f"is kernel {now}, not {KVER} (" if now else "is not a bzImage and contains none ("
     assert capfd.readouterr().err.startswith(f"tinykdump: {given} {why}install that kernel")
 
 
@@ -209,7 +209,7 @@ def test_a_unified_image_of_another_kind_is_said(self_built: KernelInstall) -> N
     given = self_built.fake.write("/boot/linux.efi", unified(osrel=b"ID=x"))
     _, said = self_built("add", KVER, given)
     assert said == [
-        f"tinykdump: add {KVER}: {given} is not a bzImage, and none is in it (install that "
+        f"tinykdump: add {KVER}: {given} is not a bzImage and contains none (install that "
         "kernel, or run kernel-install add KVER IMAGE)"
     ]
 

@@ -224,10 +224,13 @@ def test_beside_another_dumper(vm: VM, root: Root, packages: Packages) -> None:
     rpm(vm, "-i", *names((packages.kdump,)))
     vm.shell(f"kexec -p -a --reuse-cmdline /boot/vmlinuz-{root.kver}")
     (line,) = lines(rpm(vm, "-U", "--replacepkgs", *names((packages.first,))))
-    assert line.startswith("tinykdump: not armed: a crash kernel that is not ours is loaded")
-    assert "another crash kernel is loaded" in vm.run(["tinykdump", "status"], check=False).text
+    assert line.startswith("tinykdump: not armed: another program's crash kernel is loaded")
+    assert (
+        "another program's crash kernel is loaded"
+        in vm.run(["tinykdump", "status"], check=False).text
+    )
     _, line = lines(rpm(vm, "-e", "tinykdump"))
-    assert line.startswith("tinykdump: erase: the crash kernel that is loaded is not ours")
+    assert line.startswith("tinykdump: erase: the loaded crash kernel is not tinykdump's")
     assert loaded(vm) == "1"
     assert vm.run(["ls", UNIT]).status == 0
 

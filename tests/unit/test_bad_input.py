@@ -85,10 +85,10 @@ CASES: list[tuple[str, Break, list[str], int, str, str]] = [
      "key /root/revoked.asc is revoked", "name another key"),
     ("sign-only key", nothing, ["-k", "/root/sign-only.asc"], 1,
      "key /root/sign-only.asc cannot encrypt", "name a key that"),
-    ("two keys", nothing, ["-k", "/root/two.asc"], 1, "key /root/two.asc: 2 OpenPGP", "export one"),
+    ("two keys", nothing, ["-k", "/root/two.asc"], 1, "key /root/two.asc contains 2", "export"),
     ("no modules", removed(TOP), [], 1, f"kernel {KVER} has no directory {TOP}", "install"),
     ("other kernel", nothing, ["--kernel", "9.9"], 1, "kernel 9.9 has no directory", "install"),
-    ("no kernel version", nothing, ["--kernel", "../x"], 1, "'../x' is not a kernel", "name one"),
+    ("no kernel version", nothing, ["--kernel", "../x"], 1, "'../x' is not a kernel", "name a"),
     ("no kernel image", removed(f"{TOP}/vmlinuz"), [], 1, f"no kernel image of {KVER}", "install"),
     ("module not found", nothing, ["-m", "nosuch"], 1,
      f"module nosuch is not in {TOP}", "check the name"),
@@ -174,9 +174,9 @@ def test_somebody_elses_crash_kernel(built: FakeHost, capfd: pytest.CaptureFixtu
     built.write("/sys/kernel/kexec_crash_size", str(256 << 20))
     built.write("/sys/kernel/kexec_crash_loaded", "1")
     assert cli.main(["-l"]) == 1
-    assert "a crash kernel that is not ours is loaded (disable" in capfd.readouterr().err
+    assert "another program's crash kernel is loaded (disable" in capfd.readouterr().err
     assert cli.main(["unload"]) == 1
-    assert "not ours (unload it with what loaded it)" in capfd.readouterr().err
+    assert "not tinykdump's (unload it with the program that loaded it)" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("full", ["/run/tinykdump", STATE])
@@ -196,7 +196,7 @@ def test_a_full_disk_is_named(
         subprocess.run(["umount", place], check=True)
     err = capfd.readouterr().err
     assert err.startswith(f"tinykdump: {place}")
-    assert err.endswith(": No space left on device (make room on that file system)\n")
+    assert err.endswith(": No space left on device (free space on that file system)\n")
     assert err.count("\n") == 1
 
 

@@ -82,9 +82,7 @@ def test_what_only_root_can_see(
 ) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 65534)
     assert cli.main(words) == 1
-    assert capfd.readouterr().err == (
-        "tinykdump: images, keys and what is loaded are root's (run it as root)\n"
-    )
+    assert capfd.readouterr().err == ("tinykdump: tinykdump must run as root (use sudo)\n")
 
 
 @pytest.mark.parametrize("option", ["-c", "--config", "--c"])
@@ -129,7 +127,7 @@ def test_status_says_how_to_arm(machine: FakeHost, capfd: pytest.CaptureFixture[
     cli.main(["-b"])
     machine.write("/sys/kernel/kexec_crash_size", str(128 << 20))
     assert cli.main(["status"]) == 1
-    assert "problem:      nothing is loaded (run tinykdump -l;" in capfd.readouterr().out
+    assert "problem:      no crash kernel is loaded (run tinykdump -l;" in capfd.readouterr().out
 
 
 def armed(machine: FakeHost, capfd: pytest.CaptureFixture[str]) -> None:
@@ -151,9 +149,9 @@ def test_status_when_armed(machine: FakeHost, capfd: pytest.CaptureFixture[str])
 
 OUTDATED = {
     "another stick": ("/etc/default/tinykdump", "[dump]\ntarget = LABEL=B\nencrypt = no\n",
-                      "configured are LABEL=B, key none, and other ones are loaded"),
-    "a newer image": (f"{STATE}/manifest.json", "", "is newer than what is loaded"),
-    "too little memory": ("/sys/kernel/kexec_crash_size", "1048576", "what is loaded needs "),
+                      "different target or key from the configuration: LABEL=B, key none"),
+    "a newer image": (f"{STATE}/manifest.json", "", "is newer than the loaded one"),
+    "too little memory": ("/sys/kernel/kexec_crash_size", "1048576", "loaded crash kernel needs "),
 }  # fmt: skip
 
 
@@ -243,7 +241,7 @@ def test_status_of_a_stick_that_the_crash_kernel_can_not_mount(
     machine.write("/etc/default/tinykdump", "[dump]\nkey = /root/key.asc\nfilesystems = exfat\n")
     assert cli.main(["status", "--json"]) == 0
     (problem,) = json.loads(capfd.readouterr().out)["problems"]
-    assert problem.startswith("/dev/sdb1 has exfat, and the crash kernel mounts vfat only (")
+    assert problem.startswith("/dev/sdb1 has exfat, but the crash kernel mounts only vfat (")
     machine.module("kernel/fs/exfat/exfat.ko")
     assert cli.main(["-b"]) == 0
     made = parse(machine.path(f"{STATE}/manifest.json").read_text(), "m")
@@ -267,7 +265,7 @@ def test_an_image_of_an_older_version(machine: FakeHost, capfd: pytest.CaptureFi
 @pytest.mark.parametrize(
     ("path", "content", "problem"),
     [
-        ("/sys/kernel/kexec_crash_loaded", "1", "another crash kernel is loaded"),
+        ("/sys/kernel/kexec_crash_loaded", "1", "another program's crash kernel is loaded"),
         (f"{STATE}/manifest.json", "{", "is damaged"),
         (f"/lib/modules/{KVER}/vmlinuz", "", "is not a bzImage"),
         ("/root/key.asc", "", "no OpenPGP keys"),
@@ -295,7 +293,7 @@ def test_a_damaged_manifest_is_no_reason_to_stay_damaged(machine: FakeHost) -> N
 @pytest.mark.usefixtures("machine")
 def test_unload_when_nothing_is_loaded(capfd: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["unload"]) == 0
-    assert capfd.readouterr().out == "nothing of ours was loaded\n"
+    assert capfd.readouterr().out == "tinykdump's crash kernel was not loaded\n"
 
 
 SIZE, LOADED = "/sys/kernel/kexec_crash_size", "/sys/kernel/kexec_crash_loaded"
@@ -325,8 +323,8 @@ def test_what_cannot_be_built_again_is_loaded_as_it_is(
     assert cli.main(["--load"]) == 0
     out, err = capfd.readouterr()
     assert err == (
-        f"tinykdump: the crash image of {KVER} is an older one: /root/key.asc: No such file or "
-        "directory (check that the file is there and readable)\n"
+        f"tinykdump: cannot rebuild the image of {KVER}, using the existing one: /root/key.asc: "
+        "No such file or directory (check that the file is there and readable)\n"
     )
     assert f"key {keys.fingerprint('good@example.org')}\nloaded; " in out
     assert loading.path(LOADED).read_text() == "1"

@@ -103,7 +103,7 @@ def test_every_key_has_a_row_above() -> None:
         ("[dump]\nscript = save.sh", ["absolute path"]),
         ("[dump]\nscript = /save\n .sh", ["[dump] script", "one line"]),
         ("[dump]\nkey = a\n b", ["one line"]),
-        ("[image]\nmodules = ../../evil", ["'../../evil'", "not a module's name"]),
+        ("[image]\nmodules = ../../evil", ["'../../evil'", "not a module name"]),
         ("[crashkernel]\nmargin = 10%", ["0 to 400"]),
         ("[crashkernel]\nappend = a\n b", ["one line"]),
     ],
@@ -123,5 +123,5 @@ def test_later_files_and_then_options_win() -> None:
 
 
 def test_a_bad_option_is_named() -> None:
-    with pytest.raises(UsageError, match=r"option for modules.*not a module's name"):
+    with pytest.raises(UsageError, match=r"option for modules.*not a module name"):
         resolve([], {"modules": "a;b"})

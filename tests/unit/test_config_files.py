@@ -104,8 +104,8 @@ def test_what_others_can_write_is_refused(
     SPOILED[spoil](tree.path(place))
     assert cli.main(words) == 1
     assert capfd.readouterr().err == (
-        f"tinykdump: {named} is not safe: others than root can write {shown} "
-        "(chown root and chmod go-w that, or keep the file elsewhere)\n"
+        f"tinykdump: {named} is not safe: users other than root can write {shown} "
+        "(chown root and chmod go-w it, or move the file)\n"
     )
 
 
@@ -114,7 +114,7 @@ def test_what_roots_and_sticky_directories_hold_is_safe(fake: FakeHost) -> None:
     fake.path("/tmp").chmod(0o1777)  # noqa: S108
     fake.host.vouch("/tmp/x")  # noqa: S108
     owned_by_somebody(fake.path("/tmp/x"))  # noqa: S108
-    with pytest.raises(TinykdumpError, match="others than root can write /tmp/x"):
+    with pytest.raises(TinykdumpError, match="users other than root can write /tmp/x"):
         fake.host.vouch("/tmp/x")  # noqa: S108
 
 
@@ -123,8 +123,8 @@ def test_a_link_that_somebody_can_turn_is_not_safe(fake: FakeHost) -> None:
     fake.link("/home/me/link", "/safe/file")
     fake.host.vouch("/home/me/link")
     owned_by_somebody(fake.path("/home/me"))
-    with pytest.raises(TinykdumpError, match="others than root can write /home/me "):
+    with pytest.raises(TinykdumpError, match="users other than root can write /home/me "):
         fake.host.vouch("/home/me/link")
     fake.link("/etc/mine", "/home/me")  # absolute, and of the tree
-    with pytest.raises(TinykdumpError, match="others than root can write /home/me "):
+    with pytest.raises(TinykdumpError, match="users other than root can write /home/me "):
         fake.host.vouch("/etc/mine/link")

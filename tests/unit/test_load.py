@@ -206,7 +206,7 @@ def test_an_interrupt_that_takes_what_was_loaded_says_so(kernel: Kernel) -> None
     kernel.fake.remove(str(state.image_path(old)))
     kernel.interrupt = True
     said = fails(kernel, built(kernel, b"new", margin=60))
-    assert said.startswith("interrupted; what was there before is gone, too: ")
+    assert said.startswith("interrupted; the previous state could not be restored: ")
 
 
 def test_a_second_interrupt_waits_for_what_is_put_back(
@@ -231,10 +231,12 @@ def test_what_is_not_ours_can_not_be_put_back(kernel: Kernel) -> None:
     kernel.set(SIZE, NEED)
     kernel.set(LOADED, 1)
     image = built(kernel)
-    assert fails(kernel, image) == "a crash kernel that is not ours is loaded"
+    assert fails(kernel, image) == "another program's crash kernel is loaded"
     kernel.refuse = b"image"
     said = fails(kernel, image, takeover=True)
-    assert said.endswith("; what was there before is gone, too: something else had loaded it")
+    assert said.endswith(
+        "; the previous state could not be restored: another program had loaded it"
+    )
     kernel.refuse = b""
     assert loaded(kernel, image, takeover=True) == NEED
 
@@ -245,7 +247,7 @@ def test_no_way_back_is_said(kernel: Kernel) -> None:
     kernel.refuse = b"new"
     new = built(kernel, b"new")
     kernel.fake.remove(str(state.image_path(old)))
-    assert "kexec failed: no; what was there before is gone, too: " in fails(kernel, new)
+    assert "kexec failed: no; the previous state could not be restored: " in fails(kernel, new)
 
 
 def test_what_can_not_be_noted_is_not_loaded(kernel: Kernel) -> None:
@@ -333,7 +335,7 @@ def test_a_kill_before_kexec_makes_nothing_ours(kernel: Kernel, when: str) -> No
     assert load.ours(kernel.fake.host) is None
     assert not load.unload(kernel.fake.host)
     kernel.set(LOADED, 1)
-    assert fails(kernel, image) == "a crash kernel that is not ours is loaded"
+    assert fails(kernel, image) == "another program's crash kernel is loaded"
 
 
 def test_a_damaged_image_is_not_loaded(kernel: Kernel) -> None:
@@ -350,7 +352,9 @@ def test_what_is_loaded_and_damaged_is_not_put_back(kernel: Kernel) -> None:
     loaded(kernel, old)
     kernel.fake.write(str(state.image_path(old)), b"")
     kernel.refuse = b"new"
-    assert f"gone, too: {state.image_path(old)} is damaged" in fails(kernel, built(kernel, b"new"))
+    assert f"could not be restored: {state.image_path(old)} is damaged" in fails(
+        kernel, built(kernel, b"new")
+    )
 
 
 def test_images_that_nobody_needs_go(kernel: Kernel) -> None:
@@ -383,6 +387,6 @@ def test_what_stays_loaded_is_not_called_unloaded(
     image = built(kernel)
     loaded(kernel, image)
     monkeypatch.setattr(load, "_kexec", lambda *_words: None)
-    with pytest.raises(TinykdumpError, match=r"^kexec has not unloaded the crash kernel"):
+    with pytest.raises(TinykdumpError, match=r"^kexec did not unload the crash kernel"):
         load.unload(kernel.fake.host)
     assert load.ours(kernel.fake.host) == image

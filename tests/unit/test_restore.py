@@ -154,7 +154,7 @@ def test_two_memories(restoring: Restore, dump: Dump, tmp_path: Path, listed_onl
     assert (said.status, said.files) == (0, ["vmcore"])
     expected = b"a copy" * 1000 if listed_only else in_order(CORE, tmp_path)
     assert (restoring.output / "vmcore").read_bytes() == expected
-    ignored = [] if listed_only else ["tinykdump: not of a dump, and ignored: 'vmcore.gpg.000'"]
+    ignored = [] if listed_only else ["tinykdump: ignored, not part of a dump: 'vmcore.gpg.000'"]
     assert said.errors == ignored
 
 
@@ -175,7 +175,7 @@ def test_a_stream_that_was_cut(restoring: Restore, dump: Dump, tmp_path: Path, c
     dump.add("vmcore.flat.gpg", flat(CORE)[:-cut])
     dump.add("crash-kernel.txt.gpg", LOG)
     said = restoring()
-    incomplete(said, "it ends before its end")
+    incomplete(said, "it is cut off")
     assert said.files == ["crash-kernel.txt", "vmcore-incomplete"]
     restored = (restoring.output / "vmcore-incomplete").read_bytes()
     whole, hole = in_order(CORE, tmp_path), bytes(1 << 20)
@@ -187,7 +187,7 @@ def test_a_stream_that_was_cut(restoring: Restore, dump: Dump, tmp_path: Path, c
 
 @pytest.mark.timeout(60)
 def test_power_was_lost(restoring: Restore, dump: Dump) -> None:
-    """The last part is torn, and has no line in SHA256SUMS: it counts, and the log is there."""
+    """The last part is torn, and is not listed in SHA256SUMS: it counts, and the log is there."""
     dump.add("dmesg.txt.gpg", LOG)
     dump.add("vmcore.flat.gpg", flat(CORE), part=100_000)
     sums = (dump.path / SUMS).read_text().splitlines(keepends=True)
@@ -196,7 +196,7 @@ def test_power_was_lost(restoring: Restore, dump: Dump) -> None:
     part = dump.path / "vmcore.flat.gpg.002"
     part.write_bytes(part.read_bytes()[:70_000])
     said = restoring()
-    incomplete(said, "vmcore.flat.gpg.002 has no line in SHA256SUMS")
+    incomplete(said, "vmcore.flat.gpg.002 is not listed in SHA256SUMS")
     assert said.files == ["dmesg.txt", "vmcore-incomplete"]
     kept = (restoring.output / "vmcore-incomplete").stat()
     assert 250_000 < kept.st_size - (1 << 20) < 340_000
@@ -208,7 +208,7 @@ def test_a_whole_part_without_a_sum_is_not_verified(restoring: Restore, dump: Du
     dump.add("vmcore.flat.gpg", flat(CORE))
     sums = (dump.path / SUMS).read_text().splitlines(keepends=True)
     (dump.path / SUMS).write_text(sums[0])
-    incomplete(restoring(), "vmcore.flat.gpg.000 has no line in SHA256SUMS")
+    incomplete(restoring(), "vmcore.flat.gpg.000 is not listed in SHA256SUMS")
 
 
 @pytest.mark.parametrize("sums", ["lost", "empty", "link", "pipe"])
@@ -222,7 +222,7 @@ def test_parts_without_any_sums(restoring: Restore, dump: Dump, tmp_path: Path, 
             (dump.path / SUMS).symlink_to(tmp_path / "elsewhere")
         case "pipe":
             os.mkfifo(dump.path / SUMS)
-    incomplete(restoring(), "vmcore.flat.gpg.000 has no line in SHA256SUMS")
+    incomplete(restoring(), "vmcore.flat.gpg.000 is not listed in SHA256SUMS")
 
 
 @pytest.mark.parametrize("suffix", [".gpg", ""])
@@ -235,7 +235,7 @@ def test_a_damaged_part(restoring: Restore, dump: Dump, suffix: str) -> None:
     said = restoring("--plain")
     assert (said.status, said.files) == (1, ["dmesg-incomplete.txt", "vmcore"])
     (error,) = said.errors
-    assert f"dmesg.txt is not complete: {part} is damaged: its SHA-256 is not that of" in error
+    assert f"dmesg.txt is not complete: {part} is damaged: its SHA-256 differs from" in error
     assert "(copy it from the stick again; " in error
     assert (restoring.output / "dmesg-incomplete.txt").stat().st_size > len(LOG) - 2000
 
@@ -248,7 +248,7 @@ def test_a_part_that_is_not_there(restoring: Restore, dump: Dump, suffix: str) -
     said = restoring("--plain")
     incomplete(said, f"vmcore.flat{suffix}.001 is missing (copy the whole directory")
     # Those behind the gap are of no use.
-    assert "ignored: " in said.errors[0]
+    assert "ignored, " in said.errors[0]
     assert (restoring.output / "dmesg.txt").read_bytes() == LOG
 
 
@@ -265,8 +265,8 @@ def test_a_memory_dump_that_made_room(restoring: Restore, dump: Dump, lines: str
     said = restoring()
     assert (said.status, said.files) == (1, ["dmesg.txt"])
     (error,) = said.errors
-    says = {"with": "vmcore is not there: vmcore.flat.gpg.000 is missing (the crash kernel of a",
-            "without": f"{dump.path} has no vmcore (crash-kernel.txt, "}  # fmt: skip
+    says = {"with": "cannot restore vmcore: vmcore.flat.gpg.000 is missing (copy the whole",
+            "without": f"{dump.path} has no vmcore (if crash-kernel.txt "}  # fmt: skip
     assert error.startswith(f"tinykdump: {says[lines]}")
 
 
@@ -289,7 +289,7 @@ def test_the_log_of_a_failed_dump(restoring: Restore, dump: Dump) -> None:
     said = restoring()
     assert (said.status, said.files) == (1, ["crash-kernel.txt"])
     assert said.errors == [
-        f"tinykdump: {dump.path} has no vmcore (crash-kernel.txt, where there is one, says why)"
+        f"tinykdump: {dump.path} has no vmcore (if crash-kernel.txt exists, it says why)"
     ]
 
 
@@ -299,9 +299,9 @@ def test_another_key(restoring: Restore, dump: Dump, tmp_path: Path) -> None:
     said = restoring(home=tmp_path / "empty")
     assert (said.status, said.files) == (1, [])
     (error,) = said.errors
-    assert "vmcore is not restored: gpg did not decrypt it: no secret key (import the" in error
+    assert "cannot restore vmcore: gpg cannot decrypt it: no secret key (import the" in error
     (error,) = restoring(home=tmp_path / "none").errors
-    assert f"vmcore is not restored: {tmp_path}/none is not a directory of GnuPG (" in error
+    assert f"cannot restore vmcore: {tmp_path}/none is not a directory (" in error
 
 
 def test_a_damaged_stream_with_right_sums(restoring: Restore, dump: Dump) -> None:
@@ -313,7 +313,7 @@ def test_a_damaged_stream_with_right_sums(restoring: Restore, dump: Dump) -> Non
     dump.put("dmesg.txt.gpg", bytes(whole))
     said = restoring()
     assert (said.status, said.files) == (1, ["dmesg-incomplete.txt"])
-    assert "dmesg.txt is not complete: gpg did not decrypt it: " in said.errors[0]
+    assert "dmesg.txt is not complete: gpg cannot decrypt it: " in said.errors[0]
 
 
 @pytest.mark.parametrize("suffix", [".gpg", ""])
@@ -324,7 +324,7 @@ def test_a_plain_dump_has_to_be_asked_for(restoring: Restore, dump: Dump, suffix
     said = restoring()
     assert (said.status, said.files) == (1, ["dmesg.txt"] if suffix else [])
     assert said.errors[-1] == (
-        "tinykdump: vmcore is not encrypted: whoever had the stick can have written it (say "
+        "tinykdump: vmcore is not encrypted: anyone who had the stick can have written it (use "
         "--plain if the machine does not encrypt its dumps)"
     )
 
@@ -335,7 +335,7 @@ def test_a_plain_stream_beside_an_encrypted_one(restoring: Restore, dump: Dump) 
     dump.add("vmcore.flat.gpg", flat(CORE))
     said = restoring("--plain")
     assert said == Said(0, ["dmesg.txt", "vmcore"],
-                        ["tinykdump: not of a dump, and ignored: 'dmesg.txt.000'"])  # fmt: skip
+                        ["tinykdump: ignored, not part of a dump: 'dmesg.txt.000'"])  # fmt: skip
     assert (restoring.output / "dmesg.txt").read_bytes() == LOG
 
 
@@ -349,7 +349,7 @@ def test_unknown_names_are_ignored(restoring: Restore, dump: Dump) -> None:
         sums.write(b"\xff\0\n" + b"0" * 64 + b"  ../../etc/passwd.000\n")
     said = restoring()
     assert (said.status, said.files) == (0, ["vmcore"])
-    assert said.errors == ["tinykdump: not of a dump, and ignored: 'dmesg.txt.gpg', 'sub', "
+    assert said.errors == ["tinykdump: ignored, not part of a dump: 'dmesg.txt.gpg', 'sub', "
                            r"'vmcore.flat.gpg.0', 'vmcore.flat.gpg.0001', 'x\x1b[2J\n', '\udcff'"
                            ]  # fmt: skip
 
@@ -389,18 +389,18 @@ HASH = "0" * 64
 @pytest.mark.parametrize(
     ("lines", "says"),
     [
-        (f"{HASH}  ../../etc/passwd.000", "holds nothing"),
-        (f"{HASH}  /etc/shadow.000", "holds nothing"),
-        (f"{HASH}  dmesg.txt.gpg.000/x", "holds nothing"),
-        (f"{HASH}  other.txt.000", "holds nothing"),
-        (f"{HASH[1:]}  dmesg.txt.000", "holds nothing"),
-        (f"{HASH} *dmesg.txt.000", "holds nothing"),
-        (f"{HASH}  dmesg.txt.\u0660\u0660\u0660", "holds nothing"),
-        (f"{HASH}  dmesg.txt.{'9' * 5000}", "holds nothing"),
-        (f"{HASH}  dmesg.txt.0000", "holds nothing"),
-        (f"{HASH}  dmesg.txt.999999", "dmesg.txt is not there: dmesg.txt.000 is missing"),
+        (f"{HASH}  ../../etc/passwd.000", "contains no saved data"),
+        (f"{HASH}  /etc/shadow.000", "contains no saved data"),
+        (f"{HASH}  dmesg.txt.gpg.000/x", "contains no saved data"),
+        (f"{HASH}  other.txt.000", "contains no saved data"),
+        (f"{HASH[1:]}  dmesg.txt.000", "contains no saved data"),
+        (f"{HASH} *dmesg.txt.000", "contains no saved data"),
+        (f"{HASH}  dmesg.txt.\u0660\u0660\u0660", "contains no saved data"),
+        (f"{HASH}  dmesg.txt.{'9' * 5000}", "contains no saved data"),
+        (f"{HASH}  dmesg.txt.0000", "contains no saved data"),
+        (f"{HASH}  dmesg.txt.999999", "cannot restore dmesg.txt: dmesg.txt.000 is missing"),
         (f"{HASH}  dmesg.txt.000\n{HASH}  dmesg.txt.gpg.000", "dmesg.txt.gpg.000 is missing"),
-        ("", "holds nothing"),
+        ("", "contains no saved data"),
         (None, "is not a dump: it has no SHA256SUMS"),
     ],
 )
@@ -423,13 +423,13 @@ def test_sums_that_are_no_file(restoring: Restore, dump: Dump, kind: str) -> Non
             os.mkfifo(sums)
         case _:
             sums.mkdir()
-    assert "holds nothing (name a directory" in restoring().errors[0]
+    assert "contains no saved data (name a directory" in restoring().errors[0]
 
 
 def test_no_directory(restoring: Restore, dump: Dump) -> None:
     dump.path.rmdir()
     assert restoring().errors == [f"tinykdump: {dump.path}: No such file or directory (name a "
-                                  "directory tinykdump/MACHINE/TIME of the stick)"]  # fmt: skip
+                                  "directory tinykdump/MACHINE/TIME on the stick)"]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ["dmesg.txt", "vmcore", "vmcore-incomplete"])
@@ -446,9 +446,9 @@ def test_nothing_is_overwritten(restoring: Restore, dump: Dump, name: str) -> No
 @pytest.mark.parametrize(
     ("core", "says"),
     [
-        (b"not a core" * 1000, "it does not begin like a dump of makedumpfile -F"),
-        (flat([(1 << 46, b"x")]), "a piece of it has no place in any file"),
-        (flat([])[:-1] + b"\xfe", "a piece of it has no place in any file"),
+        (b"not a core" * 1000, "it is not in the flattened format"),
+        (flat([(1 << 46, b"x")]), "it contains an invalid offset or size"),
+        (flat([])[:-1] + b"\xfe", "it contains an invalid offset or size"),
         (b"", "no data was provided"),
     ],
 )  # fmt: skip
@@ -459,7 +459,7 @@ def test_what_is_no_core(restoring: Restore, dump: Dump, core: bytes, says: str)
         dump.put("vmcore.flat.gpg", b"\0")
     said = restoring()
     assert (said.status, said.files) == (1, [])
-    assert said.errors[0].startswith("tinykdump: vmcore is not restored: ")
+    assert said.errors[0].startswith("tinykdump: cannot restore vmcore: ")
     assert says in said.errors[0]
 
 
@@ -470,7 +470,7 @@ def test_what_is_larger_than_its_parts(restoring: Restore, dump: Dump) -> None:
     dump.put("dmesg.txt.gpg", bomb)
     said = restoring()
     assert said.status == 1
-    assert "more is in it than it can hold" in said.errors[0]
+    assert "it contains more than its size" in said.errors[0]
     assert sum(path.stat().st_size for path in restoring.output.iterdir()) <= len(bomb)
 
 
@@ -490,8 +490,8 @@ def test_an_output_without_room(restoring: Restore, dump: Dump) -> None:
         said = restoring()
         assert (said.status, said.files) == (1, ["dmesg.txt"])
         assert said.errors == [
-            f"tinykdump: vmcore is not restored: {restoring.output} has 1 MiB free, and it takes "
-            "4 MiB (name another directory with --output)"
+            f"tinykdump: cannot restore vmcore: {restoring.output} has 1 MiB free, "
+            "4 MiB are needed (name another directory with --output)"
         ]
     finally:
         subprocess.run(["umount", restoring.output], check=True)
@@ -510,7 +510,7 @@ def test_an_output_that_is_full(
         said = restoring("--plain")
         assert (said.status, said.files) == (1, [])
         assert said.errors == [f"tinykdump: {restoring.output}/vmcore: No space left on device "
-                               "(check that there is room)"]  # fmt: skip
+                               "(check its free space)"]  # fmt: skip
     finally:
         subprocess.run(["umount", restoring.output], check=True)
 

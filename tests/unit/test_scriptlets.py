@@ -145,7 +145,9 @@ def test_one_image_that_fails_does_not_stop_the_others(
     capfd.readouterr()
     assert scriptlets.main(["refresh"]) == 0
     first, second = said(capfd)
-    assert first.startswith("tinykdump: the crash image of 1.0-gone stays as it was: ")
+    assert first.startswith(
+        "tinykdump: cannot rebuild the image of 1.0-gone, keeping the existing one: "
+    )
     assert second.startswith(f"tinykdump: rebuilt the crash image of {KVER}: ")
 
 
@@ -169,7 +171,7 @@ def test_erase_leaves_the_keys(machine: FakeHost, capfd: pytest.CaptureFixture[s
     capfd.readouterr()
     assert scriptlets.main(["erase"]) == 0
     assert said(capfd) == [
-        "tinykdump: the key of the dumps on your sticks stays in /var/lib/tinykdump/keys"
+        "tinykdump: the key that decrypts your dumps stays in /var/lib/tinykdump/keys"
     ]
     assert list(machine.snapshot()) == ["keys", "keys/pubring.kbx"]
     assert not machine.path(RUNNING).exists()
@@ -207,7 +209,7 @@ def test_erase_cleans_up_beside_a_foreign_crash_kernel(
     capfd.readouterr()
     assert scriptlets.main(["erase"]) == 0
     (line,) = said(capfd)
-    assert line.startswith("tinykdump: erase: the crash kernel that is loaded is not ours")
+    assert line.startswith("tinykdump: erase: the loaded crash kernel is not tinykdump's")
     assert not machine.path(STATE).exists()
     assert machine.path("/sys/kernel/kexec_crash_loaded").read_text() == "1"
 

@@ -67,7 +67,7 @@ def test_a_file_system_that_the_image_does_not_mount(
 ) -> None:
     plugged.plug(fake, kind)
     assert wrong(fake, filesystems) == [
-        f"/dev/sdb1 has {kind}, and the crash kernel mounts {filesystems} only (format the stick, "
+        f"/dev/sdb1 has {kind}, but the crash kernel mounts only {filesystems} (format the stick, "
         "or set filesystems = in /etc/default/tinykdump and run tinykdump -l)"
     ]
 
@@ -81,15 +81,15 @@ def test_a_file_system_that_can_not_be_told(fake: FakeHost) -> None:
     """Such as one of two kinds at once; udev has known it by its label before."""
     os.truncate(plugged.plug(fake, "vfat"), 0)
     (line,) = wrong(fake)
-    assert line.startswith("/dev/sdb1 has a file system that blkid does not know, and the crash")
+    assert line.startswith("/dev/sdb1 has an unknown file system, but the crash")
 
 
 def test_a_disk_that_is_not_behind_usb(fake: FakeHost) -> None:
     """The crash kernel hides it from itself."""
     plugged.plug(fake, "vfat", "sda1", usb=False)
     assert wrong(fake) == [
-        f"/dev/sda1 has {LABEL} and is not behind USB: the crash kernel does not look at it (use "
-        "a USB stick)"
+        f"/dev/sda1 has {LABEL} but is not a USB device: the crash kernel ignores it (use a USB "
+        "stick)"
     ]
     plugged.plug(fake, "vfat", "sdb1")
     assert wrong(fake) == [], "beside a stick, it does no harm"
@@ -100,7 +100,8 @@ def test_two_sticks(fake: FakeHost) -> None:
     plugged.plug(fake, "exfat", "sdc1")
     first, second = wrong(fake)
     assert first == (
-        f"/dev/sdb1, /dev/sdc1 all have {LABEL} (leave one of them: the crash kernel takes any)"
+        f"/dev/sdb1, /dev/sdc1 all have {LABEL} (unplug all but one: the crash kernel uses "
+        "any of them)"
     )
     assert second.startswith("/dev/sdc1 has exfat, ")
 
@@ -116,7 +117,7 @@ def test_a_stick_without_room(fake: FakeHost, kind: str) -> None:
     plugged.plug(fake, kind)
     assert wrong(fake, kind, dump=30 * MIB) == []
     (line,) = wrong(fake, kind, dump=200 * MIB)
-    assert re.fullmatch(r"/dev/sdb1 has \d\d MiB free, and a dump takes up to 0\.2 GiB "
+    assert re.fullmatch(r"/dev/sdb1 has \d\d MiB free, but a dump takes up to 0\.2 GiB "
                         r"\(remove old dumps, or use a larger stick\)", line)  # fmt: skip
 
 
@@ -124,7 +125,7 @@ def test_a_full_stick(fake: FakeHost) -> None:
     image = plugged.plug(fake, "vfat")
     plugged.fill(image, "old", 62 * MIB)
     (line,) = wrong(fake, dump=30 * MIB)
-    assert line.startswith("/dev/sdb1 has 0 MiB free, and a dump takes up to 30 MiB (")
+    assert line.startswith("/dev/sdb1 has 0 MiB free, but a dump takes up to 30 MiB (")
 
 
 def test_a_mounted_stick_has_the_room_of_its_mount(fake: FakeHost) -> None:
@@ -188,8 +189,8 @@ def test_whoever_arms_hears_of_the_stick(
     plugged.plug(fake, "exfat")
     assert arm() == 0
     file_system, room = capfd.readouterr().err.splitlines()[-2:]
-    assert file_system.startswith("tinykdump: /dev/sdb1 has exfat, and the crash kernel mounts vf")
-    assert room.startswith("tinykdump: /dev/sdb1 has 61 MiB free, and a dump takes up to 0.3 GiB")
+    assert file_system.startswith("tinykdump: /dev/sdb1 has exfat, but the crash kernel mounts on")
+    assert room.startswith("tinykdump: /dev/sdb1 has 61 MiB free, but a dump takes up to 0.3 GiB")
 
 
 MOUNTS = """\

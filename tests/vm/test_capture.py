@@ -123,7 +123,7 @@ def test_what_does_not_load_changes_nothing(
     assert line.startswith("tinykdump: kexec failed: ")
     assert "gone" not in line
     status = json.loads(vm.run(["tinykdump", "status", "--json"]).text)
-    assert any("is newer than what is loaded" in problem for problem in status["problems"])
+    assert any("is newer than the loaded one" in problem for problem in status["problems"])
     assert status["needed"] < before, "nothing was to be given back"
     assert service.reserved(vm) == before
 
@@ -208,12 +208,12 @@ def test_somebody_elses_crash_kernel_is_left_alone(vm: VM, root: Root) -> None:
     vm.shell(kexec)
     refused = vm.run(["tinykdump", "-l"], check=False)
     assert refused.status == 1
-    assert "a crash kernel that is not ours is loaded" in refused.stderr.decode()
+    assert "another program's crash kernel is loaded" in refused.stderr.decode()
     assert vm.run(["tinykdump", "unload"], check=False).status == 1
     assert vm.run(["cat", "/sys/kernel/kexec_crash_loaded"]).text == "1\n"
     status = vm.run(["tinykdump", "status"], check=False)
     assert status.status == 1
-    assert "another crash kernel is loaded" in status.text
+    assert "another program's crash kernel is loaded" in status.text
 
     vm.put(b"[crashkernel]\ntakeover = yes\n", service.DROP_IN)
     vm.run(["tinykdump", "-l"])

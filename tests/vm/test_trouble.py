@@ -38,7 +38,7 @@ def stick_image(vm: VM) -> stick.Image:
         ("rm /bin/makedumpfile", "could not save the memory with makedumpfile: "),
         # It is replaced by one that never ends, as it does on damaged lists of pages.
         ("rm /bin/makedumpfile; printf '#!/bin/sh\\nwhile :; do :; done' >/bin/makedumpfile;"
-         "chmod +x /bin/makedumpfile", "ended makedumpfile: no progress for "),
+         "chmod +x /bin/makedumpfile", "killed makedumpfile: no progress for "),
     ],
     ids=["missing", "hangs"],
 )  # fmt: skip
@@ -71,7 +71,7 @@ def test_a_stick_that_is_pulled_out(vm: VM) -> None:
     vm.wait_for_reboot(service.CRASH_SECONDS)
     console = vm.console
     vm.quit()
-    assert "failed: the memory is not saved: writing " in console
+    assert "failed: could not save the memory: writing " in console
     assert "saved as" not in console
     assert "dump failed; final action: reboot" in console
 
