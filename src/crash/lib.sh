@@ -1,21 +1,21 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # shellcheck shell=sh
-# What src/crash/init is made of. POSIX sh, run by busybox.
+# The functions of src/crash/init. POSIX sh, run by busybox.
 #
 # Two processes share the work. PID 1 supervises: it never touches the stick, so nothing that
 # hangs there can stop it. capture() runs in a child; each of its functions is one stage, and one
-# that cannot do its work calls die, which ends the child. They share what is in $TMP:
+# that fails calls die, which ends the child. They share the files in $TMP:
 #
-#   progress  grows while something happens
-#   patience  seconds without progress that are allowed
-#   dump      the directory on the stick, once it is there
+#   progress  grows while there is progress
+#   patience  allowed seconds without progress
+#   dump      the directory on the stick, once it exists
 #   failed    a "failed:" line was logged
 #   saved     the dump is complete
 #
-# The variables that are read and not set here come from /etc/tinykdump.conf.
+# Variables that are not set here come from /etc/tinykdump.conf.
 # shellcheck disable=SC2154
 
-# The tests run these functions on an ordinary system, with a file or a tree of their own.
+# The tests override these.
 KMSG=${KMSG:-/dev/kmsg}
 SYS=${SYS:-/sys}
 DEV=${DEV:-/dev}
@@ -26,19 +26,19 @@ MAKEDUMPFILE=${MAKEDUMPFILE:-/bin/makedumpfile}
 RENAMED=${RENAMED:-/lib/makedumpfile.renamed}
 STICK=${STICK:-/mnt}         # where the stick is mounted
 TMP=${TMP:-/run/tinykdump}   # in memory
-CHUNK=${CHUNK:-128}          # blocks of 64 KiB that are written at a time
-SPARE=1024                   # KiB that a memory dump leaves free, for what is to be said of it
-PART_CHUNKS=                 # chunks after which a file is continued in the next; empty: never
-DUMP=                        # the directory on the stick, once it is there
+CHUNK=${CHUNK:-128}          # blocks of 64 KiB per write
+SPARE=1024                   # KiB that a memory dump leaves free for logs and checksums
+PART_CHUNKS=                 # chunks per part; empty: no limit
+DUMP=                        # the directory on the stick, once it exists
 
-# --- what everybody needs ---------------------------------------------------------------
+# --- helpers ----------------------------------------------------------------------------
 
-# Log one line to the kernel's log, from where the console and pstore get it.
+# Log one line to the kernel's log, which goes to the console and pstore.
 say() {
 	echo "<5>tinykdump: $*" >"$KMSG"
 }
 
-# Programs are in /bin, and their libraries in /lib, which not every ld.so looks into.
+# Programs are in /bin, and their libraries in /lib, which not every ld.so searches.
 set_paths() {
 	export PATH=/bin LD_LIBRARY_PATH=/lib
 }
@@ -49,7 +49,7 @@ stage() {
 	tick
 }
 
-# Tell the supervisor that something has happened.
+# Tell the supervisor about progress.
 tick() {
 	echo >>"$TMP/progress"
 }
@@ -60,7 +60,7 @@ die() {
 	exit 1
 }
 
-# The line of a program's standard error that says why it failed; progress bars are \r lines.
+# The last line of a program's standard error; progress bars use \r.
 last_line() {
 	tr '\r' '\n' <"$1" | tail -n 1
 }
@@ -74,8 +74,8 @@ mount_kernel_interfaces() {
 
 # --- the supervisor, PID 1 --------------------------------------------------------------
 
-# supervise FUNCTION SECONDS: run FUNCTION in a child, and end it when nothing has happened for
-# that long. Its status, or 1. makedumpfile goes first: the child may have another way without it.
+# supervise FUNCTION SECONDS: run FUNCTION in a child, and end it after so long without progress.
+# Returns its status, or 1. makedumpfile is killed first: the child may be able to do without it.
 supervise() {
 	echo "$2" >"$TMP/patience"
 	("$1") &
@@ -86,12 +86,12 @@ supervise() {
 		feed_watchdogs
 		read -r now _ </proc/uptime
 		now=${now%.*}
-		# makedumpfile says how far it is, also while it writes nothing.
+		# makedumpfile reports progress also while it writes nothing.
 		size=$(cat "$TMP/progress" "$TMP/errors" 2>/dev/null | wc -c)
 		if [ "$size" != "$grown" ]; then
 			grown=$size since=$now
 		elif [ $((now - since)) -ge "$(cat "$TMP/patience")" ]; then
-			# One that waits for a disk that does not answer is not ended by this: not twice.
+			# It does not end while it waits for a disk: kill it only once.
 			filter=$(pidof makedumpfile)
 			if [ -n "$filter" ] && [ "$filter" != "$ended" ]; then
 				# shellcheck disable=SC2086 # process IDs
@@ -109,25 +109,24 @@ supervise() {
 	wait "$child"
 }
 
-# explain STATUS: a child can end without a word of its own, by the OOM killer for example.
+# explain STATUS: log the failure of a child that logged none, for example after an OOM kill.
 explain() {
 	[ -e "$TMP/failed" ] || stage "failed: the dump ended with status $1"
 }
 
-# Whether a child still runs; one that was not waited for yet is a zombie.
+# Whether a child still runs and is not a zombie.
 is_running() {
 	read -r _ _ state _ 2>/dev/null <"/proc/$1/stat" && [ "$state" != Z ]
 }
 
-# End every process but PID 1. One that waits for a disk that does not answer stays, and is not
-# waited for.
+# Kill every process but PID 1, and do not wait: one that waits for a disk may never end.
 end_all() {
 	[ $$ -ne 1 ] || kill -9 -1
 	FED=
 }
 
-# A hardware watchdog that ran before the crash is still counting. Who feeds one keeps it open:
-# the kernel complains of each close.
+# A hardware watchdog that ran before the crash is still running. Its feeder keeps the device
+# open: the kernel logs a warning at each close.
 feed_watchdogs() {
 	for device in "$DEV"/watchdog[0-9]*; do
 		case " $FED " in
@@ -144,7 +143,7 @@ feed() {
 	done >"$1"
 }
 
-# The crash kernel's own log goes along, for those who ask what went wrong.
+# After a failure, save the crash kernel's own log as well.
 leave_stick() {
 	if read -r DUMP 2>/dev/null <"$TMP/dump" && [ ! -e "$TMP/saved" ]; then
 		save crash-kernel.txt dmesg || say "could not save the crash kernel's log: $FAILURE"
@@ -153,8 +152,8 @@ leave_stick() {
 	umount "$STICK" 2>/dev/null || sync
 }
 
-# What was configured. The programs that feed the watchdogs end first: a reboot that hangs is
-# theirs to end. A machine that is to stay off or halted has its watchdogs stopped.
+# Do what is configured. Stop feeding the watchdogs first, so that they end a reboot that hangs.
+# Before poweroff and halt, stop the watchdogs.
 final_action() {
 	outcome=failed
 	[ ! -e "$TMP/saved" ] || outcome=saved
@@ -165,19 +164,19 @@ final_action() {
 			[ ! -c "$device" ] || echo V >"$device"
 		done
 	fi
-	# A driver that waits for its device keeps a reboot waiting; this kind asks no driver.
+	# A driver that waits for its device can block reboot; sysrq b calls no driver.
 	[ "$FINAL_ACTION" != reboot ] || { sleep 30 && echo b >"$SYSRQ"; } &
-	# -n: what was written is on the stick by now, and a stick that hangs would stop a sync.
+	# -n: all data is on the stick already, and a sync would block on a stick that hangs.
 	"$FINAL_ACTION" -n -f
-	# Without that system call the kernel ends a PID 1 that exits by a panic, and panic=10
-	# on its command line reboots.
+	# If that fails, the exit of PID 1 makes the kernel panic, and panic=10 on its command
+	# line reboots.
 	exit 1
 }
 
 # --- hardware ---------------------------------------------------------------------------
 
-# In load order, with their parameters: there is no modprobe here that takes them from the
-# command line. A module that is in the kernel needs its file no more, and memory is short.
+# In load order, with their parameters: there is no modprobe that would take those from the
+# command line. Loaded modules are deleted to save memory.
 load_modules() {
 	while read -r module parameters; do
 		insmod "$module" ${parameters:+"$parameters"} || say "could not load $module"
@@ -185,13 +184,13 @@ load_modules() {
 	done <"$MODULES"
 }
 
-# Some backends of pstore, which keeps this kernel's log, write nothing before it is mounted.
+# Some backends of pstore, which keeps the crash log, write nothing until it is mounted.
 mount_pstore() {
 	[ ! -d /sys/fs/pstore ] || mount -t pstore pstore /sys/fs/pstore
 }
 
-# Take away the device nodes of every disk that is not behind USB: what has no node cannot
-# be looked at, mounted or written. /dev is this kernel's own.
+# Remove the device nodes of all disks that are not behind USB, so that they cannot be read,
+# mounted or written.
 hide_other_disks() {
 	for disk in "$SYS"/class/block/*; do
 		case $(readlink -f "$disk") in
@@ -201,7 +200,7 @@ hide_other_disks() {
 	done
 }
 
-# Some host controllers do not come up after a kexec before they are reset once more.
+# After a kexec, some host controllers need a second reset.
 rebind_controllers() {
 	say "no stick yet: resetting the USB host controllers"
 	for device in "$SYS"/bus/pci/drivers/[a-z]hci*/*:*; do
@@ -211,7 +210,7 @@ rebind_controllers() {
 	done
 }
 
-# Sets DEVICE. By polling: there is no udev here, and a stick takes what time it takes.
+# Sets DEVICE. Polls, because there is no udev.
 wait_for_stick() {
 	stage "waiting for the stick $TARGET_TAG=$TARGET_VALUE"
 	waited=0 # in fifths of a second
@@ -231,11 +230,11 @@ wait_for_stick() {
 	stage "found the stick: $DEVICE"
 }
 
-# Sets PART_CHUNKS, the size at which a file is continued in the next: FAT ends at 4 GiB less
-# one byte, the others at more than a machine's memory.
+# Sets PART_CHUNKS, the size of a part: a file on FAT is smaller than 4 GiB; the limits of the other
+# file systems are larger than any memory.
 mount_stick() {
 	for type in $FILESYSTEMS; do
-		# dirsync: a directory or a new name is on the stick when the command that makes it ends.
+		# dirsync: a new directory or name is on the stick when the command returns.
 		options=nosuid,nodev,noexec,noatime,dirsync PART_CHUNKS=
 		if [ "$type" = vfat ]; then
 			options=$options,codepage=437,iocharset=ascii PART_CHUNKS=511
@@ -251,14 +250,14 @@ mount_stick() {
 run_script() {
 	[ -n "$SCRIPT" ] || return 0
 	stage "running the script"
-	busybox --install -s /bin # scripts use what they like; this tree is not needed without
+	busybox --install -s /bin # only scripts need the links
 	allowed=$(cat "$TMP/patience")
 	[ "$SCRIPT_WAIT" -lt "$allowed" ] || echo $((SCRIPT_WAIT + 10)) >"$TMP/patience"
 	(cd / && exec setsid timeout -k 2 "$SCRIPT_WAIT" "$SCRIPT" "$STICK" </dev/null >"$KMSG" 2>&1) &
 	script=$!
 	wait "$script"
 	status=$?
-	kill -9 "-$script" 2>/dev/null # what it has started and left behind, too
+	kill -9 "-$script" 2>/dev/null # and processes that it left behind
 	echo "$allowed" >"$TMP/patience"
 	[ "$status" -eq 0 ] || say "the script ended with status $status; going on"
 	tick
@@ -266,8 +265,8 @@ run_script() {
 
 # --- the dump ---------------------------------------------------------------------------
 
-# Sets DUMP, a new directory whose name ends in .partial until it is complete. Making it is the
-# proof that the stick can be written.
+# Sets DUMP, a new directory whose name ends in .partial until the dump is complete. Creating it
+# proves that the stick is writable.
 open_dump_directory() {
 	MINE=$STICK/tinykdump/$MACHINE
 	for link in "$STICK/tinykdump" "$MINE"; do
@@ -275,7 +274,7 @@ open_dump_directory() {
 	done
 	make_room "$SPARE"
 	name=$MINE/$(date -u +%Y%m%dT%H%M%SZ)
-	# A machine without a clock gives the same time twice; nothing is overwritten.
+	# Without a clock the same time can come twice: never overwrite a dump.
 	suffix=
 	while [ -e "$name$suffix" ] || [ -e "$name$suffix.partial" ]; do
 		suffix=$((${suffix:-0} - 1))
@@ -288,26 +287,26 @@ open_dump_directory() {
 	echo "$DUMP" >"$TMP/dump"
 }
 
-# to_stick FILE: append standard input to FILE; success means that it is on the medium.
+# to_stick FILE: append standard input to FILE; succeeds when it is on the medium.
 to_stick() {
 	dd bs=65536 of="$1" oflag=append conv=notrunc,fsync
 }
 
-# --- room on the stick ------------------------------------------------------------------
+# --- space on the stick -----------------------------------------------------------------
 
 free_kib() {
 	df -Pk "${DUMP:-$STICK}" | { read -r _ && read -r _ _ _ free _ && echo "$free"; }
 }
 
-# make_room KIB: remove what may be removed, a file at a time, until so much is free. Its status
-# says whether it is.
+# make_room KIB: delete old files, one at a time, until that much space is free. Fails if it is
+# not.
 make_room() {
 	while [ "$(free_kib)" -lt "$1" ]; do
 		remove_torn_memory || remove_oldest_dump || return
 	done
 }
 
-# The memory of one dump of this machine that was cut off; its logs stay.
+# Delete one memory file of an incomplete dump of this machine; its logs stay.
 remove_torn_memory() {
 	for torn in "$MINE"/*.partial; do
 		if [ "$torn" = "$DUMP" ] || [ -L "$torn" ]; then
@@ -323,19 +322,19 @@ remove_torn_memory() {
 	return 1
 }
 
-# The names of this machine's complete dumps but the new one, the oldest first: they sort by time.
-# A name that nobody here has given is not one: it could have a space in it.
+# The names of this machine's complete dumps except the new one, the oldest first: they sort by
+# time. Other names are skipped; they could contain spaces.
 old_dumps() {
 	for old in "$MINE"/[0-9]*Z*; do
 		case ${old##*/} in
 		*[!0-9TZ-]*) ;;
-		"${FINAL_NAME##*/}") ;; # it is one of them, even if the clock says that it is old
+		"${FINAL_NAME##*/}") ;; # the new one, wherever the clock sorts it
 		*) [ -L "$old" ] || [ ! -f "$old/SHA256SUMS" ] || echo "${old##*/}" ;;
 		esac
 	done
 }
 
-# The oldest complete dump. Never the only one: nobody knows yet what becomes of the new one.
+# Delete the oldest complete dump, but never the last one: the new one may still fail.
 remove_oldest_dump() {
 	[ "$KEEP" -gt 0 ] || return
 	# shellcheck disable=SC2046 # names
@@ -347,16 +346,16 @@ remove_oldest_dump() {
 
 # --- makedumpfile -----------------------------------------------------------------------
 
-# The notes of the crashed kernel, vmcoreinfo among them. They are what the first program header
-# is about, of which p_offset is at 72, and p_filesz three longs behind (elf(5)).
+# The notes of the crashed kernel, with vmcoreinfo. The first program header describes them; its
+# p_offset is at byte 72, and p_filesz three longs later (elf(5)).
 crashed_notes() {
 	# shellcheck disable=SC2046 # four numbers
 	set -- $(od -A n -t u8 -j 72 -N 32 "$VMCORE")
 	dd if="$VMCORE" bs=4096 skip=$(($1 / 4096)) count=$((($4 + 4095) / 4096)) 2>/dev/null
 }
 
-# Have the copy of makedumpfile that is here look for a name that is in the crashed kernel's
-# vmcoreinfo: see src/tinykdump/image/makedumpfile.py.
+# Patch this copy of makedumpfile to look for a name that the crashed kernel's vmcoreinfo has: see
+# src/tinykdump/image/makedumpfile.py.
 teach_makedumpfile() {
 	new='OFFSET(page.compound_info)='
 	[ -s "$RENAMED" ] && crashed_notes | grep -q "^$new" || return 0
@@ -367,14 +366,14 @@ teach_makedumpfile() {
 	say "patched makedumpfile to look for $new"
 }
 
-# makedumpfile seeks in the log that it writes, so the log (and it alone) is in memory first.
+# makedumpfile seeks in the log that it writes, so only the log is kept in memory first.
 read_log() {
 	makedumpfile --dump-dmesg -f "$VMCORE" "$TMP/dmesg" >"$TMP/messages" || return
 	cat "$TMP/dmesg"
 	rm -f "$TMP/dmesg"
 }
 
-# -F: the flattened format, which needs no seek and so can be piped (makedumpfile(8)).
+# -F: the flattened format, which can be piped (makedumpfile(8)).
 # shellcheck disable=SC2086 # COMPRESSION is a flag or nothing
 read_memory() {
 	makedumpfile -F $COMPRESSION -d "$LEVEL" "$VMCORE"
@@ -382,8 +381,8 @@ read_memory() {
 
 # --- writing ----------------------------------------------------------------------------
 
-# The clock is that of the moment at which the key was last changed: all that was valid when
-# tinykdump built this image is valid then, whatever this machine's clock says.
+# The faked time is the key's last change. A key that was valid when tinykdump built this image
+# was valid then, so this machine's clock does not matter.
 encrypt() {
 	if [ -z "$KEY_TIME" ]; then
 		cat
@@ -395,12 +394,12 @@ encrypt() {
 		--recipient-file /etc/tinykdump.key --encrypt
 }
 
-# fail CAUSE MESSAGE: note why a stream is not complete. CAUSE is read, gpg, stick or full.
+# fail CAUSE MESSAGE: record why a stream is incomplete. CAUSE is read, gpg, stick or full.
 fail() {
 	echo "$2" >>"$TMP/fail.$1"
 }
 
-# Standard input to $1.000, $1.001, ... of at most PART_CHUNKS chunks each, with their sums.
+# Write standard input to $1.000, $1.001, ... of at most PART_CHUNKS chunks each, and their sums.
 write_parts() {
 	part=0
 	touch "$TMP/more"
@@ -410,7 +409,7 @@ write_parts() {
 			fail stick "writing $file: $(sed -n 1p "$TMP/open")"
 			return
 		fi
-		# Open all the time: the kernel keeps a file's write errors as long as it keeps the file.
+		# Keep the file open: the kernel reports its write errors only as long as it is.
 		# shellcheck disable=SC2094 # nothing is written through it
 		sum=$({ write_part "$DUMP/$file"; } 7>>"$DUMP/$file" | sha256sum)
 		if [ ! -s "$DUMP/$file" ]; then
@@ -426,10 +425,10 @@ write_parts() {
 	done
 }
 
-# Standard input to the file $1 until it ends or the part is full, and to standard output to be
-# summed. $TMP/more stays when there may be more of it. The first error of the stick is the end:
-# nobody reads the input then, and whatever produces it ends by SIGPIPE. (tee would go on, and
-# a full FAT is searched through for each write.)
+# Write standard input to the file $1, until it ends or the part is full, and copy it to standard
+# output for the checksum. $TMP/more remains if there may be more input. After the first error of
+# the stick nothing reads the input, and SIGPIPE ends its producer. (tee would continue, and each
+# write would search the full FAT.)
 write_part() {
 	chunk=0 syncing=
 	while [ "$chunk" != "$PART_CHUNKS" ] && write_chunk "$1" $((chunk * CHUNK)); do
@@ -438,8 +437,8 @@ write_part() {
 	end_sync "$1"
 }
 
-# write_chunk FILE START: a chunk of standard input to FILE, and from there, while it is still in
-# memory, to standard output. Succeeds when there may be more.
+# write_chunk FILE START: write a chunk of standard input to FILE, and copy it from there, while it
+# is still cached, to standard output. Succeeds if there may be more input.
 write_chunk() {
 	if ! make_room $((CHUNK * 64 + SPARE)) && [ "$1" != "${1%/vmcore*}" ]; then
 		fail full "writing ${1##*/}: the stick is full"
@@ -460,7 +459,7 @@ write_chunk() {
 	[ "$(sed -n 1p "$TMP/dd")" = "$CHUNK+0 records in" ] || { rm "$TMP/more"; return 1; }
 }
 
-# A chunk goes to the medium while the next one is produced, and before the one behind that is.
+# Sync a chunk while the next one is produced; at most one sync is pending.
 start_sync() {
 	dd of="$1" count=0 conv=notrunc,fsync 2>"$TMP/fsync" </dev/null &
 	syncing=$!
@@ -477,7 +476,7 @@ show_progress() {
 	done
 }
 
-# Whether one of these causes was noted.
+# Whether one of these causes was recorded.
 has_failed() {
 	for cause; do
 		[ ! -e "$TMP/fail.$cause" ] || return 0
@@ -485,8 +484,8 @@ has_failed() {
 	return 1
 }
 
-# save NAME COMMAND: the output of COMMAND on the stick, encrypted. When it is not complete, sets
-# FAILURE to the reason, and CAUSE to the first cause: what follows from it fails as well.
+# save NAME COMMAND: write the output of COMMAND to the stick, encrypted. If it is incomplete, sets
+# FAILURE to the reasons, and CAUSE to the one from which the others follow.
 save() {
 	rm -f "$TMP"/fail.* "$TMP/errors"
 	show_progress "$1" &
@@ -505,7 +504,7 @@ save() {
 	CAUSE=
 }
 
-# A machine whose log cannot be read has a memory all the same.
+# A log that cannot be saved does not stop the memory dump.
 save_log() {
 	stage "saving the log"
 	save dmesg.txt read_log && return
@@ -513,8 +512,8 @@ save_log() {
 	stage "could not save the log: $FAILURE; going on"
 }
 
-# When makedumpfile fails, less filtering needs less of it, and a copy needs nothing. When the
-# stick is full, more filtering may fit.
+# If makedumpfile fails, try less filtering, then a plain copy. If the stick is full, try more
+# filtering.
 save_memory() {
 	stage "saving the memory"
 	save vmcore.flat read_memory && return
@@ -548,7 +547,7 @@ forget() {
 	to_stick "$DUMP/SHA256SUMS" <"$TMP/sums" 2>"$TMP/dd" || die "writing SHA256SUMS: $(sed -n 1p "$TMP/dd")"
 }
 
-# Every part is on the medium by now; "saved" is said when the name is, too.
+# All parts are on the medium; log "saved" once the new name is, too.
 publish() {
 	mv "$DUMP" "$FINAL_NAME" 2>"$TMP/mv" || die "renaming $DUMP: $(tail -n 1 "$TMP/mv")"
 	to_stick "$FINAL_NAME/SHA256SUMS" </dev/null 2>"$TMP/dd" ||
@@ -557,7 +556,7 @@ publish() {
 	stage "saved as ${FINAL_NAME#"$STICK"/}$WITHOUT"
 }
 
-# Complete dumps of this machine beyond KEEP.
+# Keep KEEP complete dumps of this machine.
 remove_old_dumps() {
 	[ "$KEEP" -gt 0 ] || return 0
 	# shellcheck disable=SC2046 # names
@@ -571,10 +570,9 @@ remove_old_dumps() {
 
 # --- at build time ----------------------------------------------------------------------
 
-# Run in the staged tree by src/crash/check: every program starts with the libraries that it
-# has there, gpg encrypts to the key, and dd knows how to bring a file to the medium. An input that
-# is no vmcore makes makedumpfile fail in its own words with status 1; a program that cannot run
-# fails in other ways.
+# src/crash/check runs this in the staged tree: every program starts with its libraries there, gpg
+# encrypts to the key, and dd supports fsync. makedumpfile exits with status 1 for a file that is
+# not a vmcore, and with another status if it cannot run.
 self_check() {
 	set_paths
 	mkdir -p "$TMP"

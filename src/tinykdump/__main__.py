@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What python3 -m tinykdump starts, and src/tinykdump.sh with it: the command line."""
+"""The entry point of python3 -m tinykdump, which src/tinykdump.sh runs."""
 
 import sys
 

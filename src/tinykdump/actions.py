@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the command line, the plugin and the boot service all do: build, load, remove."""
+"""Actions that the command line, the plugin and the scriptlets share: build, load, remove."""
 
 from collections.abc import Callable
 
@@ -33,15 +33,15 @@ def build_image(
 def _old(host: Host, kver: str) -> Manifest | None:
     try:
         return state.read_manifest(host, kver)
-    except TinykdumpError:  # damaged: as good as none
+    except TinykdumpError:  # damaged, so it has to be rebuilt
         return None
 
 
 def best_image(host: Host, config: Config, kver: str) -> Manifest:
-    """The up-to-date image of a kernel; when it cannot be built, the one that is there.
+    """The up-to-date image of a kernel, or the existing one if the build fails.
 
-    An older image is better than none, and that it is one is said. Raises TinykdumpError or
-    OSError when there is none, or when it would save what is to be encrypted in plain text.
+    In the second case a message says so. Raises TinykdumpError or OSError when there is no
+    image, or when it would save plain text although the configuration asks for encryption.
     """
     try:
         return build_image(host, config, kver)[0]
@@ -54,13 +54,13 @@ def best_image(host: Host, config: Config, kver: str) -> Manifest:
 
 
 def load_image(host: Host, config: Config, kver: str) -> tuple[Manifest, reservation.Reservation]:
-    """Build where needed, make the reservation fit, load. Raises TinykdumpError or OSError."""
+    """Build if necessary, resize the reservation, load. Raises TinykdumpError or OSError."""
     image = best_image(host, config, kver)
     return image, load.load(host, image, takeover=config.takeover)
 
 
 def check_stick(host: Host, config: Config, image: Manifest) -> None:
-    """Say what is wrong with the stick that is plugged in, to whoever has armed ``image``."""
+    """Print the problems of the stick that is plugged in, after ``image`` was loaded."""
     try:
         found = stick.find(host, image.target)
     except TinykdumpError as error:
@@ -72,16 +72,16 @@ def check_stick(host: Host, config: Config, image: Manifest) -> None:
 
 
 def remove_kernel(host: Host, kver: str, read_config: Callable[[], Config]) -> str:
-    """Delete a kernel's image. When it was loaded, load the running kernel's instead.
+    """Delete a kernel's image. If it was loaded, load the running kernel's instead.
 
-    Returns the version that was loaded in its place, or "". Raises TinykdumpError, also what
-    ``read_config`` raises; the image is deleted all the same, and what is loaded stays so.
-    Raises OSError when it cannot be deleted.
+    Returns the version that was loaded in its place, or "". Raises TinykdumpError, also from
+    ``read_config``; the image is deleted even then, and the loaded crash kernel stays loaded.
+    Raises OSError when the image cannot be deleted.
     """
     folder = host.path(state.folder(kver))
     loaded, running = load.ours(host), host.running_kernel()
     try:
-        # The running kernel's files are going: what is loaded works on until the reboot.
+        # If the running kernel is removed, its loaded image keeps working until the reboot.
         if loaded is None or loaded.kver != kver or running == kver:
             return ""
         load_image(host, read_config(), running)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What differs between the kernels of processors: a table of values. No I/O here.
+"""What differs between architectures: a table of values. No I/O here.
 
-Nothing else asks for an architecture by its name. A kernel image says of which one it is by the
-way it begins, a program by its ELF header.
+No other module names an architecture. The header of a kernel image says which one it is for, and
+so does the ELF header of a program.
 """
 
 from collections.abc import Mapping
@@ -11,40 +11,40 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Header:
-    """What the image of a kernel that kexec loads says of itself.
+    """The header of a kernel image that kexec can load.
 
-    Places are in bytes from its start; numbers are little-endian.
+    Places are offsets in bytes; numbers are little-endian.
     """
 
     name: str  # what such an image is called
-    size: int  # bytes of it
-    magic: tuple[int, bytes]  # place, and what stands there
-    protocol: tuple[int, int]  # place of the header's version (16 bits), and the least that will do
-    init_size: int  # place of the bytes that the kernel wants to run in (32 bits)
-    release: tuple[int, int]  # place of a pointer (16 bits; 0: none), and what it counts from
+    size: int  # bytes
+    magic: tuple[int, bytes]  # place and value
+    protocol: tuple[int, int]  # place of the header's version (16 bits), and the oldest one
+    init_size: int  # place of the memory size that the kernel needs (32 bits)
+    release: tuple[int, int]  # place of a pointer (16 bits; 0: none), and its base
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """One of them."""
+    """An architecture whose kernels tinykdump can load."""
 
     header: Header
-    section: int  # bytes of memory that the kernel has a part of its map of the memory for
-    kept: tuple[str, ...]  # patterns of parameters that the crash kernel takes over, see cmdline.py
-    added: tuple[str, ...]  # parameters that the crash kernel gets
+    section: int  # bytes of memory that share one piece of the kernel's memory map
+    kept: tuple[str, ...]  # patterns of parameters that the crash kernel inherits, see cmdline.py
+    added: tuple[str, ...]  # parameters that are added for the crash kernel
     controllers: tuple[str, ...]  # drivers of the USB host controllers that a machine can have
 
 
 @dataclass(frozen=True)
 class Machine:
-    """A processor as ELF has it, whose programs an image can hold placeholders for."""
+    """A processor in ELF terms, for which placeholder libraries can be made."""
 
     number: int  # e_machine
     trap: bytes  # an instruction that always traps
 
 
 X86_64 = Architecture(
-    # Documentation/arch/x86/boot.rst: init_size is there since 2.10.
+    # Documentation/arch/x86/boot.rst: init_size exists since 2.10.
     header=Header(
         name="bzImage",
         size=0x264,
@@ -65,8 +65,7 @@ X86_64 = Architecture(
         "random.trust_cpu", "reboot", "scsi_mod.*", "tsc", "uhci_hcd.*", "usb-storage.*",
         "usb_storage.*", "usbcore.*", "x2apic_phys", "xhci_hcd.*",
     ),
-    # What kdump of every distribution has found to be right on x86, and what follows from a
-    # small image and a small reservation.
+    # Parameters that distributions use for kdump on x86, and others that save memory.
     added=(
         "irqpoll",
         "nr_cpus=1",
@@ -74,7 +73,7 @@ X86_64 = Architecture(
         "cgroup_disable=memory",
         "mce=off",
         "numa=off",
-        "panic=10",  # a crash kernel that crashes must not stay there
+        "panic=10",  # a crash kernel that panics must reboot
         "acpi_no_memhotplug",
         "transparent_hugepage=never",
         "nokaslr",
@@ -84,9 +83,9 @@ X86_64 = Architecture(
         "kfence.sample_interval=0",
         "cma=0",
         "hugetlb_cma=0",
-        # tmpfs, the default, ends at half of the memory; ramfs at its end.
+        # tmpfs, the default, is limited to half of the memory; ramfs is not.
         "rootfstype=ramfs",
-        # /dev/kmsg from user space is rate limited otherwise, and it is all that is said.
+        # Otherwise /dev/kmsg is rate limited, and the crash side logs only there.
         "printk.devkmsg=on",
     ),
     controllers=("xhci_pci", "xhci_pci_renesas", "ehci_pci", "ohci_pci", "uhci_hcd",
@@ -95,7 +94,7 @@ X86_64 = Architecture(
 
 ARCHITECTURES = (X86_64,)
 
-# By the name that pyelftools has for e_machine: x86 ud2, arm64 udf #0.
+# pyelftools' names of e_machine: x86 ud2, arm64 udf #0.
 MACHINES: Mapping[str, Machine] = {
     "EM_X86_64": Machine(62, b"\x0f\x0b"),
     "EM_AARCH64": Machine(183, b"\x00\x00\x00\x00"),

@@ -67,9 +67,9 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point; returns the exit status: 0, 1 for an error, 2 for a wrong command.
+    """Entry point; returns the exit status: 0, 1 for an error, 2 for an invalid command line.
 
-    INTERRUPTED is what a shell has for Ctrl-C.
+    Ctrl-C returns INTERRUPTED, as in a shell.
     """
     top = parser()
     options = top.parse_args(arguments)
@@ -95,14 +95,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def make(host: Host, options: argparse.Namespace) -> int:
     """-b and -l."""
     key = options.key
-    if key and "/" in key:  # without one it is never a file: not one that lies here by chance
+    if key and "/" in key:  # without a / it is never a file that is in this directory by chance
         key = str(Path.cwd() / key)
     given = {"modules": options.module, "script": options.script, "key": key}
     asked = {key: text for key, text in given.items() if text is not None}
     config = load_config(host, asked, options.config)
     kver = options.kernel or host.running_kernel()
     with state.lock(host):
-        if options.build or asked or options.config:  # nothing else will do
+        if options.build or asked or options.config:  # an older image would not do what was asked
             image, _ = actions.build_image(host, config, kver, force=options.build)
         else:
             image = actions.best_image(host, config, kver)
@@ -126,7 +126,7 @@ def show_status(host: Host, options: argparse.Namespace) -> int:
 
 
 def estimate(host: Host, options: argparse.Namespace) -> int:
-    """The breakdown of the need."""
+    """Show how much memory the crash kernel needs."""
     kver = options.kernel or host.running_kernel()
     image = state.read_manifest(host, kver)
     if image is None:
@@ -136,7 +136,7 @@ def estimate(host: Host, options: argparse.Namespace) -> int:
 
 
 def show_log(host: Host, _options: argparse.Namespace) -> int:
-    """The crash kernel's console, as pstore kept it."""
+    """Print the crash log."""
     boots = pstore.boots(host)
     log = pstore.crash_log(host, boots)
     if log is None:
@@ -154,7 +154,7 @@ def show_log(host: Host, _options: argparse.Namespace) -> int:
 
 
 def unload(host: Host, _options: argparse.Namespace) -> int:
-    """Disarm."""
+    """Unload tinykdump's crash kernel."""
     with state.lock(host):
         done = load.unload(host)
     print("unloaded" if done else "tinykdump's crash kernel was not loaded")
@@ -168,7 +168,7 @@ def restore_dump(host: Host, options: argparse.Namespace) -> int:
     done = restore.restore(options.directory, options.output, home, plain=options.plain)
     for file in done.files:
         print(file, flush=True)
-    if done.ignored:  # anybody can have written them, with anything in them
+    if done.ignored:  # anyone can have written these names: print them quoted
         say(f"ignored, not part of a dump: {', '.join(map(repr, done.ignored[:9]))}")
     for failure in done.failures:
         say(line(failure))

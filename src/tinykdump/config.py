@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The configuration: INI text and command line in, one frozen value out. No I/O here.
 
-One table, ITEMS, describes every key; the parser, the command line's overrides and the
-default file that is installed are all made from it, so that they cannot drift.
+One table, ITEMS, describes every key. The parser, the overrides of the command line and the
+installed default file all come from it, so they always agree.
 """
 
 import configparser
@@ -18,12 +18,12 @@ from tinykdump.filesystems import FILESYSTEMS
 FILE = Path("/etc/default/tinykdump")
 DROP_INS = Path("/etc/default/tinykdump.d")
 
-# What makedumpfile(8) is told for each compression of the dump's pages.
+# The makedumpfile(8) option for each compression.
 COMPRESSIONS = {"none": "", "zlib": "-c", "lzo": "-l", "snappy": "-p", "zstd": "-z"}
 FINAL_ACTIONS = ("reboot", "poweroff", "halt")
 
 _MODULE = re.compile(r"[A-Za-z0-9_-]+")
-# What mkfs and blkid can put into a label or a UUID and a shell never misreads.
+# Characters that labels and UUIDs can have and that need no quoting in a shell.
 _TAG = re.compile(r"(LABEL|UUID)=([A-Za-z0-9_.+-]{1,64})")
 
 
@@ -40,12 +40,12 @@ class Target:
 
 @dataclass(frozen=True)
 class Config:
-    """What the user wants, complete and checked for form."""
+    """The complete configuration; the form of every value has been checked."""
 
     target: Target
     filesystems: tuple[str, ...]
-    wait: int  # seconds until a stick that does not appear is given up
-    keep: int  # complete dumps of this machine that stay on the stick at most; 0: all
+    wait: int  # seconds to wait for the stick
+    keep: int  # how many complete dumps of this machine stay on the stick; 0: all
     level: int  # makedumpfile's dump level, a sum of 1, 2, 4, 8, 16
     compression: str  # a key of COMPRESSIONS
     encrypt: bool
@@ -54,7 +54,7 @@ class Config:
     script_wait: int  # seconds until the script is ended
     stall: int  # seconds without progress after which a dump is given up
     final_action: str  # one of FINAL_ACTIONS
-    modules: tuple[str, ...]  # besides those that are found to be needed
+    modules: tuple[str, ...]  # to add to those that are found to be necessary
     margin: int  # percent of the computed need
     takeover: bool
     append: str  # words for the crash kernel's command line
@@ -121,7 +121,7 @@ def _absolute(text: str) -> str:
 
 
 def _key(text: str) -> str:
-    """Never a file of the directory that root happens to be in."""
+    """A relative path is refused: it would depend on the current directory."""
     if "/" in text and not text.startswith("/"):
         raise ValueError("write an absolute path, or the name of a key in root's keyring")
     return _line(text)
@@ -193,9 +193,9 @@ def parse_file(text: str, name: str) -> dict[str, str]:
     """Read one INI text; ``name`` is the file, for messages.
 
     Returns key -> raw text of what the file sets. Raises UsageError for text that is not
-    INI, unknown sections, unknown keys, keys that stand twice and bad values.
+    INI, unknown sections, unknown keys, duplicate keys and invalid values.
     """
-    # No section gives defaults to the others: an empty name cannot stand between brackets.
+    # No section is the default section: a section name cannot be empty.
     parser = configparser.RawConfigParser(inline_comment_prefixes=("#",), default_section="")
     try:
         parser.read_string(text, source=name)
@@ -224,7 +224,7 @@ def _known(section: str) -> str:
 
 
 def parse_value(item: Item, text: str, where: str) -> Any:
-    """The value of one key. Raises UsageError that names ``where`` it stands."""
+    """The value of one key. Raises UsageError, whose message begins with ``where``."""
     try:
         return item.parse(text.strip())
     except ValueError as error:
@@ -244,7 +244,7 @@ def resolve(files: Iterable[Mapping[str, str]], options: Mapping[str, str]) -> C
 
 
 def default_file() -> str:
-    """The file that is installed: every key with its meaning, set to nothing."""
+    """The file that is installed: every key with its meaning and default, commented out."""
     lines = ["# SPDX-License-Identifier: GPL-2.0-or-later",
              "# tinykdump: crash dumps on a USB stick. See tinykdump(5).",
              "# Each key is shown with its default, in a comment.", ""]  # fmt: skip

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Reading the configuration files of a host into one Config."""
+"""Read the configuration files of a host into one Config."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,8 +12,8 @@ from tinykdump.host import Host
 def load_config(host: Host, options: Mapping[str, str], file: str = "") -> config.Config:
     """The configuration: ``file`` alone, or the default file and its drop-ins; then options.
 
-    ``options`` maps keys to the texts of the command line. Raises UsageError for what is not
-    valid, and for a ``file`` that is not there; TinykdumpError for what others can write.
+    ``options`` maps keys to the texts of the command line. Raises UsageError for invalid
+    values and for a missing ``file``; TinykdumpError for files that other users can write.
     """
     if file:
         path = Path.cwd() / file

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A dump as it stands on a stick: names, parts and sums. Text in, values out; no I/O here.
+"""The format of a dump on a stick: names, parts and sums. Text in, values out; no I/O here.
 
 src/crash/lib.sh writes tinykdump/MACHINE/TIME, which is called TIME.partial until it is complete.
-In it each stream is a row of parts, NAME.000, NAME.001 and so on, or NAME.gpg.000 where it is
-encrypted, and SHA256SUMS has a line for each part that was written to its end. Anybody can have
-written to a stick: names that are not these, or anything in them.
+Each stream in it is a series of parts, NAME.000, NAME.001 and so on (NAME.gpg.000 if encrypted),
+and SHA256SUMS lists each part that was written completely. Anyone can have written to a stick, so
+other names and any contents must be expected.
 """
 
 import re
@@ -15,8 +15,8 @@ PARTIAL = ".partial"
 SUMS = "SHA256SUMS"
 README = "README"
 
-# What the crash side saves, and the file that it becomes; the small ones first. Where makedumpfile
-# fails, the memory is there as a copy.
+# Streams that the crash side saves, and the files that they are restored to, small ones first.
+# "vmcore" is a copy of the memory, made if makedumpfile fails.
 STREAMS = {
     "dmesg.txt": "dmesg.txt",
     "crash-kernel.txt": "crash-kernel.txt",
@@ -40,7 +40,7 @@ def is_dump(name: str) -> bool:
 
 
 def is_complete(name: str) -> bool:
-    """Whether the crash kernel has come to the end of a dump that is called so."""
+    """Whether a dump directory of that name is complete."""
     return not name.endswith(PARTIAL)
 
 
@@ -50,7 +50,7 @@ def part_name(stream: str, encrypted: bool, number: int) -> str:
 
 
 def parse_part(name: str) -> tuple[str, bool, int] | None:
-    """Stream, whether it is encrypted and number of a part, when it is the name of one."""
+    """Stream, whether it is encrypted, and number of a part; None for any other name."""
     match = _PART.fullmatch(name)
     if not match:
         return None
@@ -59,9 +59,9 @@ def parse_part(name: str) -> tuple[str, bool, int] | None:
 
 
 def parse_sums(text: str) -> dict[str, set[str]]:
-    """Name -> SHA-256 of the lines of SHA256SUMS, as far as they can be understood.
+    """Name -> SHA-256 of the lines of SHA256SUMS; other lines are ignored.
 
-    A name that stands there twice was written twice: a second try takes the names of the first.
+    A name that is listed twice was written twice: a retry reuses the names of the first try.
     """
     found: dict[str, set[str]] = {}
     for line in text.splitlines():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The errors that a user sees: one line that says what failed and what to do about it."""
+"""The errors that a user sees: one line that says what failed and what to do."""
 
 
 class TinykdumpError(Exception):
@@ -20,6 +20,6 @@ class TinykdumpError(Exception):
 
 
 class UsageError(TinykdumpError):
-    """A command line or configuration that cannot be understood; exit status 2."""
+    """An invalid command line or configuration; exit status 2."""
 
     exit_status = 2

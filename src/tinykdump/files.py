@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Files and directories of our own: whole or not there, and for root alone."""
+"""Writing tinykdump's own files: atomically, and readable by root only."""
 
 import os
 import shutil
@@ -11,7 +11,7 @@ from pathlib import Path
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Let an OSError of the block that names no file, as those of write(2), name this one."""
+    """Add this path to an OSError that names no file, such as one from write(2)."""
     try:
         yield
     except OSError as error:
@@ -21,9 +21,9 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def private(directory: Path) -> None:
-    """Make a directory that only root can look into, whatever the umask, or make it one.
+    """Create a directory with mode 0700, whatever the umask; change the mode of an existing one.
 
-    Parents that are missing are made in the same way. Raises OSError.
+    Missing parents are created in the same way. Raises OSError.
     """
     for missing in (*reversed(directory.parents), directory):
         if not missing.exists():
@@ -32,17 +32,17 @@ def private(directory: Path) -> None:
 
 
 def delete(directory: Path) -> None:
-    """Delete a directory with all that is in it, if it is there. Raises OSError."""
+    """Delete a directory with its contents, if it exists. Raises OSError."""
     with suppress(FileNotFoundError):
         shutil.rmtree(directory)
 
 
 def publish(files: Mapping[Path, bytes]) -> None:
-    """Put files in place, readable by root alone, each on the disk before the next one's name.
+    """Replace files, readable by root only, each on the disk before the next one is renamed.
 
-    The last one is what makes the others count: whoever is killed before its rename has
-    published nothing. Everything that takes room is written before the first rename; what
-    somebody who was killed has left behind goes away. Raises OSError, with the file's name.
+    The last file refers to the others: a process that is killed before that rename has
+    published nothing. All contents are written before the first rename. Leftovers of killed
+    processes are deleted. Raises OSError with the file's name.
     """
     written: dict[str, Path] = {}
     try:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 class FileSystem:
     """One type, as blkid(8) and mount(8) name it."""
 
-    modules: tuple[str, ...]  # what mounting it asks the kernel for by name
-    mounts: tuple[str, ...] = ()  # other types that it mounts as well
+    modules: tuple[str, ...]  # the modules that mounting it requests by name
+    mounts: tuple[str, ...] = ()  # other types that its driver mounts
 
 
 FILESYSTEMS: Mapping[str, FileSystem] = {
@@ -28,6 +28,6 @@ FILESYSTEMS: Mapping[str, FileSystem] = {
 
 
 def is_mounted_by(kind: str, names: Collection[str]) -> bool:
-    """Whether a crash kernel that mounts ``names`` mounts a stick of that type."""
+    """Whether a crash kernel that supports ``names`` can mount a file system of type ``kind``."""
     known = (FILESYSTEMS[name] for name in names if name in FILESYSTEMS)
     return kind in names or any(kind in each.mounts for each in known)

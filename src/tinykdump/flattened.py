@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """makedumpfile's flattened format: a dump that was written to a pipe. Values in, values out.
 
-A header of 4096 bytes, then the pieces of the file in the order in which they were written, each
-behind its place and its size; a place and a size of -1 are the end. Numbers are signed and have
-64 bits, big-endian (makedumpfile_header and makedumpfile_data_header in makedumpfile.h).
+A header of 4096 bytes, then the pieces of the file in the order in which they were written. Each
+follows its offset and size; an offset and a size of -1 mark the end. Numbers are signed 64-bit
+big-endian (makedumpfile_header and makedumpfile_data_header in makedumpfile.h).
 """
 
 import struct
@@ -13,24 +13,24 @@ _HEADER = 4096
 _START = struct.pack(">16sq", b"makedumpfile", 1)  # signature and type, then a version
 _PIECE = struct.Struct(">qq")
 
-# No piece ends behind it: 64 TiB are more than any file that makedumpfile could write.
+# No piece ends beyond this: makedumpfile writes no file as large as 64 TiB.
 _LARGEST = 1 << 46
 
 
 class Parser:
-    """Takes such a stream apart as it comes in."""
+    """Parses such a stream as it arrives."""
 
     def __init__(self) -> None:
-        self.ended = False  # the end was seen: what comes after it is no part of the dump
+        self.ended = False  # the end was seen: anything after it is not part of the dump
         self._started = False
         self._rest = b""
         self._place = self._left = 0
 
     def feed(self, data: bytes) -> Iterator[tuple[int, bytes]]:
-        """What there is now, each with its place in the file, in bytes.
+        """The pieces in ``data``, each with its offset in bytes.
 
-        A piece comes in several where the stream does: what is cut off is short of nothing that
-        was there. Raises ValueError for what is no such stream.
+        A piece that arrives in several calls is returned in several pieces, so a truncated stream
+        loses nothing that arrived. Raises ValueError if it is not in the flattened format.
         """
         data, at = self._rest + data, 0
         while not self.ended:

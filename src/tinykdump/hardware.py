@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What this machine has that the crash kernel will have to drive, read from sysfs."""
+"""The hardware that the crash kernel needs drivers for, read from sysfs."""
 
 import hashlib
 import re
@@ -21,34 +21,34 @@ _MODULES: Mapping[str, str] = {
     "i801_smbus": "i2c_i801",
 }
 
-# Drivers of host controllers that are no hardware: USB over IP, and one for tests.
+# Drivers of virtual host controllers: USB over IP, and one for tests.
 _VIRTUAL = ("vhci_hcd", "dummy_hcd")
 
 # The drivers of mass storage: usb-storage leaves the devices of its sub-drivers to them.
 _STORAGE = ("usb_storage", "uas")
 _SUB_DRIVERS = "ums_"
 
-# machine-id(5): tell others a hash of it that is made for one purpose, never the ID.
+# machine-id(5): only a hash of the ID for one purpose may leave the machine.
 _MACHINE_SALT = b"tinykdump: the name of this machine on a stick\0"
 
 
 def machine_name(host: Host) -> str:
-    """What this machine is called on a stick that several share: 12 hexadecimal digits."""
+    """The name of this machine on a stick: 12 hexadecimal digits."""
     machine_id = host.text("/etc/machine-id") or host.text("/proc/sys/kernel/random/boot_id") or ""
     return hashlib.sha256(_MACHINE_SALT + machine_id.encode()).hexdigest()[:12]
 
 
 @dataclass(frozen=True)
 class Device:
-    """A device that the crash kernel will have to drive, and the modules that drive it now."""
+    """A device that the crash kernel needs, and the modules that drive it now."""
 
     modalias: str
     driver: str  # the module of its driver; empty: none
-    above: tuple[str, ...]  # of the devices that it is behind, the topmost first
+    above: tuple[str, ...]  # the modules of its parent devices, the topmost first
 
 
 def possible_cpus(host: Host) -> int:
-    """How many processors the running kernel is prepared for: a list like 0-3, up to the last."""
+    """How many processors the running kernel supports, from a list such as 0-3."""
     numbers = re.findall("[0-9]+", host.text("/sys/devices/system/cpu/possible") or "0")
     return int(numbers[-1]) + 1
 
@@ -57,8 +57,8 @@ def usb_controllers(host: Host) -> tuple[Device, ...]:
     """The machine's USB host controllers.
 
     PCI devices of that class, whether or not a driver is bound, and the parents of the root
-    hubs, which finds those on other buses. Only what has made a root hub is a driver of such a
-    controller: another one may hold it for a virtual machine.
+    hubs, which finds those on other buses. A driver counts only if it has made a root hub: another
+    one, such as vfio-pci, may hold the controller for a virtual machine.
     """
     found: dict[Path, Device] = {}
     for device in host.children("/sys/bus/pci/devices"):
@@ -73,11 +73,11 @@ def usb_controllers(host: Host) -> tuple[Device, ...]:
 
 
 def running_watchdogs(host: Host) -> tuple[Device | None, ...]:
-    """The watchdogs that are counting now; None for one of which sysfs shows no device.
+    """The watchdogs that are running; None for one without a device in sysfs.
 
     /sys/class/watchdog/watchdogN/state is "active" then (Documentation/ABI/testing/
-    sysfs-class-watchdog). Half of the drivers tell the kernel no device, wdat_wdt and i6300esb
-    among them, and softdog has none.
+    sysfs-class-watchdog). Half of the drivers, such as wdat_wdt and i6300esb, register no parent
+    device, and softdog has none.
     """
     active = (
         host.resolve(watchdog / "device")
@@ -88,7 +88,7 @@ def running_watchdogs(host: Host) -> tuple[Device | None, ...]:
 
 
 def used_modules(host: Host, names: Iterable[str]) -> tuple[str, ...]:
-    """Those modules that are loaded and that somebody holds, as who opens a device does."""
+    """Those of the modules that are in use, for example because a device is open."""
     return tuple(
         name for name in names
         if (host.text(f"/sys/module/{name}/refcnt") or "0") != "0"
@@ -96,7 +96,7 @@ def used_modules(host: Host, names: Iterable[str]) -> tuple[str, ...]:
 
 
 def usb_storage_modules(host: Host) -> tuple[str, ...]:
-    """The modules that drive the USB storage that is plugged in, card readers among it."""
+    """The modules that drive the USB storage that is plugged in, including card readers."""
     bound = (_bound(host, interface) for interface in host.children("/sys/bus/usb/devices"))
     found = {name for name in bound if name in _STORAGE or name.startswith(_SUB_DRIVERS)}
     return tuple(sorted(found))
@@ -112,7 +112,7 @@ def _device(host: Host, path: Path) -> Device:
 
 
 def _bound(host: Host, device: Path) -> str:
-    """The module of the driver that is bound to a device, or nothing."""
+    """The module of the driver that is bound to a device, or ""."""
     driver = host.resolve(device / "driver")
     if driver is None:
         return ""

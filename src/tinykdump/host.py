@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The one door through which the host is read, and its kernel interfaces are written.
+"""Reads the host's files and writes its kernel interfaces; no other module does so directly.
 
-Everything takes absolute paths of the host and finds them below ``root``, so that a test
-hands in a recorded tree and an image build hands in the tree it builds.
+All functions take absolute paths of the host and look them up below ``root``, so that tests
+can pass a recorded tree.
 """
 
 import os
@@ -16,27 +16,26 @@ from tinykdump.errors import TinykdumpError
 
 @dataclass(frozen=True)
 class Host:
-    """A machine as seen through its file system."""
+    """A machine, by its file system."""
 
     root: Path = Path("/")
-    # Whether it is the running machine, which can crash, be armed, and has the hardware seen.
+    # Whether it is the running machine: it can be armed, and sysfs shows its hardware.
     live: bool = False
 
     @classmethod
     def given(cls, environment: Mapping[str, str]) -> "Host":
-        """The host that a command is about: below TINYKDUMP_ROOT, else where we are."""
+        """The host that a command works on: below TINYKDUMP_ROOT if set, otherwise below /."""
         root = Path(environment.get("TINYKDUMP_ROOT", "/"))
         return cls(root, live=root == Path("/") and _is_live())
 
     def path(self, name: str | Path) -> Path:
-        """Where ``name``, an absolute path of the host, is found from here."""
+        """The real path of ``name``, an absolute path of the host."""
         return self.root / str(name).lstrip("/")
 
     def resolve(self, name: str | Path) -> Path | None:
-        """The host's absolute path behind every link of ``name``, or None if there is none.
+        """The host's absolute path of ``name`` with all links followed; None if it does not exist.
 
-        Links are followed as the host would, so that an absolute link inside ``root`` stays
-        inside it.
+        Links are followed as on the host: an absolute link stays below ``root``.
         """
         parts = list(Path(str(name)).parts[1:])
         done = Path("/")
@@ -61,7 +60,7 @@ class Host:
         return done
 
     def exists(self, name: str | Path) -> bool:
-        """Whether ``name`` is there, behind links."""
+        """Whether ``name`` exists, with links followed."""
         return self.resolve(name) is not None
 
     def read(self, name: str | Path) -> bytes:
@@ -74,7 +73,7 @@ class Host:
             ) from None
 
     def text(self, name: str | Path) -> str | None:
-        """The stripped text of a file, or None where it is not there or not readable."""
+        """The stripped text of a file, or None if it cannot be read."""
         try:
             return self.path(self.resolve(name) or name).read_text(errors="replace").strip()
         except OSError:
@@ -85,19 +84,19 @@ class Host:
         return self.text("/proc/sys/kernel/osrelease") or ""
 
     def vouch(self, name: str | Path) -> None:
-        """Raises TinykdumpError when others than root can change what ``name`` holds.
+        """Raise TinykdumpError if users other than root can change the contents of ``name``.
 
-        As sshd(8) sees it: they own or can write the file or a directory above it. Below
-        another root, root is whoever owns that, or runs this. A file that is not there passes.
+        As in sshd(8), they can if they own or can write the file or a directory above it. Below
+        another root, its owner and the current user count as root. A missing file passes.
         """
         found, beside = self.resolve(name), self.resolve(Path(name).parent)
         if not found or not beside:
             return
         trusted = {0, os.geteuid(), self.path("/").stat().st_uid}
-        # Where the name is counts as much as where it leads.
+        # Both the directory of a link and its target count.
         for place in (found, *found.parents, beside, *beside.parents):
             status = self.path(place).stat()
-            # Whoever can write a sticky directory (/tmp) cannot replace what others own in it.
+            # In a sticky directory (/tmp), users cannot replace files of others.
             sticky = stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX
             if status.st_uid not in trusted or (status.st_mode & 0o022 and not sticky):
                 raise TinykdumpError(
@@ -106,7 +105,7 @@ class Host:
                 )
 
     def children(self, name: str | Path) -> list[Path]:
-        """The sorted entries of a directory as absolute paths; none when it is not there."""
+        """The sorted entries of a directory as absolute paths; none if it does not exist."""
         directory = self.path(self.resolve(name) or name)
         if not directory.is_dir():
             return []
@@ -129,9 +128,9 @@ class Host:
 
 
 def _is_live() -> bool:
-    """Whether our root is that of the machine: neither a chroot nor a container.
+    """Whether this is neither a chroot nor a container.
 
-    There the hardware seen is that of the machine that builds, not of the one that will boot.
+    In those, sysfs shows the hardware of the build machine, not of the one that will boot.
     """
     try:
         ours, first = Path("/").stat(), Path("/proc/1/root").stat()

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The kernel-install plugin: what 60-tinykdump.install calls.
+"""The kernel-install plugin, which 60-tinykdump.install calls.
 
 kernel-install(8) calls it with ``add KVER ENTRY-DIR IMAGE [INITRD...]`` and ``remove KVER
-ENTRY-DIR``. Whatever goes wrong is said and does not fail the kernel's transaction: exit
-status 0 always. Nothing is put into the staging area, where ukify would take it for an
+ENTRY-DIR``. Every error is printed, and the exit status is always 0, so that it does not fail
+the kernel's transaction. Nothing is put into the staging area, where ukify would use it as an
 initrd of the normal boot.
 """
 
@@ -32,7 +32,7 @@ class Context:
 
     @classmethod
     def parse(cls, arguments: Sequence[str], environment: Mapping[str, str]) -> "Context | None":
-        """The call, or None for a verb that is no business of ours."""
+        """The call, or None for other verbs."""
         if len(arguments) < 2 or arguments[0] not in ("add", "remove"):
             return None
         given = arguments[3] if arguments[0] == "add" and len(arguments) > 3 else ""
@@ -42,7 +42,7 @@ class Context:
 
 
 def add(host: Host, context: Context) -> None:
-    """Build the kernel's image; on the machine that will crash, load it too."""
+    """Build the kernel's image; on the running machine, load it too."""
     config = load_config(host, {})
     image, built = actions.build_image(host, config, context.kver, kernel=context.image)
     say(
@@ -58,7 +58,7 @@ def add(host: Host, context: Context) -> None:
 
 
 def remove(host: Host, context: Context) -> None:
-    """Delete the kernel's image, unless the kernel stays for another kind of boot entry."""
+    """Delete the kernel's image, unless the kernel stays for another type of boot entry."""
     tree = Path("/lib/modules") / context.kver / "kernel"
     if os.environ.get("KERNEL_INSTALL_BOOT_ENTRY_TYPE") and host.exists(tree):
         return

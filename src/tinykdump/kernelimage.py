@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Kernel images: what kexec takes, and what is in a unified one. Values in, values out.
+"""Kernel images that kexec can load, also inside unified ones. Values in, values out.
 
-How one begins is up to the architecture. A unified kernel image (UKI) is described by the UAPI
-Group: a PE file whose section .linux is such an image.
+Their header depends on the architecture. A unified kernel image (UKI, see the UAPI Group's
+specification) is a PE file whose section .linux is such an image.
 """
 
 import struct
@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from tinykdump.architecture import ARCHITECTURES, Architecture
 from tinykdump.errors import TinykdumpError
 
-# What kexec takes, for messages.
+# The kinds that kexec can load, for messages.
 KINDS = " or ".join(each.header.name for each in ARCHITECTURES)
 
 
 def loadable(content: bytes) -> bytes:
-    """``content`` when kexec takes it, else the image in it; b"" when there is none."""
+    """``content`` if kexec can load it, otherwise the image in it; b"" if there is none."""
     if _architecture(content):
         return content
     inner = next((data for name, data in _sections(content) if name == b".linux"), b"")
@@ -24,9 +24,9 @@ def loadable(content: bytes) -> bytes:
 
 
 def architecture(content: bytes, name: str) -> Architecture:
-    """The one that an image is for; ``name`` is for messages.
+    """The architecture of a kernel image; ``name`` is for messages.
 
-    The header is all that is needed of it. Raises TinykdumpError when it is no such image.
+    ``content`` needs to hold only the header. Raises TinykdumpError if it is not such an image.
     """
     found = _architecture(content)
     if found is None:
@@ -43,9 +43,9 @@ def _architecture(content: bytes) -> Architecture | None:
 
 
 def init_size(content: bytes, name: str) -> int:
-    """Bytes that the kernel wants to run in, from at least its header; ``name`` is for messages.
+    """Bytes of memory that the kernel needs to start; ``name`` is for messages.
 
-    Raises TinykdumpError when it does not say so.
+    ``content`` needs to hold only the header. Raises TinykdumpError if it has no init_size.
     """
     header = architecture(content, name).header
     start, least = header.protocol
@@ -57,7 +57,7 @@ def init_size(content: bytes, name: str) -> int:
 
 
 def version(content: bytes) -> str:
-    """The release in a loadable image, as uname -r says it once it runs; "" when it says none."""
+    """The release of a loadable image, as uname -r prints it; "" if the header has none."""
     found = _architecture(content)
     if found is None:
         return ""
@@ -70,7 +70,7 @@ def version(content: bytes) -> str:
 
 
 def _sections(content: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Name and bytes of every section of a PE file (Microsoft's PE Format); of others none."""
+    """Name and bytes of each section of a PE file (Microsoft's PE Format), if it is one."""
     try:
         (start,) = struct.unpack_from("<I", content, 0x3C)
         if content[:2] != b"MZ" or content[start : start + 4] != b"PE\0\0":

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The installed kernels: what an image needs of one is found once, and handed on as a value."""
+"""The installed kernels: their image, modules and .config, found once and passed on as a value."""
 
 import hashlib
 from collections.abc import Iterable, Iterator
@@ -16,22 +16,22 @@ from tinykdump.host import Host
 class Kernel:
     """An installed kernel."""
 
-    kver: str  # as uname -r says it
-    image: Path  # the bzImage that is loaded with an image of ours
+    kver: str  # as uname -r prints it
+    image: Path  # the bzImage that kexec loads with the crash image
     modules: Path  # the directory of its modules
-    config: str  # the text of its .config; empty where its package does not install it
+    config: str  # the text of its .config; empty if not installed
     architecture: Architecture
-    content: bytes = b""  # of ``image``, to be put there; empty: it is there
+    content: bytes = b""  # to write to ``image``; empty: it exists already
 
 
 def find(
     host: Host, kver: str, given: str = "", *, beside: Path, earlier: Iterable[str] = ()
 ) -> Kernel:
-    """The kernel of that version: its bzImage as given, where distributions put it, or ``earlier``.
+    """The kernel of that version; its bzImage is ``given``, in a usual place, or in ``earlier``.
 
-    The copy beside the modules comes first: /boot may be in any layout, or not mounted. kexec
-    takes no unified image: what is in one is to be stored in ``beside``. Raises TinykdumpError
-    when there are no modules or no image.
+    The copy beside the modules comes first: /boot may have any layout, or not be mounted. kexec
+    cannot load a unified image: its kernel image has to be stored in ``beside``. Raises
+    TinykdumpError if there are no modules or no image.
     """
     modules = module_directory(host, kver)
     why = f"no kernel image of {kver}"
@@ -53,12 +53,12 @@ def find(
 
 
 def name(content: bytes) -> str:
-    """What the copy of a kernel image is called: after its bytes, so that it can be verified."""
+    """The name of a stored kernel image, with its checksum, so that it can be verified."""
     return f"linux-{hashlib.sha256(content).hexdigest()[:16]}.img"
 
 
 def module_directory(host: Host, kver: str) -> Path:
-    """Where the kernel's modules are. Raises TinykdumpError when there are none."""
+    """The directory of a kernel's modules. Raises TinykdumpError if there is none."""
     for top in ("/lib/modules", "/usr/lib/modules"):
         if host.exists(f"{top}/{kver}"):
             return Path(top) / kver
@@ -69,16 +69,16 @@ def module_directory(host: Host, kver: str) -> Path:
 
 
 def config(host: Host, kver: str) -> str:
-    """The .config of a kernel as its package installs it; empty where it does not."""
+    """The text of a kernel's .config; empty if its package does not install it."""
     places = (f"/lib/modules/{kver}/config", f"/boot/config-{kver}")
     return next((text for place in places if (text := host.text(place))), "")
 
 
 def _places(host: Host, kver: str, given: str) -> Iterator[str]:
-    """Where the image of a kernel can be, the best first.
+    """The places where a kernel image can be, the best first.
 
     On boot partitions kernel-install (90-loaderentry and 90-uki-copy) names directories and
-    unified images by a token, which is the machine's ID if nothing else is chosen.
+    unified images by the entry token, by default the machine ID.
     """
     modules = f"/lib/modules/{kver}"
     yield from (f"{modules}/vmlinuz", f"/usr{modules}/vmlinuz", given)
@@ -90,6 +90,6 @@ def _places(host: Host, kver: str, given: str) -> Iterator[str]:
             yield from (
                 str(path)
                 for path in host.children(f"{boot}/EFI/Linux")
-                if path.name.startswith(f"{token}-{kver}+")  # tries left, of automatic assessment
+                if path.name.startswith(f"{token}-{kver}+")  # boot counting: +tries
             )
     yield from (f"{modules}/vmlinuz-virt.efi", f"/boot/vmlinuz-{kver}")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""OpenPGP keys: which one dumps are encrypted to, and whether it can be."""
+"""OpenPGP keys: find the key that dumps are encrypted to, and check it."""
 
 import os
 import re
@@ -23,16 +23,16 @@ MACHINE_KEYS = Path("/var/lib/tinykdump/keys")
 ROOT_KEYS = Path("/root/.gnupg")
 MACHINE_USER = "tinykdump"
 
-# Nothing here needs an agent but making a key, and a started one would stay behind. A key that
-# was made later than the clock says is good: it is the clock that is wrong, at a boot with an
-# empty battery and no network. To encrypt, the crash side ignores the clock in the same way.
+# Only making a key needs an agent, and one that was started would keep running. A key that is
+# newer than the clock is valid: the clock is wrong at a boot with an empty battery and no network.
+# The crash side ignores the clock in the same way when it encrypts.
 _QUIET = [
     "--no-autostart", "--no-auto-check-trustdb", "--ignore-time-conflict", "--ignore-valid-from",
 ]  # fmt: skip
 
 
-# What gpg-agent(1) hands to pinentry, so that it can ask for a passphrase; GPG_TTY is where the
-# user is.
+# Variables that gpg-agent(1) passes to pinentry, which asks for a passphrase; GPG_TTY is the
+# user's terminal.
 _ASKING = (
     "GPG_TTY", "TERM", "DISPLAY", "XAUTHORITY", "WAYLAND_DISPLAY", "XDG_RUNTIME_DIR",
     "XDG_SESSION_TYPE", "DBUS_SESSION_BUS_ADDRESS", "PINENTRY_USER_DATA",
@@ -45,14 +45,14 @@ class Key:
 
     fingerprint: str
     public: bytes  # the exported public key, the only part that goes into an image
-    valid_at: str  # a time at which it can encrypt, as gpg --faked-system-time takes it
+    valid_at: str  # a time at which it was valid, for gpg --faked-system-time
 
 
 def gpg(home: Path) -> gnupg.GPG:
     """python-gnupg on a home directory whose secret keys may have a passphrase.
 
-    It is asked for at the terminal or on the desktop of whoever calls. Raises TinykdumpError
-    when the directory or gpg is not there.
+    gpg asks for it at the user's terminal or desktop. Raises TinykdumpError if the directory or
+    gpg is missing.
     """
     asking = {name: os.environ[name] for name in _ASKING if name in os.environ}
     terminal = next((os.ttyname(stream) for stream in (0, 1, 2) if os.isatty(stream)), "")
@@ -75,7 +75,7 @@ def _open(
 
 @contextmanager
 def _looking(home: Path) -> Iterator[gnupg.GPG]:
-    """A keyring to look into; nothing that was started for it stays. Raises TinykdumpError."""
+    """A keyring to read; daemons started for it end with the block. Raises TinykdumpError."""
     keyring = _open(home, _QUIET)
     started = _start_keyboxd(home)
     try:
@@ -86,10 +86,10 @@ def _looking(home: Path) -> Iterator[gnupg.GPG]:
 
 
 def _start_keyboxd(home: Path) -> bool:
-    """Start the daemon that keeps this home's public keys, if it needs one and has none.
+    """Start keyboxd if this home needs it and it is not running; return whether it was started.
 
-    use-keyboxd in /etc/gnupg/common.conf or the home's own (GnuPG 2.4) cannot be taken back by
-    an option. The answer is whether one was started. Raises TinykdumpError.
+    No option overrides use-keyboxd in /etc/gnupg/common.conf or the home's own (GnuPG 2.4).
+    Raises TinykdumpError.
     """
     said = run(["gpg", "--homedir", home, "--batch", "--gpgconf-list"], check=False).stdout
     if b"use_keyboxd:16:1:" not in said.splitlines():
@@ -108,8 +108,8 @@ def _start_keyboxd(home: Path) -> bool:
 def configured(key: str, host: Host) -> Key:
     """The key that ``key`` names: a file by its absolute path, or a key in root's keyring.
 
-    Raises TinykdumpError when it is missing, when others can write it, or when it cannot be
-    used to encrypt now.
+    Raises TinykdumpError if it is missing, cannot encrypt now, or if users other than root can
+    write it.
     """
     if key.startswith("/"):
         host.vouch(key)
@@ -144,10 +144,10 @@ def from_file(content: bytes, name: str) -> Key:
 
 
 def check(listed: Mapping[str, Any], name: str) -> None:
-    """Whether a key as python-gnupg lists it can encrypt now; raises TinykdumpError if not.
+    """Check that a key, as python-gnupg lists it, can encrypt now. Raises TinykdumpError if not.
 
-    The letters are those of ``gpg --with-colons`` (doc/DETAILS in GnuPG): field 2 says
-    revoked or expired, a capital E in field 12 that a subkey can be encrypted to.
+    The letters are those of ``gpg --with-colons`` (doc/DETAILS in GnuPG): field 2 is r
+    (revoked) or e (expired); a capital E in field 12 means that a subkey can encrypt.
     """
     match listed["trust"]:
         case "r":
@@ -163,10 +163,10 @@ def check(listed: Mapping[str, Any], name: str) -> None:
 
 
 def machine_key(host: Host, *, create: bool) -> Key:
-    """The key made for this machine, made now when there is none and ``create`` is set.
+    """The key of this machine; if there is none and ``create`` is set, it is made now.
 
-    Its secret part has no passphrase and is readable by root alone: whoever is root here
-    could read the memory that is dumped anyway. Raises TinykdumpError when there is none.
+    Its secret part has no passphrase and is readable by root only: root can read the memory of
+    this machine anyway. Raises TinykdumpError if there is none.
     """
     home = host.path(MACHINE_KEYS)
     found = _only_key(home) if home.is_dir() else None
@@ -185,7 +185,7 @@ def machine_key(host: Host, *, create: bool) -> Key:
 
 
 def _only_key(home: Path) -> Key | None:
-    """The first key of a home that we have made, checked; None when there is none."""
+    """The first key in the home that tinykdump made, checked; None if there is none."""
     with _looking(home) as keyring:
         found = _listed(keyring, str(MACHINE_KEYS))
         if not found:
@@ -195,8 +195,8 @@ def _only_key(home: Path) -> Key | None:
 
 
 def _listed(keyring: gnupg.GPG, name: str) -> Sequence[Mapping[str, Any]]:
-    """The keys of a keyring. Raises TinykdumpError when gpg fails: that is not the same as none,
-    and another key must not take the place of the machine's."""
+    """The keys of a keyring. Raises TinykdumpError if gpg fails: an empty list would let a new key
+    replace the machine's."""
     found = keyring.list_keys()
     if found.returncode != 0:
         said = (found.stderr or "").strip().splitlines()
@@ -236,7 +236,7 @@ def _export(keyring: gnupg.GPG, listed: Mapping[str, Any]) -> Key:
 def last_change(public: bytes) -> str:
     """When a public key was last changed: the latest time in its packets (RFC 9580, 5.2 and 5.5).
 
-    All of it was valid then that is valid now, and it is the same time for each image.
+    Every part that is valid now was valid then, and the time is the same for each build.
     """
     with tempfile.TemporaryDirectory(prefix="tinykdump-") as home:
         listed = run(
