@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Loading an image as the crash kernel, and taking it away again."""
+"""Load an image as the crash kernel, and unload it."""
 
 import signal
 from collections.abc import Iterator
@@ -18,10 +18,10 @@ from tinykdump.state import LOADED, LOADING
 
 
 def ours(host: Host) -> Manifest | None:
-    """What this program has loaded, as far as anything is loaded at all.
+    """The manifest of the image that tinykdump loaded, or None.
 
-    The kernel does not say who has loaded it: what was put in its place behind our back is
-    taken for ours.
+    The kernel does not record who loaded the crash kernel: if another program replaced it, the
+    replacement counts as tinykdump's.
     """
     text = host.text(LOADING) or host.text(LOADED)
     if not text or not reservation.read(host).loaded:
@@ -33,9 +33,9 @@ def ours(host: Host) -> Manifest | None:
 
 
 def _settle(host: Host) -> None:
-    """Make the note of what was being loaded that of what is loaded, if it is.
+    """Rename the note of the image being loaded to that of the loaded image, if one is loaded.
 
-    What somebody else loads later is not ours: notes of what is not loaded go.
+    Otherwise delete the notes: they must not claim what another program loads later.
     """
     if not reservation.read(host).loaded:
         for note in (LOADING, LOADED):
@@ -66,11 +66,11 @@ def need_of(host: Host, image: Manifest) -> Need:
 
 
 def load(host: Host, image: Manifest, *, takeover: bool) -> Reservation:
-    """Make the reservation fit ``image`` and load it; the reservation then.
+    """Resize the reservation for ``image`` and load it; returns the new reservation.
 
-    When this fails, the reservation and what was loaded before are put back. Raises
-    TinykdumpError, also when something else's crash kernel is loaded and ``takeover`` is not
-    set; OSError when there is no room to note what is loaded.
+    If this fails, restores the reservation and the previous crash kernel. Raises TinykdumpError,
+    also if another program's crash kernel is loaded and ``takeover`` is not set; OSError if there
+    is no space for the note of the loaded image.
     """
     _settle(host)
     now, before = reservation.read(host), ours(host)
@@ -93,17 +93,17 @@ def load(host: Host, image: Manifest, *, takeover: bool) -> Reservation:
 
 
 def sweep(host: Host) -> None:
-    """Delete the images that no manifest names and that are not loaded."""
+    """Delete images that are neither loaded nor named by a manifest."""
     images = [image for image in (ours(host), *state.noted(host)) if image]
     kept = {path for image in images for path in (state.image_path(image), Path(image.kernel))}
     for path in state.stored(host):
         if path not in kept:
-            with suppress(OSError):  # it takes room and does no other harm
+            with suppress(OSError):  # a leftover only wastes space
                 host.path(path).unlink()
 
 
 def _try(host: Host, image: Manifest) -> None:
-    """Load and unload it: what is given back of crashkernel= cannot be had again.
+    """Load and unload it: memory returned from crashkernel= is lost until reboot.
 
     Raises TinykdumpError when it does not load.
     """
@@ -120,9 +120,9 @@ def _unload(host: Host) -> None:
 
 
 def _resize(host: Host, size: int, need: Need) -> None:
-    """Change the reservation, while nothing is loaded. Raises TinykdumpError.
+    """Change the reservation while no crash kernel is loaded. Raises TinykdumpError.
 
-    Without its margin the need is met as well, where there is no way to get more.
+    If it cannot grow, the need without its margin is enough.
     """
     try:
         reservation.resize(host, size)
@@ -133,9 +133,9 @@ def _resize(host: Host, size: int, need: Need) -> None:
 
 @contextmanager
 def _put_back(host: Host, now: Reservation, before: Manifest | None) -> Iterator[None]:
-    """Leave the machine as it was when this fails or is interrupted.
+    """Restore the previous state if the block fails or is interrupted.
 
-    Raises TinykdumpError that also says so when that is not possible.
+    Raises TinykdumpError that also says so if that fails.
     """
     try:
         yield
@@ -154,10 +154,10 @@ def _put_back(host: Host, now: Reservation, before: Manifest | None) -> Iterator
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Let whoever presses Ctrl-C again wait for what is done in the block.
+    """Delay Ctrl-C and other signals until the end of the block.
 
-    Blocked signals do not end the programs that are started there either. Python runs its
-    handlers whichever thread a signal comes to, so they wait, too.
+    Programs that the block starts inherit the blocked signals. Python runs its handlers whichever
+    thread receives a signal, so they are replaced, too.
     """
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     came: list[int] = []
@@ -177,7 +177,7 @@ def _undisturbed() -> Iterator[None]:
 
 
 def _restore(host: Host, now: Reservation, before: Manifest | None) -> str:
-    """The reservation and the crash kernel that were there; why not, or nothing."""
+    """Restore the reservation and the crash kernel; returns why that failed, or ""."""
     if reservation.read(host).loaded:
         return ""
     try:
@@ -200,11 +200,11 @@ def _load(host: Host, image: Manifest) -> None:
 
 @contextmanager
 def _note_of(host: Host, image: Manifest) -> Iterator[None]:
-    """Note what the block loads, before it does: whoever is killed notes nothing afterwards.
+    """Write the note of the image that the block loads, in case tinykdump is killed in between.
 
-    What was loaded goes first. kexec_file_load(2) takes it away, too, but then nobody could
-    tell which of the two is there when we are killed. The note takes room: it is written
-    before that, and has the name that counts after it.
+    The previous crash kernel is unloaded first. kexec_file_load(2) would replace it, but then a
+    killed tinykdump could not tell which of the two is loaded. The note is written before that,
+    because the disk can be full, and renamed after it.
     """
     written = host.path(f"{LOADING}.new")
     files.publish({written: image.to_json().encode()})
@@ -225,7 +225,7 @@ def _files(host: Host, image: Manifest) -> tuple[str, ...]:
 
 
 def _kexec(*words: str) -> None:
-    """kexec(8); --kexec-syscall-auto takes the file system call, which Secure Boot wants."""
+    """kexec(8); --kexec-syscall-auto uses kexec_file_load(2), which Secure Boot requires."""
     run(
         ["kexec", "--load-panic", "--kexec-syscall-auto", *words],
         hint="see dmesg; with Secure Boot the kernel must be signed",
@@ -233,9 +233,10 @@ def _kexec(*words: str) -> None:
 
 
 def unload(host: Host) -> bool:
-    """Take away our crash kernel; whether there was one. Somebody else's is left alone.
+    """Unload tinykdump's crash kernel; returns whether there was one.
 
-    On a kernel that can grow its reservation, the memory goes back to the system.
+    If the kernel can grow its reservation, return the memory. Raises TinykdumpError if another
+    program's crash kernel is loaded.
     """
     _settle(host)
     now = reservation.read(host)

@@ -14,9 +14,9 @@ from tinykdump.image.cmdline import values
 
 MIB = 1 << 20
 
-# What make bench leaves for these when all that can be computed is taken away from the smallest
-# reservation that captures: per-CPU areas, page tables, slabs and buffers of drivers; and
-# makedumpfile, gpg and the pages that wait to be written to the stick.
+# Measured by make bench: the smallest reservation that captures, minus all that can be computed.
+# KERNEL_DATA is per-CPU areas, page tables, slabs and buffers of drivers; CAPTURE is makedumpfile,
+# gpg and the pages that wait to be written to the stick.
 KERNEL_DATA = 5 * MIB
 CAPTURE = 8 * MIB
 
@@ -36,12 +36,12 @@ _BITMAP_LIMIT = 8 * MIB
 _BYTES_PER_LOG_BYTE = 6
 _LOG_READER = 2 * MIB
 
-# What the kernel makes its log's room of when nothing is said (init/Kconfig), for distributions.
+# The defaults of the log buffer's size (init/Kconfig), as distributions use them.
 _LOG_SHIFTS = {"CONFIG_LOG_BUF_SHIFT": 18, "CONFIG_LOG_CPU_MAX_BUF_SHIFT": 12}
 
 _LONGEST_BAR = 32  # characters
 
-# A reservation is made of whole blocks of this size.
+# The size of a reservation is a multiple of this.
 ALIGNMENT = 2 * MIB
 
 
@@ -62,7 +62,7 @@ class Need:
 
     @property
     def minimum(self) -> int:
-        """Bytes without the margin: enough, where there is no way to get more."""
+        """Bytes without the margin; enough if the reservation cannot grow."""
         return _whole_blocks(sum(row.bytes for row in self.rows))
 
     @property
@@ -88,13 +88,13 @@ def table(need: Need) -> str:
 
 
 def total(meminfo: str) -> int:
-    """Bytes of memory that /proc/meminfo (proc_meminfo(5)) tells of; 0 when it does not."""
+    """Bytes of memory by /proc/meminfo (proc_meminfo(5)); 0 if it does not say."""
     found = re.search(r"^MemTotal: *([0-9]+) kB$", meminfo, re.MULTILINE)
     return int(found[1]) << 10 if found else 0
 
 
 def log_buffer(cmdline: str, kernel_config: str, cpus: int) -> int:
-    """Bytes of room that a kernel has for its log, by setup_log_buf() in kernel/printk/printk.c.
+    """Size in bytes of a kernel's log buffer, by setup_log_buf() in kernel/printk/printk.c.
 
     ``cmdline`` and ``kernel_config`` (the .config; empty: not known) are that kernel's, ``cpus``
     are those that the machine can have.
@@ -115,7 +115,7 @@ def _shift(kernel_config: str, name: str) -> int:
 
 
 def _bytes(text: str) -> int:
-    """A size as the kernel's memparse() reads it; 0 for what is none."""
+    """A size as the kernel's memparse() reads it; 0 if it is none."""
     found = re.match(r"(0[xX][0-9a-fA-F]{1,15}|[0-9]{1,18})([kKmMgG]?)", text)
     if not found:
         return 0
@@ -130,7 +130,7 @@ def _power_of_two(size: int) -> int:
 
 @dataclass(frozen=True)
 class Parts:
-    """What the need follows from, all in bytes."""
+    """The inputs of the need, all in bytes."""
 
     kernel: int  # init_size of the kernel image
     packed: int  # the image

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What is mounted where now, as the kernel says it."""
+"""The current mounts, from /proc/self/mountinfo."""
 
 import re
 from dataclasses import dataclass
@@ -41,6 +41,6 @@ def root_tags(host: Host) -> tuple[str, ...]:
 
 
 def mount_point(host: Host, device: Path) -> Path | None:
-    """Where all of a device is mounted now, or None."""
+    """The mount point of the whole device, or None."""
     mounts = (mount for mount in _mounts(host) if mount.device == device and mount.root == "/")
     return next((mount.place for mount in mounts), None)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What is said to people, in one line each."""
+"""Messages to the user, one line each."""
 
 import errno
 import signal
@@ -7,7 +7,7 @@ import sys
 
 from tinykdump.errors import TinykdumpError
 
-# What to do about errors of the system.
+# Hints for errors of the system.
 _HINTS = {
     errno.EACCES: "run it as root",
     errno.EPERM: "run it as root",
@@ -18,7 +18,7 @@ _HINTS = {
 
 
 def line(error: TinykdumpError | OSError) -> str:
-    """What is said of an error; the system's own do not say what to do."""
+    """The message for an error; adds a hint to errors of the system."""
     if isinstance(error, TinykdumpError):
         return str(error)
     hint = _HINTS.get(error.errno or 0, "check the disk's space and health")
@@ -27,12 +27,12 @@ def line(error: TinykdumpError | OSError) -> str:
 
 
 def say(text: str) -> None:
-    """One line to whoever waits for a command, or for the transaction that it is part of."""
+    """Print one line on standard error."""
     print(f"tinykdump: {text}", file=sys.stderr, flush=True)
 
 
 def interruptible() -> None:
-    """Let a closed terminal and kill(1) be what Ctrl-C is: a reason to put things back first."""
+    """Let SIGTERM and SIGHUP raise KeyboardInterrupt, as Ctrl-C does, so that state is restored."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:  # nohup(1)
             signal.signal(number, signal.default_int_handler)

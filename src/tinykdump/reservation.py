@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The memory that the running kernel holds for a crash kernel, read and made to fit."""
+"""Read and resize the running kernel's reservation."""
 
 import errno
 import os
@@ -18,7 +18,7 @@ _LOADED = (Path("/sys/kernel/kexec/crash_loaded"), Path("/sys/kernel/kexec_crash
 # Only a kernel that can grow its reservation has this file.
 _SIZE_MAX = Path("/sys/kernel/kexec/crash_size_max")
 
-# Seconds between the tries to grow, and what another try can help with.
+# Seconds between the tries to grow, and the errors that are worth another try.
 _PAUSES = (0.1, 0.2, 0.4, 0.8)
 _PASSING = (errno.ENOMEM, errno.EBUSY, errno.EINTR)
 
@@ -49,10 +49,10 @@ def _number(host: Host, names: tuple[Path, ...]) -> int | None:
 
 
 def goal(now: Reservation, need: Need) -> int:
-    """The size in bytes that the reservation is to have.
+    """The size in bytes that the reservation should have.
 
-    That is the need with its margin where the reservation has it or can grow to it, and else
-    what there is, as long as it holds the need. Raises TinykdumpError when it does not.
+    That is the need with its margin if the reservation can be that large, otherwise its current
+    size. Raises TinykdumpError if that is less than the need without its margin.
     """
     if need.total <= max(now.size, now.maximum):
         return need.total
@@ -68,13 +68,13 @@ def goal(now: Reservation, need: Need) -> int:
 
 
 def resize(host: Host, size: int) -> int:
-    """Make the reservation ``size`` bytes large while nothing is loaded; the new size.
+    """Resize the reservation to ``size`` bytes while nothing is loaded; returns the new size.
 
-    Growing moves other people's pages away and can fail for a moment: it is tried again with
-    growing pauses, at last with no page waiting to be written. With a machine's memory in use
-    that can take minutes: the kernel looks for a place for half a minute or more each time.
-    Raises TinykdumpError when the kernel refuses. The reservation is then as it was, or, where
-    the kernel had to give it up and could not have it again, smaller.
+    To grow it, the kernel migrates pages, which can fail temporarily: it is tried again after
+    increasing pauses, and at last after a sync. With most memory in use this can take minutes,
+    because the kernel searches for half a minute or more each time. Raises TinykdumpError if the
+    kernel refuses. The reservation is then unchanged, or smaller if the kernel had to free it and
+    could not reserve it again.
     """
     name = next(name for name in _SIZE if host.exists(name))
     failure = OSError()
@@ -90,7 +90,7 @@ def resize(host: Host, size: int) -> int:
 
 
 def _tries() -> Iterator[None]:
-    """One item for each try, which waits for what may help before all but the first."""
+    """One item for each try; waits before all but the first."""
     yield
     for pause in _PAUSES:
         time.sleep(pause)

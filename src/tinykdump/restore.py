@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""From a directory on a stick back to a vmcore: check, decrypt, put in order.
+"""Restore a dump from a stick: check it, decrypt it and write a vmcore.
 
-Whatever is on a stick can be torn, because power was lost or the stick was pulled, and can be made
-by somebody else. Each stream is restored as far as it goes, and what is not whole says so in its
-name. Only regular files of the names that the crash side gives are opened, and never a link.
+A dump can be cut off, because power was lost or the stick was pulled, and it can be forged. Each
+stream is restored as far as possible, and an incomplete file says so in its name. Only regular
+files with the names that the crash side uses are opened, never links.
 """
 
 import errno
@@ -25,12 +25,12 @@ from tinykdump.memory import MIB
 _NAME_ONE = "name a directory tinykdump/MACHINE/TIME on the stick"
 _CHUNK = 1 << 20  # bytes
 
-# makedumpfile writes what it says of a page before the page itself, and both in pieces of 64 KiB.
-# Behind what was cut off there is a hole of more bytes than that: who maps the file into memory,
-# as drgn does, can look for those pages and finds that they are not there.
+# makedumpfile writes the description of a page before the page, both in pieces of 64 KiB. A larger
+# hole is added after the end of an incomplete vmcore, so that programs that map the file, such as
+# drgn, read zeros for the missing pages.
 _BEHIND = 1 << 20
 
-# What python-gnupg says of a message that is damaged or cut off.
+# python-gnupg's statuses for a message that is damaged or cut off.
 _NO_FAULT_OF_THE_KEY = ("", "no data was provided", "decryption failed", "decryption incomplete")
 
 # A stick may hold links to files of this machine, or pipes that never end.
@@ -52,7 +52,7 @@ class Stream:
     name: str  # one of STREAMS
     encrypted: bool
     parts: tuple[Part, ...]  # from the first one to the last, or to where one is missing
-    missing: str  # the name of the part that is missing; empty: none that is known of
+    missing: str  # the name of the first missing part; empty: none is known to be missing
     size: int  # bytes of what is there
 
     @property
@@ -66,7 +66,7 @@ class Dump:
     """What is in a dump's directory."""
 
     streams: tuple[Stream, ...]
-    ignored: tuple[str, ...]  # names that nobody knows; anything can be in them
+    ignored: tuple[str, ...]  # names that are not part of a dump, unchecked
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Restored:
 
     files: tuple[Path, ...]  # that were written
     ignored: tuple[str, ...]  # names on the stick
-    failures: tuple[TinykdumpError, ...]  # what is not there, or not whole; none: all is well
+    failures: tuple[TinykdumpError, ...]  # what is missing or incomplete; none: success
 
 
 def look(directory: Path) -> Dump:
@@ -196,7 +196,7 @@ class Source:
 
 
 class SecretKeyError(TinykdumpError):
-    """A key that is not here or cannot be used: the stick need not be wrong at all."""
+    """A secret key that is missing or cannot be used; the dump itself may be intact."""
 
 
 class Sink(Protocol):

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""How much room a dump takes, and how much a stick has. Values in, values out; no I/O here.
+"""How much space a dump takes, and how much a stick has. Values in, values out; no I/O here.
 
-A stick is not mounted to find out its room: it can be anybody's, and a file system that was made
-to attack the kernel does so when it is mounted. What a file system says of itself is read here.
+A stick is not mounted to find its free space: a file system that was made to attack the kernel
+would do so when it is mounted. Instead, the file system's own data is parsed here.
 """
 
 import re
@@ -15,7 +15,7 @@ _MIB = 1 << 20
 # Offset and size to the bytes there; fewer where the device ends.
 Read = Callable[[int, int], bytes]
 
-# What the level of makedumpfile(8) has for pages that nobody has.
+# The bit for free pages in the level of makedumpfile(8).
 FREE_PAGES = 16
 
 # A table of free space that is larger is not read: it would take more than some seconds.
@@ -23,7 +23,7 @@ _LARGEST_TABLE = 64 * _MIB
 
 
 def amount(size: int) -> str:
-    """Bytes for people."""
+    """A size for people."""
     return f"{size / (1 << 30):.1f} GiB" if size >= 100 * _MIB else f"{size // _MIB} MiB"
 
 

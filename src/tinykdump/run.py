@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The one door through which other programs are started."""
+"""Starts other programs; no other module does, except keys.py for gpg."""
 
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tinykdump.errors import TinykdumpError
 
-# Programs are found here and nowhere else, and speak English that can be parsed.
+# The search path of programs, and a locale whose messages can be parsed.
 ENVIRONMENT: Mapping[str, str] = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "LC_ALL": "C.UTF-8",
@@ -18,7 +18,7 @@ ENVIRONMENT: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class Finished:
-    """What a program left behind: exit status and both outputs."""
+    """The result of a program: exit status and both outputs."""
 
     status: int
     stdout: bytes

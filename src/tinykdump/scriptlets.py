@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the scriptlets of the package call, as kernel_install.py is what kernel-install calls.
+"""The entry point of the package's scriptlets.
 
 ``install`` after an installation or an upgrade, ``refresh`` after an update of a package whose
-files are in the images, ``erase`` before tinykdump goes. Whatever goes wrong is said in a line
-and does not fail the transaction: exit status 0 always.
+files are in the images, ``erase`` before tinykdump goes. Every error is printed, and the
+exit status is always 0, so that it does not fail the transaction.
 """
 
 import os
@@ -45,7 +45,7 @@ def refresh(host: Host) -> None:
 
 
 def rebuild(host: Host, config: Config) -> bool:
-    """Bring every image up to date; whether one was not. One that fails stays as it was."""
+    """Rebuild stale images; returns whether one was rebuilt. If a build fails, the image stays."""
     rebuilt = False
     for kver in state.images(host):
         try:
@@ -60,10 +60,10 @@ def rebuild(host: Host, config: Config) -> bool:
 
 
 def arm(host: Host, config: Config, started: float, *, always: bool) -> None:
-    """Load for the kernel that is armed, else for the running one. Raises TinykdumpError.
+    """Load the image of the loaded kernel, otherwise of the running one. Raises TinykdumpError.
 
-    Without ``always`` only where ours is loaded already: who has unloaded it does not want it.
-    ``started`` is when all of this began: what it adds to a transaction is said.
+    Without ``always``, do so only if tinykdump's crash kernel is loaded: the user may have unloaded
+    it. ``started`` is when the scriptlet began; the message gives the time that it took.
     """
     mine = load.ours(host)
     if mine is None and not always:
@@ -78,7 +78,7 @@ def arm(host: Host, config: Config, started: float, *, always: bool) -> None:
 
 
 def erase(host: Host) -> None:
-    """Leave nothing behind but keys and dumps. Raises TinykdumpError."""
+    """Remove everything except keys and dumps. Raises TinykdumpError."""
     try:
         if host.live:
             with state.lock(host):
@@ -95,7 +95,7 @@ def erase(host: Host) -> None:
 
 
 def _delete(directory: Path) -> None:
-    """One that stays is said, and does not keep the others."""
+    """Delete a directory; print an error instead of raising it."""
     try:
         files.delete(directory)
     except OSError as error:
@@ -103,9 +103,9 @@ def _delete(directory: Path) -> None:
 
 
 def disarm(host: Host) -> None:
-    """Unload ours and give its memory back; raises TinykdumpError when it is not ours.
+    """Unload tinykdump's crash kernel and return its memory, also that from crashkernel=.
 
-    Also what crashkernel= has set aside: nothing is left that would use it.
+    Raises TinykdumpError if another program's crash kernel is loaded.
     """
     size = reservation.read(host).size
     if not load.unload(host):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Where things stand on the host: images of kernels, and the lock."""
+"""tinykdump's state on the host: the images of kernels, and the lock."""
 
 import fcntl
 import hashlib
@@ -19,9 +19,9 @@ STATE = Path("/var/lib/tinykdump")
 IMAGES = STATE / "images"
 RUNTIME = Path("/run/tinykdump")
 
-# The manifest of what this program has loaded since boot: /run goes away with the kernel that
-# holds it. While something is being loaded, nothing else is, and the note has the other name:
-# when this program is killed then, the next one knows whose it is that it finds loaded.
+# The manifest of the image that tinykdump loaded since boot; /run does not survive a reboot.
+# While an image is being loaded, the note is LOADING: if tinykdump is killed then, the next run
+# knows which image is loaded.
 LOADED = RUNTIME / "loaded.json"
 LOADING = RUNTIME / "loading.json"
 
@@ -47,8 +47,8 @@ def manifest_path(kver: str) -> Path:
 def image_path(image: Manifest) -> Path:
     """Where the image of a manifest is.
 
-    The bytes are in the name, so that a new image stands beside the old one until the rename
-    of the new manifest makes it count, and the one that is loaded can be loaded again.
+    Its checksum is in the name, so that a new image does not replace the old one before the new
+    manifest is renamed, and the loaded image can be loaded again.
     """
     if not image.sha256:  # loaded by a version that gave it this second name
         return folder(image.kver) / "loaded.img"
@@ -81,7 +81,7 @@ def publish(host: Host, image: Manifest, packed: bytes, kernel: Kernel) -> None:
 
 
 def verify(host: Host, image: Manifest) -> None:
-    """Look whether an image is what its manifest says. Raises TinykdumpError when it is not."""
+    """Check an image against its manifest. Raises TinykdumpError if it does not match."""
     path = image_path(image)
     if image.sha256 not in ("", hashlib.sha256(host.read(path)).hexdigest()):
         raise TinykdumpError(f"{path} is damaged", "rebuild the image with tinykdump -b")
@@ -91,7 +91,7 @@ def verify(host: Host, image: Manifest) -> None:
 
 
 def stored(host: Host) -> tuple[Path, ...]:
-    """Every image that is there, of kernels, too, and those that no manifest names any more."""
+    """All stored images, also kernel images, and those that no manifest names any more."""
     return tuple(
         path
         for place in host.children(IMAGES)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What there is to know at one look. Reads only."""
+"""The status of the machine. Reads only."""
 
 import json
 from collections.abc import Iterator
@@ -18,30 +18,30 @@ from tinykdump.stick import Stick
 
 @dataclass(frozen=True)
 class Status:
-    """The state of this machine, as values that also make sense to a program."""
+    """The state of this machine, also for programs."""
 
     running: str  # kernel version
-    armed: bool  # our crash kernel is loaded
-    loaded: str  # version of our crash kernel; "foreign" for one that is not ours; or empty
+    armed: bool  # tinykdump's crash kernel is loaded
+    loaded: str  # version of tinykdump's crash kernel; "foreign": another program's; or empty
     reserved: int  # bytes
     needed: int  # bytes for the running kernel's image; 0: no image
     key: str  # fingerprint that dumps are encrypted to; empty: none, or not encrypted
     encrypted: bool
-    target: str  # of what is armed, else of the configuration
+    target: str  # of the loaded image, otherwise of the configuration
     stick: str  # device that is plugged in now, or empty
     last_dump: str  # path of this machine's newest one, on a mounted stick; ".partial": cut off
-    crash_log: str  # where a crash kernel leaves what it says; empty: nowhere
-    last_crash: str  # what became of the dump when this machine crashed in the boot before this
-    older_crash: str  # the same of the last crash that pstore knows of, where it may be older
+    crash_log: str  # where pstore keeps the crash log; empty: nowhere
+    last_crash: str  # how the dump ended, if this machine crashed in the boot before this one
+    older_crash: str  # how the last dump that pstore knows ended, if there may be a later crash
     problems: tuple[str, ...]  # one line each, with what to do
     stick_filesystem: str  # its type, or empty: not known
     stick_free: int | None  # bytes; None: not known
-    expected_dump: int  # bytes that a dump takes at the most; 0: not known
+    expected_dump: int  # the largest size of a dump in bytes; 0: not known
     dumps: int | None  # of this machine on the stick; None: it is not mounted
     incomplete_dumps: int | None  # how many of them are
 
     def to_json(self) -> str:
-        """For programs; ``problems`` is empty when all is well."""
+        """JSON, for programs; ``problems`` is empty if there are none."""
         return json.dumps(asdict(self), indent=2)
 
     def to_text(self) -> str:
@@ -64,7 +64,7 @@ class Status:
         return "\n".join(f"{name + ':':<14}{value}" for name, value in lines)
 
     def _stick(self) -> str:
-        """The one that is plugged in."""
+        """The line about the stick that is plugged in."""
         have = "free space unknown (mount it to see)"
         if self.stick_free is not None:
             have = f"{room.amount(self.stick_free)} free"
@@ -73,14 +73,14 @@ class Status:
         return f"{self.stick}, {kind}, {have}{dump * bool(self.expected_dump)}"
 
     def _dumps(self) -> str:
-        """What is on it."""
+        """The line about the dumps on it."""
         return f"{self.dumps}" + f", {self.incomplete_dumps} incomplete" * bool(
             self.incomplete_dumps
         )
 
 
 def collect(host: Host, config: Config) -> Status:
-    """The status now. Raises TinykdumpError only where nothing can be said at all."""
+    """The status now. Raises TinykdumpError only if there is nothing to show."""
     problems: list[str] = []
     running = host.running_kernel()
     held, mine = reservation.read(host), load.ours(host)
@@ -146,7 +146,7 @@ def collect(host: Host, config: Config) -> Status:
 
 
 def _outdated(host: Host, mine: Manifest, held: reservation.Reservation) -> Iterator[str]:
-    """What is wrong with the crash kernel that is loaded. Raises TinykdumpError."""
+    """The problems of the loaded crash kernel. Raises TinykdumpError."""
     image = state.read_manifest(host, mine.kver)
     if image is not None and image.plan != mine.plan:
         yield f"the image of {mine.kver} is newer than the loaded one (run tinykdump -l)"
@@ -158,7 +158,7 @@ def _outdated(host: Host, mine: Manifest, held: reservation.Reservation) -> Iter
 
 @contextmanager
 def _as_problem(problems: list[str]) -> Iterator[None]:
-    """What is wrong in one place is a problem to show, and the rest is looked at all the same."""
+    """Record a TinykdumpError of the block as a problem, and continue."""
     try:
         yield
     except TinykdumpError as error:
@@ -176,7 +176,7 @@ def _key(host: Host, config: Config) -> str:
 def _dumps(host: Host, plugged: Stick | None) -> tuple[Path, ...] | None:
     """The dumps of this machine on the stick, the oldest first: their names sort by time.
 
-    None when it is not mounted. Links, which can lead anywhere, are not followed.
+    None if it is not mounted. Links are not followed.
     """
     if plugged is None or plugged.mounted is None:
         return None

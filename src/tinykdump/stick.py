@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The stick that is plugged in now: whether the crash kernel will find it, and take a dump to it.
+"""Whether the crash kernel would find the stick that is plugged in, and could save a dump to it.
 
-Nothing is mounted or written here. A file system is looked at by blkid(8), which needs no udev,
-and its room is read from where it is mounted, or else from itself (room.py).
+Nothing is mounted or written here. blkid(8) probes the file system without udev. Its free space
+comes from the mount or, if it is not mounted, from the file system's own data (room.py).
 """
 
 import os
@@ -17,7 +17,7 @@ from tinykdump.host import Host
 from tinykdump.image import programs
 from tinykdump.run import run
 
-# What src/crash/lib.sh takes for a disk behind USB: everything else it hides from itself.
+# How src/crash/lib.sh recognizes a disk behind USB; it hides all others.
 _USB = re.compile(r".*/usb[0-9].*/.*")
 
 
@@ -36,7 +36,7 @@ class Stick:
 def find(host: Host, target: str) -> tuple[Stick, ...]:
     """The devices behind USB that have the tag ``target``, LABEL=... or UUID=... .
 
-    When there is none, the one that udev knows, which is somewhere else or cannot be read.
+    If there is none, the device that udev knows, which is not behind USB or cannot be read.
     Raises TinykdumpError when blkid is not installed.
     """
     tag, _, value = target.partition("=")
@@ -66,7 +66,7 @@ def _behind_usb(host: Host) -> tuple[Path, ...]:
 
 
 def _probe(host: Host, device: Path) -> dict[str, str]:
-    """What blkid(8) reads of a device itself, or nothing when it does not know."""
+    """The tags that blkid(8) reads from the device itself; none if it finds nothing."""
     done = run(["blkid", "-p", "-o", "export", host.path(device)], check=False)
     lines = done.stdout.decode(errors="replace").splitlines()
     return {name: value for name, _, value in (line.partition("=") for line in lines)}
@@ -85,7 +85,7 @@ def _look(host: Host, device: Path, filesystem: str, *, is_usb: bool) -> Stick:
 
 
 def _free(host: Host, device: Path, filesystem: str, place: Path | None) -> int | None:
-    """Free bytes, as whoever may write everywhere has them."""
+    """Free bytes, or None if not known."""
     try:
         if place is not None:
             held = os.statvfs(host.path(place))
@@ -104,7 +104,7 @@ def problems(
 ) -> Iterator[str]:
     """Why the crash kernel could not save a dump of ``dump`` bytes, one line each.
 
-    ``filesystems`` are those that the crash image mounts. That no stick is plugged in is none.
+    ``filesystems`` are those that the image mounts. A stick that is not plugged in is no problem.
     """
     if len(found) > 1:
         names = ", ".join(str(each.device) for each in found)
