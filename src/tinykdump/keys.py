@@ -121,7 +121,7 @@ def configured(key: str, host: Host) -> Key:
     if not exported:
         raise TinykdumpError(
             f"key {key} is not in root's keyring",
-            "import it with gpg --import as root, or give the path of a file with its public part",
+            "import it with gpg --import as root, or name a file by a path with a /",
         )
     return from_file(exported, key)
 

@@ -79,7 +79,7 @@ class Restored:
 
 
 def look(directory: Path) -> Dump:
-    """What is in a dump's directory. Raises TinykdumpError when it is not a dump's.
+    """The contents of a dump's directory. Raises TinykdumpError if it is not one.
 
     SHA256SUMS was written on the crashed machine and travelled on a stick: it says which parts
     there were and which of them were completed, and nothing else is taken from it.
@@ -200,7 +200,7 @@ class SecretKeyError(TinykdumpError):
 
 
 class Sink(Protocol):
-    """Whatever takes the restored bytes."""
+    """The destination of the restored bytes."""
 
     def write(self, data: bytes, /) -> int:
         """Take some bytes. Raises OSError when it cannot, TinykdumpError when it will not."""
@@ -231,7 +231,7 @@ class InOrder:
 def _decrypt(stream: Stream, source: Source, home: Path, sink: Sink) -> None:
     """Write what is in a stream to ``sink``. Raises TinykdumpError or OSError.
 
-    All that gpg gives out before it finds something wrong is written.
+    All output of gpg before an error is written.
     """
     if not stream.encrypted:
         while chunk := source.read(_CHUNK):
@@ -273,11 +273,11 @@ def _decrypt(stream: Stream, source: Source, home: Path, sink: Sink) -> None:
 
 
 def restore(directory: Path, output: Path, home: Path, *, plain: bool = False) -> Restored:
-    """Write dmesg.txt and vmcore of a dump to ``output``, readable by us alone.
+    """Write dmesg.txt and vmcore of a dump to ``output``, readable by the user only.
 
-    What is not complete, or not verified, is written as far as it goes under a name that says
+    A file that is incomplete or not verified is written as far as possible under a name that says
     so: vmcore-incomplete. ``home`` is the GnuPG directory with the secret key. Streams that are not
-    encrypted are refused unless ``plain`` is set: whoever has had the stick can have written
+    encrypted are refused unless ``plain`` is set: anyone who had the stick can have written
     them. Raises TinykdumpError, or OSError, when nothing can be restored at all.
     """
     dump = look(directory)
@@ -344,7 +344,7 @@ def _write(stream: Stream, file: Path, home: Path) -> tuple[Path, TinykdumpError
 
 
 def _check_room(stream: Stream, file: Path) -> None:
-    """What is restored takes no more than its parts. Raises TinykdumpError."""
+    """Check the free space: a file is never larger than its parts. Raises TinykdumpError."""
     free = shutil.disk_usage(file.parent).free
     if free < stream.size:
         raise TinykdumpError(
@@ -399,7 +399,7 @@ def _copy(stream: Stream, source: Source, home: Path, file: BinaryIO) -> Tinykdu
 
 
 def _sync(directory: Path) -> None:
-    """Have the names in a directory on the disk. Raises OSError."""
+    """Sync a directory, so that its names are on the disk. Raises OSError."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

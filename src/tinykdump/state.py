@@ -138,7 +138,7 @@ def _is_old(host: Host, place: Path) -> bool:
     if place.name in (IMAGES.name, "keys") or host.path(place).is_symlink():
         return False
     there = host.children(place)
-    if not there:  # whoever moved it was killed before the end
+    if not there:  # tinykdump was killed while moving it
         return host.path(place).is_dir() and host.exists(IMAGES / place.name)
     return any(path.name == _MANIFEST or path.suffix == ".img" for path in there)
 
@@ -151,8 +151,8 @@ def images(host: Host) -> tuple[str, ...]:
 def read_manifest(host: Host, kver: str) -> Manifest | None:
     """The manifest of a kernel's image, or None when there is no image.
 
-    Raises TinykdumpError when either is damaged. An image whose manifest cannot tell, of an
-    older version, is as good as none.
+    Raises TinykdumpError when either is damaged. An image of an older version, whose
+    manifest has no checksum, counts as none.
     """
     image = _parsed(host, kver)
     if image is None or not image.sha256 or not host.exists(image_path(image)):
