@@ -101,11 +101,11 @@ CASES: list[tuple[str, Break, list[str], int, str, str]] = [
      lambda fake: fake.module("kernel/fs/fat/fat.ko", kver="5.0"), [], 1,
      f"{TOP}/kernel/fs/fat/fat.ko was built for kernel 5.0, not {KVER}", "rebuild"),
     ("truncated module", cut(f"{TOP}/kernel/fs/fat/fat.ko"), [], 1,
-     f"{TOP}/kernel/fs/fat/fat.ko: not a whole kernel module", "reinstall"),
+     f"{TOP}/kernel/fs/fat/fat.ko is not a complete kernel module", "reinstall"),
     ("truncated module, xz", cut(f"{TOP}/kernel/drivers/usb/host/xhci-pci.ko.xz"), [], 1,
-     f"{TOP}/kernel/drivers/usb/host/xhci-pci.ko.xz does not unpack", "reinstall"),
+     f"{TOP}/kernel/drivers/usb/host/xhci-pci.ko.xz cannot be unpacked", "reinstall"),
     ("truncated module, zstd", cut(f"{TOP}/kernel/drivers/usb/host/xhci-hcd.ko.zst"), [], 1,
-     f"{TOP}/kernel/drivers/usb/host/xhci-hcd.ko.zst does not unpack", "reinstall"),
+     f"{TOP}/kernel/drivers/usb/host/xhci-hcd.ko.zst cannot be unpacked", "reinstall"),
     ("no busybox", removed("/usr/bin/busybox"), [], 1, "busybox is not installed", "install"),
     ("dynamic busybox", replaced("/usr/bin/busybox", DYNAMIC, 0o755), [], 1,
      "/usr/bin/busybox is dynamically linked", "install busybox (on Debian: busybox-static)"),
@@ -116,7 +116,7 @@ CASES: list[tuple[str, Break, list[str], int, str, str]] = [
     ("script not executable", replaced("/root/x", "#!/bin/sh\n"), ["-s", "/root/x"], 1,
      "script /root/x is not executable", "chmod +x /root/x"),
     ("script without interpreter", replaced("/root/x", "#!/bin/none\n", 0o755),
-     ["-s", "/root/x"], 1, "script /root/x: its interpreter /bin/none is not there", "install it"),
+     ["-s", "/root/x"], 1, "interpreter /bin/none of script /root/x is not installed", "install"),
 ]  # fmt: skip
 
 

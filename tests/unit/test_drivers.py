@@ -136,8 +136,8 @@ def test_a_controller_that_is_blacklisted(fake: FakeHost) -> None:
     ("text", "cmdline", "says"),
     [
         ("install usb-storage /bin/false\n", "",
-         "module usb_storage is never loaded, says its install line in modprobe.d (remove that"),
-        ("install fat /bin/true\n", "", "module fat is never loaded"),
+         "module usb_storage is disabled by an install line in modprobe.d (remove that"),
+        ("install fat /bin/true\n", "", "module fat is disabled by an install line"),
         ("", "module_blacklist=x,usb_storage",
          "module usb_storage is in module_blacklist= of the kernel command line (remove it"),
     ],

@@ -48,13 +48,13 @@ def test_odd_contents(text: bytes, expected: ModInfo) -> None:
     "data", [b"", b"\x7fELF", b"x" * 4096, elfwriter.program(), elfwriter.module([])]
 )
 def test_what_is_no_module(data: bytes) -> None:
-    with pytest.raises(TinykdumpError, match=r"x\.ko: not a whole kernel module \(reinstall"):
+    with pytest.raises(TinykdumpError, match=r"x\.ko is not a complete kernel module \(reinstall"):
         parse_module(data, "x.ko")
 
 
 @pytest.mark.parametrize("size", range(0, len(WHOLE), 7))
 def test_a_module_cut_off_anywhere(size: int) -> None:
-    with pytest.raises(TinykdumpError, match="not a whole kernel module"):
+    with pytest.raises(TinykdumpError, match="not a complete kernel module"):
         parse_module(WHOLE[:size], "x.ko")
 
 
@@ -63,4 +63,4 @@ def test_damage_is_an_error_or_harmless(place: int, noise: bytes) -> None:
     try:
         parse_module(WHOLE[:place] + noise + WHOLE[place + len(noise) :], "x.ko")
     except TinykdumpError as error:
-        assert "not a whole kernel module" in error.message
+        assert "not a complete kernel module" in error.message

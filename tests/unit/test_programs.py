@@ -47,8 +47,8 @@ def test_a_busybox_with_libraries(fake: FakeHost) -> None:
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (b"", "not a whole ELF file"),
-        (b"#!/bin/sh\n", "not a whole ELF file"),
+        (b"", "not a complete ELF file"),
+        (b"#!/bin/sh\n", "not a complete ELF file"),
         (elfwriter.program(), "busybox"),  # no code: the kernel or the program says no
     ],
 )
@@ -164,8 +164,8 @@ def test_a_script_that_is_a_program(fake: FakeHost) -> None:
     [
         (None, 0, "/root/x: No such file or directory (check"),
         ("#!/bin/sh\n", 0o644, "script /root/x is not executable (chmod +x /root/x)"),
-        ("#!/bin/tcsh\n", 0o755, "script /root/x: its interpreter /bin/tcsh is not there (inst"),
-        ("#!\n", 0o755, "script /root/x: its interpreter  is not there"),
+        ("#!/bin/tcsh\n", 0o755, "interpreter /bin/tcsh of script /root/x is not installed (in"),
+        ("#!\n", 0o755, "interpreter  of script /root/x is not installed"),
         ("#!/usr/bin/env tcsh\n", 0o755, "tcsh is not installed (install the interpreter of scri"),
         ("echo hello\n", 0o755, "script /root/x has no #! line (start it with #!/bin/sh)"),
         ("", 0o755, "script /root/x has no #! line"),

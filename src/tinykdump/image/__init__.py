@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The crash image: what only a build uses. The rest asks build.py, and reads manifest.py."""
+"""Builds the crash image: build.py plans and packs it, manifest.py describes it."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""From a plan to an image file: staged as a tree, packed by GNU cpio, compressed."""
+"""Turns a plan into an image file: stage a tree, pack it with GNU cpio, compress it."""
 
 import os
 import shutil
@@ -14,9 +14,9 @@ from tinykdump.errors import TinykdumpError
 from tinykdump.image.entries import Entry
 from tinykdump.run import run
 
-# Whichever the kernel can unpack (CONFIG_RD_*), best first. zstd and xz get a window of
-# 1 MiB: the crash kernel has to allocate it beside the packed and the unpacked image. The
-# kernel knows no other check than CRC32 in xz files (lib/xz/Kconfig).
+# By the kernel's option for each (CONFIG_RD_*), best first. zstd and xz get a window of
+# 1 MiB: the crash kernel has to allocate it beside the packed and the unpacked image. In xz
+# files, the kernel supports only the check CRC32 (lib/xz/Kconfig).
 COMPRESSORS: dict[str, Sequence[str]] = {
     "ZSTD": ("zstd", "-q", "-9", "--zstd=wlog=20", "-c"),
     "XZ": ("xz", "--check=crc32", "--lzma2=preset=6,dict=1MiB", "-c"),
@@ -27,7 +27,7 @@ COMPRESSORS: dict[str, Sequence[str]] = {
 def compressor(kernel_config: str) -> str:
     """The best compression that a kernel with that .config text can unpack.
 
-    gzip where the configuration is not known: every distribution's kernel has it.
+    It is gzip when the configuration is unknown: every distribution's kernel has that.
     """
     lines = set(kernel_config.splitlines())
     return next((name for name in COMPRESSORS if f"CONFIG_RD_{name}=y" in lines), "GZIP")
@@ -35,9 +35,9 @@ def compressor(kernel_config: str) -> str:
 
 @contextmanager
 def staged(entries: Iterable[Entry], below: Path) -> Iterator[Path]:
-    """The planned tree in a new private directory, which is gone afterwards.
+    """Write the planned tree to a new private directory, and remove it at the end.
 
-    So is that of a build that was killed: there is one at a time.
+    Also removes what a killed build left: only one build runs at a time.
     """
     files.private(below)
     for left in below.glob("stage-*"):
@@ -66,7 +66,7 @@ def _write(entry: Entry, path: Path) -> None:
 def pack(entries: Sequence[Entry], top: Path, compression: str) -> bytes:
     """The packed image of a staged tree; the same plan gives the same bytes.
 
-    newc is the one format that the kernel unpacks
+    The kernel unpacks only the format newc
     (Documentation/driver-api/early-userspace/buffer-format.rst).
     """
     for entry in reversed(entries):  # children first: a new child changes its parent's time

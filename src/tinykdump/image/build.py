@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Building the image of one kernel: plan, check, pack."""
+"""Builds the image of one kernel: plan, check, pack."""
 
 import hashlib
 from collections.abc import Callable
@@ -24,7 +24,7 @@ _EMPTY_DIRECTORIES = ("/dev", "/proc", "/sys", "/run", "/mnt", "/tmp")  # noqa: 
 
 @dataclass(frozen=True)
 class Draft:
-    """An image that is planned and read, and not yet packed: all that decides about it."""
+    """Everything that determines an image: all inputs are read, but nothing is packed yet."""
 
     kernel: Kernel
     entries: tuple[Entry, ...]
@@ -43,10 +43,10 @@ class Draft:
 
 
 def draft(host: Host, config: Config, kernel: Kernel) -> Draft:
-    """Plan the image of a kernel: every input is read and checked, no image is written.
+    """Plan the image of a kernel: read and check every input, and write no image.
 
-    The machine's own key is made when none is configured and there is none yet. Raises
-    TinykdumpError.
+    Creates the machine's own key if dumps are to be encrypted, no key is configured, and the
+    machine has none yet. Raises TinykdumpError.
     """
     tree = ModuleTree(host, kernel)
     cmdline = _cmdline(host, config, kernel)
@@ -96,9 +96,9 @@ def _machine(host: Host) -> handover.Machine:
 
 
 def build(host: Host, planned: Draft, below: Path) -> tuple[Manifest, bytes]:
-    """Pack a planned image and prove that its programs run; its manifest, and the image.
+    """Check that the programs of a planned image run, pack it, and return manifest and image.
 
-    ``below`` is the directory of the host in which it is put together. Raises TinykdumpError.
+    ``below`` is the directory on the host for the staged tree. Raises TinykdumpError.
     """
     with archive.staged(planned.entries, host.path(below)) as top:
         if host.live:
@@ -131,11 +131,11 @@ def _cmdline(host: Host, config: Config, kernel: Kernel) -> str:
 
 
 def _try_programs(top: Path) -> None:
-    """Run the image's programs in its tree, as the crash side will: fail now, not then."""
+    """Run the image's programs in its tree, as the crash side will."""
     check = next(path / "check" for path in programs.CRASH_SIDE if (path / "check").exists())
     run(
         ["unshare", "--mount", "--propagation", "private", "sh", check, top],
-        hint="its programs do not run in the image; reinstall busybox, makedumpfile and gpg",
+        hint="the image's programs do not run; reinstall busybox, makedumpfile and gpg",
     )
 
 
@@ -148,7 +148,7 @@ def _inputs(entries: tuple[Entry, ...], owner: Callable[[str], str]) -> tuple[ma
 
 
 def is_current(planned: Draft, old: Manifest) -> bool:
-    """Whether ``old`` describes just the image that ``planned`` would become."""
+    """Whether ``old`` describes the same image as ``planned``."""
     return (old.plan, old.kernel, old.cmdline, old.margin, old.filesystems) == (
         planned.digest,
         str(planned.kernel.image),

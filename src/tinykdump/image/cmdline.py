@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The crash kernel's command line. Text in, text out; no I/O here."""
+"""The crash kernel's command line. Pure: text in, text out."""
 
 import re
 from collections.abc import Iterable
@@ -7,14 +7,14 @@ from fnmatch import fnmatchcase
 
 from tinykdump.architecture import Architecture
 
-# Parameters of modules that keep USB or disks away, which is right for the normal system alone:
-# nothing but the target is looked at in the crash kernel, and there is nobody to allow a device.
+# Module parameters that disable USB devices or disks. They suit only the system kernel: the crash
+# kernel mounts nothing but the dump target, and nobody is there to authorize a device.
 NOT_KEPT = ("scsi_mod.scan", "usbcore.authorized_default", "usbcore.nousb")
 
-# With memory encryption of the host (SME) on, the kernel keeps 64 MiB for bounce buffers. That is
-# for devices that cannot reach its addresses: of ours old USB controllers, which need little.
+# With the host's memory encryption (SME) on, the kernel allocates 64 MiB of bounce buffers for
+# devices that cannot address its memory. Here only old USB controllers use them, and need little.
 BOUNCE_BUFFERS = 8 << 20
-_SLOT = 2048  # bytes; swiotlb= has the number of these (kernel-parameters.txt)
+_SLOT = 2048  # bytes; swiotlb= counts in these (kernel-parameters.txt)
 
 _WORD = re.compile(r'(?:"[^"]*"|[^\s"])+')  # values may be quoted, as in next_arg()
 
@@ -22,15 +22,15 @@ _WORD = re.compile(r'(?:"[^"]*"|[^\s"])+')  # values may be quoted, as in next_a
 def crash_cmdline(
     architecture: Architecture, running: str, append: str, pstore: Iterable[str]
 ) -> str:
-    """What the crash kernel is started with.
+    """The command line that the crash kernel starts with.
 
-    What is taken over from the running kernel is how to reach its console and how to live with
-    its hardware. Everything else (root=, quiet, hugepages=, crashkernel=, ...) was meant for a
-    whole system, and costs memory or does harm in this one.
+    From the running kernel it takes the parameters for consoles and for the machine's hardware.
+    All others (root=, quiet, hugepages=, crashkernel=, ...) are meant for a complete system;
+    in the crash kernel they cost memory or do harm.
 
     ``running`` is the running kernel's command line as in /proc/cmdline, ``append`` what the
-    configuration adds, ``pstore`` what keeps the crash kernel's log; later words win in the
-    kernel.
+    configuration adds, ``pstore`` what makes pstore keep the crash log. The kernel uses the
+    last value of a parameter.
     """
     kept = [
         word
@@ -42,15 +42,15 @@ def crash_cmdline(
 
 
 def encrypts_memory(cmdline: str) -> bool:
-    """Whether a kernel is told to encrypt its memory; a crash kernel then has to, as well.
+    """Whether a command line turns memory encryption on; the crash kernel needs the same setting.
 
-    It reads the crashed kernel's memory as it reads its own.
+    It maps the crashed kernel's memory in the same way as its own.
     """
     return values(cmdline, "mem_encrypt")[-1:] == ("on",)
 
 
 def values(cmdline: str, name: str) -> tuple[str, ...]:
-    """What a command line has for a parameter, in its order; quotes are taken away."""
+    """The values of a parameter on a command line, in order, without quotes."""
     words = [word.replace('"', "").partition("=") for word in _WORD.findall(cmdline)]
     return tuple(value for key, equals, value in words if equals and _name(key) == _name(name))
 
@@ -58,14 +58,14 @@ def values(cmdline: str, name: str) -> tuple[str, ...]:
 def module_parameters(cmdline: str, module: str, options: str = "") -> str:
     """The parameters that a module is loaded with, as insmod takes them; later ones win.
 
-    First ``options``, those of modprobe.d, less what would keep the stick away. Then those of the
-    crash kernel's command line: a kernel hands them to what is built in only. For a module it is
-    modprobe that does it, and the crash kernel has none.
+    First come ``options``, those of modprobe.d, except those that would disable the stick. Then
+    come those of the crash kernel's command line: the kernel passes them only to built-in code.
+    For modules, modprobe does that, and the crash kernel has no modprobe.
     """
     prefix = f"{module}."
     found = [word for word in _WORD.findall(options) if prefix + _name(word) not in NOT_KEPT]
     for word in _WORD.findall(cmdline):
-        quote = word[: word.startswith('"')]  # a quote may be around the name, too
+        quote = word[: word.startswith('"')]  # quotes may enclose the name, too
         if _name(word).startswith(prefix):
             found.append(quote + word[len(quote) + len(prefix) :])
     return " ".join(found)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The modules of an image: what this machine and configuration need of one kernel."""
+"""Selects the modules of an image: those of one kernel that machine and configuration need."""
 
 import gzip
 from collections.abc import Iterable, Mapping, Sequence, Set
@@ -17,8 +17,8 @@ from tinykdump.image.modinfo import normal
 from tinykdump.image.module_tree import ModuleTree, unpack
 from tinykdump.image.modules import Module, NotFoundError, Wish
 
-# Compressions that busybox's insmod reads by itself. Every other module is compressed for the
-# image with gzip: its bytes count twice while the crash kernel unpacks the image.
+# Compressions that busybox's insmod can read. All other modules are put into the image with gzip:
+# their bytes count twice while the crash kernel unpacks the image.
 _READ_BY_INSMOD = (".xz", ".gz")
 
 _FIRMWARE = ("/lib/firmware/updates", "/lib/firmware")
@@ -26,26 +26,26 @@ _FIRMWARE = ("/lib/firmware/updates", "/lib/firmware")
 
 @dataclass(frozen=True)
 class Drivers:
-    """What drives the devices that a dump needs."""
+    """The drivers of the devices that a dump needs."""
 
     modules: tuple[Module, ...]  # in load order
     parameters: Mapping[str, str]  # of each module, as insmod takes them
-    firmware: tuple[str, ...] = ()  # names of files that they may ask for, built-in ones as well
+    firmware: tuple[str, ...] = ()  # names of files that they, or built-in drivers, may request
 
 
 @dataclass(frozen=True)
 class _Policy:
-    """What the machine's administrator has said of modules."""
+    """The administrator's rules for modules."""
 
-    blacklist: Set[str]  # what is not loaded for a device
-    forbidden: Mapping[str, NotFoundError]  # what is never loaded, and why
+    blacklist: Set[str]  # not loaded for a device
+    forbidden: Mapping[str, NotFoundError]  # never loaded, with the error that says why
 
 
 def needed(host: Host, config: Config, tree: ModuleTree, cmdline: str) -> Drivers:
     """The modules of ``tree`` that a dump needs.
 
-    On the machine that will crash these are the drivers of its own USB host controllers; in
-    any other place, of all that there are. ``cmdline`` is the crash kernel's. Raises
+    On the machine that will crash, these include the drivers of its own USB host controllers;
+    elsewhere, those of all common ones. ``cmdline`` is the crash kernel's. Raises
     TinykdumpError when a module is missing, damaged, forbidden or of another kernel.
     """
     policy = _policy(config, tree, cmdline)
@@ -75,16 +75,17 @@ def needed(host: Host, config: Config, tree: ModuleTree, cmdline: str) -> Driver
 
 
 def _policy(config: Config, tree: ModuleTree, cmdline: str) -> _Policy:
-    """What modprobe.d forbids can be asked for: the configuration is of the crash kernel alone.
+    """The rules of modprobe.d and the command line.
 
-    The kernel knows one module_blacklist=, the last one, and spells names with underscores.
+    tinykdump's configuration overrides modprobe.d, because it applies to the crash kernel only.
+    The kernel uses only the last module_blacklist=, and spells names with underscores.
     """
     blacklist = {
         normal(name) for names in values(cmdline, "modprobe.blacklist") for name in names.split(",")
     }
     forbidden = {
         name: NotFoundError(
-            f"module {name} is never loaded, says its install line in modprobe.d",
+            f"module {name} is disabled by an install line in modprobe.d",
             "remove that line, or name the module with modules = in /etc/default/tinykdump",
         )
         for name in tree.rules.disabled - {normal(name) for name in config.modules}
@@ -93,7 +94,7 @@ def _policy(config: Config, tree: ModuleTree, cmdline: str) -> _Policy:
         for name in names.split(","):
             forbidden[name] = NotFoundError(
                 f"module {name} is in module_blacklist= of the kernel command line",
-                "remove it there, or add another list with append = in /etc/default/tinykdump",
+                "remove it there, or append another list with append = in /etc/default/tinykdump",
             )
     return _Policy(tree.rules.blacklist | blacklist, forbidden)
 
@@ -118,10 +119,10 @@ def _of_this_machine(
 
 
 def _watchdogs(host: Host, tree: ModuleTree) -> list[str]:
-    """The modules of the watchdogs that are counting, and of what they are behind."""
+    """The modules of the running watchdogs, and of the buses that they are attached to."""
     running = hardware.running_watchdogs(host)
     names = [name for device in running if device for name in (*device.above, device.driver)]
-    if None in running:  # it is one of those that are in use; softdog resets no hung kernel
+    if None in running:  # take all that are in use; softdog cannot reset a hung kernel
         names += hardware.used_modules(host, sorted({*tree.watchdog_drivers()} - {"softdog"}))
     return names
 
@@ -129,10 +130,10 @@ def _watchdogs(host: Host, tree: ModuleTree) -> list[str]:
 def _controllers(
     devices: Iterable[Device], drivers: Sequence[Module], tree: ModuleTree, policy: _Policy
 ) -> tuple[str, ...]:
-    """Those of the drivers that say they are for one of the devices, and what drives one now.
+    """The ``drivers`` whose aliases match one of the devices, and those that drive one now.
 
-    The latter is the running kernel's: another one need not have it. It is loaded even when it
-    is on a blacklist, which is about what devices ask for.
+    The latter are of the running kernel: another kernel may not have them. They are loaded even
+    if blacklisted, because a blacklist applies only to loading by a device's alias.
     """
     found = {device.driver for device in devices if tree.has(device.driver)}
     for device in devices:
@@ -164,14 +165,14 @@ def _no_driver(tree: ModuleTree) -> TinykdumpError:
     return TinykdumpError(
         f"kernel {tree.kernel.kver} has no driver for a USB host controller of this machine",
         "check lspci, modprobe.d and module_blacklist=, "
-        "and add a driver with modules = in /etc/default/tinykdump",
+        "or add a driver with modules = in /etc/default/tinykdump",
     )
 
 
 def files(host: Host, drivers: Drivers) -> tuple[Entry, ...]:
-    """The modules as entries of the image, the list of them in load order, and firmware.
+    """The entries of the image for modules, their list in load order, and firmware.
 
-    A line of the list is a path and the module's parameters.
+    Each line of the list is a path and the module's parameters.
     """
     placed = {module.name: _module_entry(host, module) for module in drivers.modules}
     order = "".join(
@@ -185,7 +186,7 @@ def files(host: Host, drivers: Drivers) -> tuple[Entry, ...]:
 
 
 def _module_entry(host: Host, module: Module) -> Entry:
-    """A module as it is in the host's tree: a signature stays valid, and xz stays small."""
+    """A module, unchanged but for its compression, so that its signature stays valid."""
     data, name = host.read(module.path), module.path.name
     if module.path.suffix not in _READ_BY_INSMOD:
         data = gzip.compress(unpack(data, module.path), mtime=0)
@@ -194,11 +195,11 @@ def _module_entry(host: Host, module: Module) -> Entry:
 
 
 def _firmware(host: Host, drivers: Drivers) -> tuple[Entry, ...]:
-    """The firmware files that drivers name, as far as the host has them.
+    """The firmware files that drivers name, if the host has them.
 
-    A driver names all that it could ever need; what is not installed was not needed so far. The
-    kernel looks into a directory for updates first (Documentation/driver-api/firmware/
-    fw_search_path.rst); it finds in the image what it would find here.
+    A driver names every file that it could need for any device; what is not installed was not
+    needed so far. As the kernel does, this searches the directory for updates first
+    (Documentation/driver-api/firmware/fw_search_path.rst).
     """
     found = []
     for name in dict.fromkeys(drivers.firmware):

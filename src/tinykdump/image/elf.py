@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What an ELF program needs to run: its loader and its libraries. No I/O here.
+"""What an ELF program needs to run: its loader and its libraries. Pure: no I/O.
 
-Nothing is executed, so that a hostile or foreign file can do nothing at build time: the
-dynamic section is read (DT_NEEDED, DT_RUNPATH, DT_SONAME; System V ABI, chapter 5) and
-libraries are looked up as ld.so(8) would, less LD_LIBRARY_PATH and its cache.
+A build does not execute the file, so a hostile one can do nothing. This module reads the
+dynamic section (DT_NEEDED, DT_RUNPATH, DT_SONAME; System V ABI, chapter 5); libraries.py
+searches for libraries as ld.so(8) does, but without LD_LIBRARY_PATH and the cache.
 """
 
 import struct
@@ -28,17 +28,17 @@ from tinykdump.errors import TinykdumpError
 
 @dataclass(frozen=True)
 class Symbol:
-    """A dynamic symbol, as a user asks for it or a library offers it."""
+    """A dynamic symbol that a file needs or a library exports."""
 
     name: str
-    version: str = ""  # symbol version that a user asks for; empty: none
+    version: str = ""  # symbol version that the file needs; empty: none
     is_data: bool = False
-    size: int = 0  # bytes, as the library says
+    size: int = 0  # bytes, according to the library
 
 
 @dataclass(frozen=True)
 class Elf:
-    """The dynamic facts of one ELF file."""
+    """What one ELF file needs to run."""
 
     machine: str  # EM_X86_64 ...
     bits: int
@@ -52,25 +52,25 @@ class Elf:
         return bool(self.interpreter or self.needed)
 
 
-# What pyelftools raises for files that are cut off or damaged, beside errors of its own.
+# What pyelftools raises for truncated or damaged files, beside its own errors.
 BROKEN = (ELFError, ConstructError, ArithmeticError, AssertionError, AttributeError, LookupError,
           OSError, TypeError, ValueError, struct.error)  # fmt: skip
 
 # Bytes of an Elf64_Verneed and of an Elf64_Vernaux (Linux Standard Base, Symbol Versioning).
 _VERSION_RECORD = 16
 
-# Tags of the dynamic section whose value is a text, and what pyelftools calls it.
+# Tags of the dynamic section with a string value, and pyelftools' attribute for it.
 _STRING_TAGS = {"DT_NEEDED": "needed", "DT_RUNPATH": "runpath", "DT_RPATH": "rpath"}
 
 
 @contextmanager
 def _whole(name: str) -> Iterator[None]:
-    """Raise TinykdumpError where a file turns out to be damaged."""
+    """Turn pyelftools' errors for a damaged file into a TinykdumpError."""
     try:
         yield
     except BROKEN:
         raise TinykdumpError(
-            f"{name}: not a whole ELF file", "reinstall the package that it is from"
+            f"{name} is not a complete ELF file", "reinstall its package"
         ) from None
 
 
@@ -95,9 +95,9 @@ def parse(data: bytes, name: str) -> Elf:
 
 
 def undefined(data: bytes, name: str) -> frozenset[Symbol]:
-    """The dynamic symbols that a file asks others for, with the versions it wants.
+    """The dynamic symbols that a file needs from libraries, with their versions.
 
-    ``name`` is for messages. Raises TinykdumpError when it is damaged.
+    ``name`` is for messages. Raises TinykdumpError when the file is damaged.
     """
     with _whole(name):
         return _undefined(ELFFile(BytesIO(data)), len(data))
@@ -114,17 +114,17 @@ def _undefined(elf: ELFFile, size: int) -> frozenset[Symbol]:
     symbols = set()
     for number, symbol in _dynamic_symbols(elf):
         if symbol["st_shndx"] == "SHN_UNDEF" and symbol.name:
-            # Numbers 0 and 1 say "local" and "global" and name no version.
+            # Numbers 0 and 1 mean "local" and "global", and have no version.
             index = indices.get_symbol(number)["ndx"] if indices else 0
             symbols.add(Symbol(symbol.name, versions.get(index, "")))
         elif symbol["st_info"]["type"] == "STT_OBJECT":
-            # A program that is not built as PIE has a copy of a library's data.
+            # A program that is not a PIE has copies of a library's data symbols.
             symbols.add(Symbol(symbol.name))
     return frozenset(symbols)
 
 
 def _version_names(section: GNUVerNeedSection, left: int) -> Mapping[int, str]:
-    """Number -> symbol version, of at most ``left`` records: a damaged list can be a circle."""
+    """Number -> symbol version, of at most ``left`` records: a damaged list can be circular."""
     found = {}
     for _, auxiliaries in section.iter_versions():
         for auxiliary in chain([None], auxiliaries):
@@ -132,15 +132,15 @@ def _version_names(section: GNUVerNeedSection, left: int) -> Mapping[int, str]:
                 found[auxiliary["vna_other"]] = auxiliary.name
             left -= 1
             if left < 0:
-                raise ELFError("more versions than there is room for")
+                raise ELFError("more versions than fit into the file")
     return found
 
 
 def exported(data: bytes, names: Iterable[str], name: str) -> Mapping[str, Symbol]:
-    """Those of ``names`` that a library offers, by name; ``name`` is for messages.
+    """Those of ``names`` that a library exports, by name; ``name`` is for messages.
 
-    Looked up in DT_GNU_HASH or DT_HASH as ld.so does it: a library offers thousands. Raises
-    TinykdumpError when it is damaged.
+    Looks them up in DT_GNU_HASH or DT_HASH, as ld.so does, because a library has thousands of
+    symbols. Raises TinykdumpError when the library is damaged.
     """
     with _whole(name):
         return _exported(ELFFile(BytesIO(data)), names)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The plan of an image: what stands where. Values in, values out; no I/O here."""
+"""The plan of an image: its files, directories and links. Pure: values in, values out."""
 
 import hashlib
 import stat
@@ -19,7 +19,7 @@ class Entry:
     path: str  # absolute, in the image
     mode: int  # st_mode: type and permissions
     content: bytes = b""  # of a file, or the target of a link
-    source: str = ""  # the host's file that it is made from; empty: made by tinykdump
+    source: str = ""  # the file on the host that it is made from; empty: made by tinykdump
 
     @property
     def digest(self) -> str:
@@ -43,10 +43,9 @@ def directory(path: str) -> Entry:
 
 
 def plan(entries: Iterable[Entry]) -> tuple[Entry, ...]:
-    """Complete ``entries`` with their parents and sort them, parents first.
+    """Add the parent directories of ``entries`` and sort them all, parents first.
 
-    The same entry may be asked for twice. Raises TinykdumpError when two different ones want
-    the same place.
+    Equal entries are merged. Raises TinykdumpError when two different ones have the same path.
     """
     found: dict[str, Entry] = {}
 
@@ -68,7 +67,7 @@ def plan(entries: Iterable[Entry]) -> tuple[Entry, ...]:
 
 
 def unpacked_size(entries: Iterable[Entry]) -> int:
-    """Bytes of memory that the files take once the kernel has unpacked them: whole pages."""
+    """Bytes of memory that the unpacked files take, in whole pages."""
     return sum(
         -(-len(entry.content) // _PAGE) * _PAGE for entry in entries if stat.S_ISREG(entry.mode)
     )

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the host hands to the crash side: these files, and nothing else. No I/O here.
+"""The files through which the host tells the crash side what to do. Pure: no I/O.
 
-src/crash has no other input of the host's: everything is resolved and checked by now, so that it
-has nothing to find out and nothing to decide. Beside them an image holds programs, modules and
-firmware, which are opened by their names. The configuration is quoted for POSIX sh, which sources
-it.
+src/crash gets no other information from the host. The build has resolved and checked everything,
+so src/crash decides nothing. An image also holds programs, modules and firmware, which src/crash
+and the kernel open by name. The configuration is quoted for POSIX sh, which sources it.
 """
 
 import shlex
@@ -19,28 +18,28 @@ MODULES = "/lib/modules.order"
 RENAMED = "/lib/makedumpfile.renamed"
 SCRIPT = "/script"
 
-# Where each one is in the image, and what it says.
+# Path in the image -> content.
 FILES: Mapping[str, str] = {
-    CONFIGURATION: "name=value lines of shell: the configuration, and what this machine is called",
-    KEY: "the public key that dumps are encrypted to; not there: they are not",
-    MODULES: "a line for each module in load order: its path, and parameters as insmod has them",
-    RENAMED: "a line for each place in makedumpfile, in bytes, that may have to be renamed there",
-    SCRIPT: "the user's program that runs before the dump; not there: none does",
+    CONFIGURATION: "name=value lines of shell: the configuration, and the name of this machine",
+    KEY: "the public key that dumps are encrypted to; absent: dumps are not encrypted",
+    MODULES: "a line for each module in load order: its path, and its parameters for insmod",
+    RENAMED: "a line for each offset in makedumpfile, in bytes, of a name that may need a change",
+    SCRIPT: "the user's program that runs before the dump; absent: none runs",
 }
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What the crash side says and avoids on behalf of this machine."""
+    """What the crash side has to know of this machine."""
 
-    id: str  # a name for this machine on a stick that several share
-    root_uuid: str  # of the file system that is never written; empty: unknown
+    id: str  # the machine's name on a stick that several machines share
+    root_uuid: str  # of the root file system, which is never written; empty: unknown
 
 
 def render(config: Config, *, machine: Machine, key_time: str, version: str) -> str:
     """The text of CONFIGURATION.
 
-    ``key_time`` is a time at which the key can encrypt, as gpg takes it; empty: do not encrypt.
+    ``key_time`` is a time at which the key is valid, in gpg's format; empty: do not encrypt.
     """
     values = {
         "VERSION": version,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The loader and the libraries that programs of the image need, found on the host."""
+"""Finds the loader and the libraries that the image's programs need."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,10 +10,10 @@ from tinykdump.host import Host
 from tinykdump.image import elf, entries, placeholder
 from tinykdump.image.entries import Entry
 
-# Where ld.so looks when nothing else is configured, for every distribution.
+# The default directories of ld.so, of all distributions.
 _DEFAULT = ("/lib64", "/usr/lib64", "/lib", "/usr/lib")
 
-# How deep ld.so.conf's files may include each other; distributions have one level.
+# How deep files of ld.so.conf may include each other; distributions use one level.
 _INCLUDES = 8
 
 
@@ -27,7 +27,7 @@ class Program:
 
 
 def library_path(host: Host) -> tuple[Path, ...]:
-    """The directories of ld.so.conf(5), then the default ones, as far as they are there."""
+    """The directories of ld.so.conf(5), then the default ones, without those that do not exist."""
     found: list[Path] = []
 
     def add_file(path: Path, depth: int = 0) -> None:
@@ -51,8 +51,8 @@ def library_path(host: Host) -> tuple[Path, ...]:
 def libraries(host: Host, programs: Sequence[Program]) -> tuple[Entry, ...]:
     """The loaders and libraries that ``programs`` need, as entries of the image.
 
-    Libraries are in /lib, which LD_LIBRARY_PATH names on the crash side; what a dump does
-    not use is a placeholder. Raises TinykdumpError when one is not found.
+    Libraries go to /lib, which is in the crash side's LD_LIBRARY_PATH. A library that no dump
+    uses becomes a placeholder. Raises TinykdumpError when one is not found.
     """
     loaders = {user.facts.interpreter for user in programs} - {""}
     found = _closure(host, programs, {Path(loader).name for loader in loaders})
@@ -68,13 +68,13 @@ def libraries(host: Host, programs: Sequence[Program]) -> tuple[Entry, ...]:
 
 
 def _closure(host: Host, programs: Sequence[Program], loaders: set[str]) -> Mapping[str, Program]:
-    """Library name -> library, for all that is needed by something that is used."""
+    """Library name -> library: what programs and used libraries need, in turn."""
     default = library_path(host)
     found: dict[str, Program] = {}
     todo = [(name, user) for user in programs for name in user.facts.needed]
     while todo:
         name, user = todo.pop()
-        if name in found or name in loaders:  # the loader is there under its own path
+        if name in found or name in loaders:  # the loader has its own path in the image
             continue
         library = found[name] = _find(host, name, user, default)
         if not _is_unused(name, library):
@@ -87,7 +87,7 @@ def _is_unused(name: str, library: Program) -> bool:
 
 
 def _placeholder(name: str, library: Program, users: Sequence[Program]) -> bytes:
-    """What stands for a library, with just the symbols that its users ask for."""
+    """A placeholder for a library, with only the symbols that its users need."""
     wanted = frozenset[elf.Symbol]().union(
         *(elf.undefined(user.data, str(user.path)) for user in users if name in user.facts.needed)
     )

@@ -1,33 +1,33 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What makedumpfile does not know of newer kernels. Bytes in, values out; no I/O here."""
+"""What an old makedumpfile gets wrong with newer kernels. Pure: bytes in, values out."""
 
 import re
 
-# Linux 7.1 renamed a member of struct page, and its entry in vmcoreinfo with it (commit
-# d50569612c29). A makedumpfile up to 1.7.9 then takes the second page of each compound page for
-# one of user space and leaves it out, slabs among them, without a word. Both names are of equal
-# length, so that its copy in the image can be made to look for the other one.
+# Linux 7.1 renamed a member of struct page, and its entry in vmcoreinfo (commit d50569612c29).
+# makedumpfile up to 1.7.9 then takes the second page of each compound page, slabs included, for
+# user data, and leaves it out without a message. Both names have the same length, so the crash
+# side can replace the old name in its copy of makedumpfile.
 _OLD, _NEW = b"OFFSET(page.compound_head)=\0", b"OFFSET(page.compound_info)=\0"
 
 
 def renamed(program: bytes) -> tuple[int, ...]:
-    """Where, in bytes from its start, the program has the old name; nowhere if it knows the new.
+    """The offsets of the old name in the program, in bytes; none if it knows the new name.
 
-    Which one it has to look for is up to the kernel that crashes. That is not always the one
-    that the image is of, so src/crash/lib.sh decides, when there is a vmcore to look into.
+    Which name it needs depends on the kernel that crashes. That is not always the kernel that
+    the image was built for, so src/crash/lib.sh looks into the vmcore.
     """
     if _NEW in program:
         return ()
     return tuple(match.start() for match in re.finditer(re.escape(_OLD), program))
 
 
-# Up to 1.7.6 it takes the free pages of Linux 6.12 and later for slabs, and keeps them (its commit
-# 72c3414949bd). That is in its code alone: of what can be looked for, only the version tells.
+# makedumpfile up to 1.7.6 takes free pages of Linux 6.12 and later for slabs, and dumps them (fixed
+# by its commit 72c3414949bd). Only the version in the program tells whether it has the fix.
 _VERSION = re.compile(rb"makedumpfile: version ([0-9]{1,3})\.([0-9]{1,3})\.([0-9]{1,3})")
 _LEAVES_OUT_FREE_PAGES = (1, 7, 7)
 
 
 def leaves_out_free_pages(program: bytes) -> bool:
-    """Whether it does so with the free pages of the kernels that are of today."""
+    """Whether this makedumpfile leaves out the free pages of current kernels."""
     match = _VERSION.search(program)
     return not match or tuple(map(int, match.groups())) >= _LEAVES_OUT_FREE_PAGES

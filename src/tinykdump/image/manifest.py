@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What an image was made from: written beside it, and compared to see whether it is stale."""
+"""The manifest: what an image was made from. A comparison tells whether the image is stale."""
 
 import hashlib
 import json
@@ -19,12 +19,12 @@ class Input:
 
     source: str
     sha256: str
-    package: str = ""  # that owns it, by the rpm database; empty: none
+    package: str = ""  # its owner according to the rpm database; empty: none
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """All that is to know of an image without opening it."""
+    """What tinykdump has to know of an image without unpacking it."""
 
     kver: str
     kernel: str  # path of the kernel image that is loaded with it
@@ -39,8 +39,8 @@ class Manifest:
     packed: int  # bytes
     unpacked: int  # bytes, in whole pages
     drivers: int  # bytes that its modules take once they are loaded
-    filesystems: tuple[str, ...] = ()  # that it mounts; none: an older version did not note them
-    sha256: str = ""  # of the packed image; empty: built by a version that did not note it
+    filesystems: tuple[str, ...] = ()  # that it can mount; none: written by an older version
+    sha256: str = ""  # of the packed image; empty: written by an older version
 
     def to_json(self) -> str:
         """The text of manifest.json."""
@@ -48,7 +48,7 @@ class Manifest:
 
 
 def plan_digest(entries: Sequence[Entry], *extra: str) -> str:
-    """One hash over a plan and whatever else decides about the image's bytes."""
+    """A SHA-256 over a plan and anything else that determines the image's bytes."""
     digest = hashlib.sha256()
     for text in extra:
         digest.update(f"{text}\0".encode())
@@ -60,7 +60,7 @@ def plan_digest(entries: Sequence[Entry], *extra: str) -> str:
 def parse(text: str, name: str) -> Manifest:
     """Read manifest.json. Raises TinykdumpError when it is not what to_json() wrote.
 
-    Fields that have a default are those that an older version did not write.
+    Fields that have a default may be missing: older versions did not write them.
     """
     try:
         values = json.loads(text)

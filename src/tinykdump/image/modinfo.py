@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a kernel module says of itself. Bytes in, values out; no I/O here.
+"""Reads the .modinfo section of a kernel module. Pure: bytes in, values out.
 
-The .modinfo section is a list of NUL-terminated ``tag=value`` texts, written by the macros
-of include/linux/moduleinfo.h and include/linux/module.h in the kernel.
+The section is a list of NUL-terminated ``tag=value`` strings, which come from the macros of
+include/linux/moduleinfo.h and include/linux/module.h in the kernel.
 """
 
 from dataclasses import dataclass, replace
@@ -27,7 +27,7 @@ class ModInfo:
     softdep_post: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
     firmware: tuple[str, ...] = ()
-    size: int = 0  # bytes that its sections take in the kernel
+    size: int = 0  # bytes of memory that its sections take when loaded
 
     @property
     def kernel(self) -> str:
@@ -36,20 +36,20 @@ class ModInfo:
 
 
 def normal(name: str) -> str:
-    """The name as the kernel spells it: modprobe takes ``-`` and ``_`` for the same."""
+    """The name as the kernel spells it: modprobe treats ``-`` and ``_`` alike."""
     return name.replace("-", "_")
 
 
 def parse_module(data: bytes, name: str) -> ModInfo:
     """Read an unpacked .ko; ``name`` is for messages.
 
-    Raises TinykdumpError when it is not a whole ELF file or has no .modinfo.
+    Raises TinykdumpError when it is not a complete ELF file or has no .modinfo.
     """
-    broken = TinykdumpError(f"{name}: not a whole kernel module", REINSTALL)
+    broken = TinykdumpError(f"{name} is not a complete kernel module", REINSTALL)
     try:
         elf = ELFFile(BytesIO(data))
-        # The section headers stand at the end, behind every section: what is cut off takes
-        # them along, and elftools would read past the end without complaint.
+        # The section headers are at the end of the file, so a truncated file lacks them;
+        # pyelftools would read past the end without an error.
         table_end = elf["e_shoff"] + elf["e_shnum"] * elf["e_shentsize"]
         section = elf.get_section_by_name(".modinfo") if table_end <= len(data) else None
         text = section.data() if section else b""

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""modprobe.d(5): what the machine's administrator has to say of modules. No I/O here.
+"""Parses modprobe.d(5), the administrator's rules for modules. Pure: no I/O.
 
-The crash kernel has no modprobe, so that all of it is done when the image is built.
+The crash kernel has no modprobe, so the build applies all rules.
 """
 
 from collections.abc import Iterable, Iterator
@@ -11,29 +11,29 @@ from pathlib import PurePosixPath
 
 from tinykdump.image.modinfo import normal, softdep
 
-# Commands of "install" lines that do nothing, so that the module is never loaded.
+# Commands that do nothing: an "install" line with one of them disables the module.
 _NOTHING = ("true", "false", ":")
 
 
 @dataclass(frozen=True)
 class Rules:
-    """What the files say, with the names of modules as the kernel spells them."""
+    """The rules of all files; names of modules as the kernel spells them."""
 
     aliases: tuple[tuple[str, str], ...] = ()  # pattern, module
-    blacklist: frozenset[str] = frozenset()  # modules that no device's modalias loads
-    disabled: frozenset[str] = frozenset()  # modules that nothing loads
+    blacklist: frozenset[str] = frozenset()  # modules not loaded for a device's modalias
+    disabled: frozenset[str] = frozenset()  # modules never loaded
     options: dict[str, str] = field(default_factory=dict)  # parameters, as insmod takes them
     softdeps: dict[str, tuple[list[str], list[str]]] = field(default_factory=dict)  # pre, post
 
     def aliased(self, name: str) -> tuple[str, ...]:
-        """The modules that are to be loaded for a name or a device's modalias."""
+        """The modules to load for a name or a device's modalias."""
         return tuple(
             module for pattern, module in self.aliases if fnmatchcase(normal(name), pattern)
         )
 
 
 def parse(lines: Iterable[str]) -> Rules:
-    """Read the lines of all files, in their order. What modprobe would not take is left out."""
+    """Read the lines of all files, in order. Lines that modprobe would ignore are left out."""
     aliases: list[tuple[str, str]] = []
     blacklist: set[str] = set()
     disabled: set[str] = set()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The module tree of one kernel: files by name, unpacked and read."""
+"""Reads the module tree of one kernel: finds modules by name, and unpacks and parses them."""
 
 import gzip
 import lzma
@@ -20,13 +20,13 @@ from tinykdump.kernels import Kernel
 
 SUFFIXES = (".ko", ".ko.xz", ".ko.zst", ".ko.gz")
 
-# Where depmod looks first when no file of depmod.d(5) says "search": what is in updates comes
-# before what came with the kernel, which has its place in the order as "built-in".
+# depmod's order when no file of depmod.d(5) has a "search" line: modules in updates/ take
+# precedence over the kernel's own, which the order calls "built-in".
 _SEARCH = ("updates", "built-in")
 
 
 def unpack(data: bytes, path: Path) -> bytes:
-    """The .ko inside a module file. Raises TinykdumpError when it does not unpack."""
+    """The .ko inside a module file. Raises TinykdumpError when it cannot be unpacked."""
     try:
         match path.suffix:
             case ".xz":
@@ -38,15 +38,15 @@ def unpack(data: bytes, path: Path) -> bytes:
             case _:
                 return data
     except (lzma.LZMAError, zlib.error, EOFError, OSError) as error:
-        raise TinykdumpError(f"{path} does not unpack: {error}", REINSTALL) from None
+        raise TinykdumpError(f"{path} cannot be unpacked: {error}", REINSTALL) from None
     except TinykdumpError as error:
-        raise TinykdumpError(f"{path} does not unpack: {error.message}", REINSTALL) from None
+        raise TinykdumpError(f"{path} cannot be unpacked: {error.message}", REINSTALL) from None
 
 
 def configuration(host: Host, name: str) -> list[str]:
-    """The lines of modprobe.d(5) or depmod.d(5), which is ``name``, in the order of the files.
+    """The lines of ``name``, modprobe.d(5) or depmod.d(5), in the order of the files' names.
 
-    A file hides those of the same name in a later directory.
+    A file overrides those of the same name in later directories.
     """
     files: dict[str, Path] = {}
     for top in ("/etc", "/run", "/usr/local/lib", "/usr/lib", "/lib"):
@@ -59,7 +59,7 @@ def configuration(host: Host, name: str) -> list[str]:
 
 @dataclass(frozen=True)
 class ModuleTree:
-    """The modules of a kernel of a host."""
+    """The modules of one kernel on a host."""
 
     host: Host
     kernel: Kernel
@@ -67,12 +67,12 @@ class ModuleTree:
 
     @cached_property
     def rules(self) -> Rules:
-        """What modprobe.d says."""
+        """The rules of modprobe.d."""
         return modprobe.parse(configuration(self.host, "modprobe.d"))
 
     @cached_property
     def files(self) -> Mapping[str, Path]:
-        """Module name -> path, the one that depmod would choose, or the first of equal ones."""
+        """Module name -> the path that depmod would choose."""
         found: dict[str, Path] = {}
         for directory, names in self.host.walk(self.kernel.modules):
             for name in names:
@@ -90,7 +90,7 @@ class ModuleTree:
         return tuple(n for words in lines if words[0] == "search" for n in words[1:]) or _SEARCH
 
     def _rank(self, path: Path) -> int:
-        """A module's place in depmod's order; a directory that is not named is the kernel's."""
+        """A module's rank in depmod's order; directories without a rule count as the kernel's."""
         place = path.relative_to(self.kernel.modules).parent
         directories = [place, *place.parents]
         for rank, name in enumerate(self._search):
@@ -100,21 +100,21 @@ class ModuleTree:
 
     @cached_property
     def builtin(self) -> Mapping[str, Path]:
-        """What would be modules but is built in (modules.builtin): name -> path in the source."""
+        """Built-in modules (modules.builtin): name -> path in the source."""
         lines = (self.host.text(self.kernel.modules / "modules.builtin") or "").splitlines()
         paths = (Path(line.removesuffix(".ko")) for line in lines if line)
         return {normal(path.name): path for path in paths}
 
     def builtin_info(self, name: str) -> ModInfo:
-        """What something that is built in says of itself, as far as the kernel's package tells.
+        """The tags of a built-in module, if the kernel's package has them.
 
-        Aliases of device tables are not among it before Linux 6.18.
+        Before Linux 6.18, they do not include the aliases of device tables.
         """
         return parse_modinfo("\0".join(self._builtin_tags.get(normal(name), ())).encode())
 
     @cached_property
     def _builtin_tags(self) -> Mapping[str, list[str]]:
-        """modules.builtin.modinfo: NUL-ended name.tag=value."""
+        """modules.builtin.modinfo: NUL-terminated name.tag=value."""
         found: dict[str, list[str]] = {}
         text = self.host.text(self.kernel.modules / "modules.builtin.modinfo") or ""
         for entry in text.split("\0"):
@@ -131,10 +131,10 @@ class ModuleTree:
 
     @cached_property
     def aliases(self) -> Mapping[str, str]:
-        """Alias -> module for the aliases that are plain names, as soft dependencies use.
+        """Alias -> module, for aliases that are plain names, which soft dependencies use.
 
-        Where several modules share one (crc32c), the portable one is taken, which depends on no
-        CPU feature.
+        If several modules share one (crc32c), this takes the generic module, which needs no CPU
+        feature.
         """
         found: dict[str, str] = {}
         for pattern, name in self._all_aliases:
@@ -158,7 +158,7 @@ class ModuleTree:
             return None
         raise NotFoundError(
             f"module {name} is not in {self.kernel.modules}",
-            "check the name, or install the package that has it",
+            "check the name, or install the package that contains it",
         )
 
     def _load(self, name: str) -> Module:
@@ -181,7 +181,7 @@ class ModuleTree:
         return self._read[name]
 
     def _is_weak(self, path: Path, info: ModInfo) -> bool:
-        """Whether a module of another kernel is one that weak-modules(8) has found to fit.
+        """Whether a module of another kernel is one that weak-modules(8) found compatible.
 
         With modversions the kernel compares checksums of symbols instead of versions.
         """
@@ -193,13 +193,13 @@ class ModuleTree:
         return normal(name) in self.files or normal(name) in self.builtin
 
     def drives_usb(self, name: str) -> bool:
-        """Whether a module is one of the kernel's USB drivers, by its place in the source."""
+        """Whether a module is a USB driver, judged by its directory."""
         name = normal(name)
         path = self.files.get(name) or self.builtin.get(name)
         return path is not None and "drivers/usb" in str(path.parent)
 
     def usb_host_drivers(self) -> tuple[Module, ...]:
-        """The drivers of USB host controllers, built-in ones as modules without a file."""
+        """The drivers of USB host controllers; built-in ones have an empty path."""
         names = [name for name, path in self.files.items() if "usb/host" in str(path.parent)]
         builtin = [name for name, path in self.builtin.items() if "usb/host" in str(path.parent)]
         return (
@@ -208,15 +208,16 @@ class ModuleTree:
         )
 
     def watchdog_drivers(self) -> tuple[str, ...]:
-        """The names of the modules that drive watchdogs."""
+        """The names of the drivers of watchdogs."""
         return tuple(
             sorted(name for name, path in self.files.items() if path.parent.name == "watchdog")
         )
 
     def _candidate(self, name: str) -> Module:
-        """A module that may be of no use here: when it is damaged, lookup() is to say so.
+        """A module that this machine may not need, so a damaged one is no error here.
 
-        What it is for is then known from modules.alias, or it is taken to be for everything.
+        Its aliases then come from modules.alias; without that file, it matches every device.
+        lookup() reports the damage if the module is needed.
         """
         try:
             return self._load(name)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Which modules a dump needs, and in which order. Values in, values out; no I/O here."""
+"""Which modules a dump needs, and in which order. Pure: values in, values out."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -10,8 +10,8 @@ from tinykdump.errors import TinykdumpError
 from tinykdump.filesystems import FILESYSTEMS
 from tinykdump.image.modinfo import ModInfo
 
-# What the drivers of USB host controllers on PCI are for, as their device tables have it. A kernel
-# that has them built in does not say so before Linux 6.18.
+# The PCI devices that the drivers of USB host controllers match, from their device tables. Before
+# Linux 6.18, a kernel's package does not have them for built-in drivers.
 CONTROLLER_ALIASES: Mapping[str, tuple[str, ...]] = {
     "uhci_hcd": ("pci:v*d*sv*sd*bc0Csc03i00*",),
     "ohci_pci": ("pci:v*d*sv*sd*bc0Csc03i10*",),
@@ -20,14 +20,14 @@ CONTROLLER_ALIASES: Mapping[str, tuple[str, ...]] = {
     "xhci_pci_renesas": ("pci:v00001912d00000014sv*", "pci:v00001912d00000015sv*"),
 }
 
-# For an image that is built elsewhere than on the machine that will crash, beside every host
-# controller: the commonest kind of card reader that a machine can have.
+# The storage drivers of an image that is not built on the machine that will crash: UAS, and the
+# most common card readers.
 ALL_STORAGE = ("uas", "ums_realtek")
 
 
 @dataclass(frozen=True)
 class Module:
-    """One module of the kernel's tree."""
+    """A module of a kernel."""
 
     name: str  # as the kernel spells it, with underscores
     path: Path  # absolute path on the host; .ko, .ko.xz, .ko.zst or .ko.gz
@@ -36,7 +36,7 @@ class Module:
 
 @dataclass(frozen=True)
 class Wish:
-    """A module that is wanted, and whether the dump fails without it."""
+    """A module to load, and whether a dump is impossible without it."""
 
     name: str
     required: bool = True
@@ -47,14 +47,14 @@ Lookup = Callable[[str], Module | None]
 
 
 class NotFoundError(TinykdumpError):
-    """A kernel has a module neither as a file nor built in, or is not to load it."""
+    """A module is neither a file nor built in, or it must not be loaded."""
 
 
 def controllers(modaliases: Iterable[str], drivers: Iterable[Module]) -> tuple[str, ...]:
-    """The names of the ``drivers`` that handle one of the devices' ``modaliases``.
+    """The names of the ``drivers`` that match one of the devices' ``modaliases``.
 
-    A modalias is what a device's sysfs file of that name holds (pci:v00001B36d...); it is
-    matched against the modules' aliases as modprobe does it.
+    A modalias is the content of a device's file of that name in sysfs (pci:v00001B36d...). It
+    is matched against the modules' aliases as modprobe does.
     """
     devices = tuple(modaliases)
     return tuple(
@@ -76,22 +76,22 @@ def wishes(
     log: Iterable[str] = (),
     extra: Iterable[str] = (),
 ) -> tuple[Wish, ...]:
-    """What a dump to a stick needs, in the order in which it is to be loaded.
+    """The modules that a dump to a stick needs, in the order to load them.
 
-    ``buses`` are what the host controllers are behind, ``storage`` protocols of sticks beside
-    the usual one.
+    ``buses`` are what the host controllers are attached to, ``storage`` the protocols of sticks
+    other than usb-storage.
     """
     return (
-        # First, so that it keeps what all others have to say.
+        # First, so that pstore keeps the messages of all others.
         *(Wish(name, required=False) for name in log),
         *(Wish(name) for name in extra),
-        # A watchdog that runs resets the machine in the middle of the dump if nobody feeds it.
+        # A running watchdog resets the machine during the dump unless its driver pings it.
         *(Wish(name, required=False) for name in watchdogs),
         *(Wish(name, required=False) for name in buses),
         *(Wish(name) for name in host_controllers),
         Wish("usb_storage"),
         *(Wish(name, required=False) for name in storage if name != "usb_storage"),
-        Wish("sd_mod"),  # the disk that USB storage shows
+        Wish("sd_mod"),  # usb-storage provides SCSI disks
         *(Wish(name) for fs in filesystems for name in FILESYSTEMS[fs].modules),
     )
 
@@ -99,8 +99,8 @@ def wishes(
 def closure(wanted: Iterable[Wish], lookup: Lookup) -> tuple[Module, ...]:
     """Every module that ``wanted`` needs, each after those that it depends on.
 
-    ``depends`` is a must; a soft dependency that the kernel does not have is left out, as
-    modprobe does it. Raises NotFoundError for a required module that is not there.
+    As with modprobe, ``depends`` is mandatory, and a soft dependency that the kernel does not
+    have is left out. Raises NotFoundError when a required module is missing.
     """
     found: dict[str, Module] = {}
     seen: set[str] = set()
@@ -112,12 +112,12 @@ def closure(wanted: Iterable[Wish], lookup: Lookup) -> tuple[Module, ...]:
         try:
             visit_needs(name)
         except NotFoundError:
-            seen.discard(name)  # whoever requires it is to get the same answer
+            seen.discard(name)  # others that require it must get the same error
             raise
 
     def visit_needs(name: str) -> None:
         module = lookup(name)
-        if module is None:  # built in, and so is all that it needs
+        if module is None:  # built in, as is everything that it needs
             return
         for soft in module.info.softdep_pre:
             visit_if_there(soft)
@@ -142,9 +142,9 @@ def closure(wanted: Iterable[Wish], lookup: Lookup) -> tuple[Module, ...]:
 
 
 def _hard_order(found: Mapping[str, Module]) -> tuple[Module, ...]:
-    """``found`` with each module behind its hard dependencies, otherwise in the same order.
+    """``found`` with each module after its hard dependencies, otherwise in the same order.
 
-    Soft dependencies can make a cycle, and then what comes first is chance.
+    Soft dependencies can form a cycle, in which the order that closure() finds is arbitrary.
     """
     order: dict[str, Module] = {}
     seen: set[str] = set()

@@ -1,15 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Placeholders for libraries that a program is linked with and does not use for a dump.
+"""Makes placeholders for libraries that programs are linked with, but that no dump uses.
 
-gpg is linked with SQLite and readline, makedumpfile with elfutils: megabytes of memory in
-the crash kernel for trust databases, prompts and debugging information, none of which a
-dump touches. ld.so still wants every library and every symbol. A placeholder is a shared
-object of a few pages that offers just the symbols that the image's programs ask for; a
-function of it that is called after all traps at once (the process ends by SIGILL), so that
-nothing can go wrong in silence.
+gpg is linked with SQLite and readline, makedumpfile with elfutils. These would cost megabytes
+in the crash kernel for trust databases, prompts and debugging information, which a dump does
+not use. ld.so still needs every library and every symbol. A placeholder is a shared object of
+a few pages that exports only the symbols that the image's programs need. If a program calls
+one of its functions after all, the function traps, and SIGILL ends the process.
 
 Formats: System V ABI (ELF-64, DT_HASH) and the GNU symbol versions of the Linux Standard
-Base, chapter 10.7. Bytes out; no I/O here.
+Base, chapter 10.7. Pure: no I/O.
 """
 
 import struct
@@ -32,18 +31,18 @@ _CODE, _DATA = 1, 2  # symbols' section numbers; any number but 0 means "defined
 
 
 def is_unused(soname: str) -> bool:
-    """Whether a dump can do without that library."""
+    """Whether no dump uses that library."""
     return soname.split(".so", 1)[0] in UNUSED
 
 
 def can_make(machine: str) -> bool:
-    """Whether placeholders can be made for that ELF machine."""
+    """Whether shared_object() supports that ELF machine."""
     return machine in MACHINES
 
 
 @dataclass(frozen=True)
 class _Table:
-    """A string table (.dynstr) and where each text starts in it."""
+    """A string table (.dynstr) and the offset of each string in it."""
 
     data: bytes
     offsets: dict[str, int]
@@ -93,7 +92,7 @@ def _hash_table(names: list[str]) -> bytes:
 def _symbol_table(
     wanted: list[Symbol], strings: _Table, functions: tuple[int, int], data: int
 ) -> bytes:
-    """.dynsym: functions at the address and of the size in ``functions``, data from ``data`` on."""
+    """.dynsym: all functions have the address and size in ``functions``; data is at ``data``."""
     entries = [bytes(24)]
     for symbol in wanted:
         kind, section, (where, size) = 2, _CODE, functions
@@ -106,7 +105,7 @@ def _symbol_table(
 
 
 def _dynamic_section(places: Mapping[str, int], soname: int, strings: int, versions: int) -> bytes:
-    """.dynamic: where the tables are, the offset of the name, and the sizes of two of them."""
+    """.dynamic: the tables' addresses, the offset of the name, and the sizes of two tables."""
     tags = [
         (14, soname),  # DT_SONAME
         (4, places["hash"]),  # DT_HASH
@@ -123,8 +122,9 @@ def _dynamic_section(places: Mapping[str, int], soname: int, strings: int, versi
 
 
 def _headers(machine: int, text: int, dynamic: tuple[int, int, int], data: int) -> bytes:
-    """The ELF and program headers: a segment of ``text`` bytes, and one from the dynamic section
-    (its offset, address and size) to the address ``data``, of which only that is in the file."""
+    """The ELF and program headers of two segments: one of ``text`` bytes, and one from the
+    dynamic section (its offset, address and size) to the address ``data``. Of the second, only
+    the dynamic section is in the file."""
     offset, address, size = dynamic
 
     def segment(kind: int, flags: int, place: tuple[int, int], sizes: tuple[int, int]) -> bytes:
@@ -148,10 +148,9 @@ def _rounded(size: int) -> int:
 
 
 def shared_object(machine: str, soname: str, symbols: Iterable[Symbol]) -> bytes:
-    """A shared object named ``soname`` that offers ``symbols`` and does nothing.
+    """A shared object named ``soname`` that exports ``symbols``, whose functions trap.
 
-    The same symbol may be asked for with several versions. ``machine`` is one for which
-    can_make() is true.
+    A symbol may occur with several versions. ``machine`` is one for which can_make() is true.
     """
     wanted = sorted(set(symbols), key=lambda symbol: (symbol.name, symbol.version))
     versions = sorted({symbol.version for symbol in wanted if symbol.version})
@@ -159,7 +158,7 @@ def shared_object(machine: str, soname: str, symbols: Iterable[Symbol]) -> bytes
     number, trap = MACHINES[machine].number, MACHINES[machine].trap
     numbers = [2 + versions.index(symbol.version) if symbol.version else 1 for symbol in wanted]
     tables = {
-        "symtab": bytes(24 * (len(wanted) + 1)),  # has addresses: filled in below
+        "symtab": bytes(24 * (len(wanted) + 1)),  # filled in below, when addresses are known
         "strings": strings.data,
         "hash": _hash_table([symbol.name for symbol in wanted]),
         "versym": struct.pack(f"<{len(wanted) + 1}H", 0, *numbers),
@@ -167,14 +166,14 @@ def shared_object(machine: str, soname: str, symbols: Iterable[Symbol]) -> bytes
         "code": trap * (16 // len(trap)),
     }
 
-    # One read-only, executable segment with headers, tables and the traps, then a writable
-    # one with the dynamic section in the file and the data symbols as zeroes behind it.
+    # A read-only, executable segment holds the headers, the tables and the traps. A writable one
+    # holds the dynamic section and then the data symbols, which are zeroes and not in the file.
     end, places = 64 + 4 * 56, {}
     for name, content in tables.items():
         places[name] = _rounded(end)
         end = places[name] + len(content)
     offset = _rounded(end)
-    address = offset + _ALIGN  # at the same offset in its page, in file and memory
+    address = offset + _ALIGN  # the same offset within a page in the file and in memory
     dynamic = _dynamic_section(
         places, strings.offsets[soname], len(strings.data), 1 + len(versions)
     )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The programs of the image: the tools of a dump and the user's script."""
+"""Collects the programs of the image: the tools for a dump and the user's script."""
 
 import stat
 from pathlib import Path
@@ -12,15 +12,15 @@ from tinykdump.image.entries import Entry
 from tinykdump.image.libraries import Program, libraries
 from tinykdump.run import run
 
-# What runs after the panic: installed, or beside this package in a checkout.
+# src/crash: as installed, or beside this package in a checkout.
 CRASH_SIDE = (Path("/usr/share/tinykdump/crash"), Path(__file__).parents[2] / "crash")
 
 PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 
-# What is in one of these is in /bin of the image; a script may name any of them.
+# In the image these are links to /bin, because a script may name any of them.
 _MERGED = PATH[:-1]
 
-# The commands of src/crash; those of busybox that stand for a program of their own.
+# The busybox applets that src/crash uses.
 APPLETS = (
     "cat", "cut", "date", "dd", "df", "dmesg", "du", "env", "findfs", "grep", "halt", "insmod",
     "mkdir", "mount", "mv", "od", "pidof", "poweroff", "printf", "readlink", "reboot", "rm", "sed",
@@ -30,7 +30,7 @@ APPLETS = (
 
 
 def find(host: Host, name: str, package: str) -> Path:
-    """The program called ``name``. Raises TinykdumpError when there is none."""
+    """The path of a program. Raises TinykdumpError when it is not installed."""
     for directory in PATH:
         if host.exists(f"{directory}/{name}"):
             return Path(directory) / name
@@ -38,14 +38,14 @@ def find(host: Host, name: str, package: str) -> Path:
 
 
 def program(host: Host, name: str, package: str) -> Program:
-    """The program called ``name``, read. Raises TinykdumpError when it is not ELF."""
+    """Read a program. Raises TinykdumpError when it is not installed or not ELF."""
     path = find(host, name, package)
     data = host.read(path)
     return Program(path, data, elf.parse(data, str(path)))
 
 
 def busybox(host: Host) -> Program:
-    """A busybox that needs nothing else. Raises TinykdumpError when it is another one."""
+    """The busybox of the host. Raises TinykdumpError when it is not statically linked."""
     found = program(host, "busybox", "busybox (on Debian: busybox-static)")
     if found.facts.is_dynamic:
         raise TinykdumpError(
@@ -55,10 +55,10 @@ def busybox(host: Host) -> Program:
 
 
 def keeps_free_pages(host: Host) -> bool:
-    """Whether the makedumpfile that is installed dumps what nobody has; see makedumpfile.py."""
+    """Whether the installed makedumpfile dumps free pages, too; see makedumpfile.py."""
     try:
         data = host.read(find(host, "makedumpfile", "makedumpfile"))
-    except TinykdumpError:  # no dump at all, and others say so
+    except TinykdumpError:  # not installed: others report that
         return False
     return not makedumpfile.leaves_out_free_pages(data)
 
@@ -66,8 +66,8 @@ def keeps_free_pages(host: Host) -> bool:
 def script(host: Host, path: str) -> tuple[Entry, tuple[Program, ...]]:
     """The user's script as an entry, and the programs that it needs to start.
 
-    A script for /bin/sh runs in busybox. Raises TinykdumpError when it is not executable, or
-    its interpreter is not there.
+    busybox runs a script for /bin/sh. Raises TinykdumpError when the script is not executable
+    or its interpreter is not installed.
     """
     content = host.read(path)
     host.vouch(path)
@@ -83,8 +83,8 @@ def script(host: Host, path: str) -> tuple[Entry, tuple[Program, ...]]:
         words = [str(find(host, word, f"the interpreter of script {path}")) for word in words[1:2]]
     if not words or not host.exists(words[0]):
         raise TinykdumpError(
-            f"script {path}: its interpreter {words[0] if words else ''} is not there",
-            "install it, or write the script for /bin/sh, which is busybox here",
+            f"interpreter {words[0] if words else ''} of script {path} is not installed",
+            "install it, or write the script for /bin/sh, which is busybox in the crash kernel",
         )
     if Path(words[0]).name in ("sh", "ash", "busybox"):
         return entry, ()
@@ -93,7 +93,7 @@ def script(host: Host, path: str) -> tuple[Entry, tuple[Program, ...]]:
 
 
 def userland(host: Host, config: Config, *, encrypt: bool) -> tuple[Entry, ...]:
-    """Every program of an image with its libraries, and the crash side's own scripts.
+    """All programs of an image with their libraries, and the scripts of src/crash.
 
     Raises TinykdumpError when one is missing or cannot run in the image.
     """
@@ -121,12 +121,12 @@ def userland(host: Host, config: Config, *, encrypt: bool) -> tuple[Entry, ...]:
 
 
 def _destination(user: Program) -> str:
-    """Tools stand where the crash side's PATH has them, interpreters where scripts look."""
+    """Programs from PATH go to /bin; interpreters elsewhere keep the path that scripts name."""
     return f"/bin/{user.path.name}" if str(user.path.parent) in PATH else str(user.path)
 
 
 def _applets(host: Host, shell: Program) -> tuple[str, ...]:
-    """The commands of the crash side; raises TinykdumpError when this busybox lacks one."""
+    """The applets for the image. Raises TinykdumpError when this busybox lacks one."""
     have = set(run([host.path(shell.path), "--list"]).stdout.decode().split())
     lacking = sorted(set(APPLETS) - have)
     if lacking:
@@ -137,7 +137,7 @@ def _applets(host: Host, shell: Program) -> tuple[str, ...]:
 
 
 def crash_side(name: str) -> bytes:
-    """A script of the crash side. Raises TinykdumpError when it is not installed."""
+    """A file of src/crash. Raises TinykdumpError when it is not installed."""
     for directory in CRASH_SIDE:
         if (directory / name).is_file():
             return (directory / name).read_bytes()
