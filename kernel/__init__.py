@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The kernel side of tinykdump: series, configurations, releases, and what builds a kernel."""
+"""The kernel side of tinykdump: patch series, configurations, and the code that builds kernels."""

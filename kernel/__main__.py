@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""python3 -m kernel build|deps: the kernel that the series are tested in."""
+"""python3 -m kernel build|deps: builds the kernel that the tests of the series boot."""
 
 import argparse
 import sys
@@ -16,30 +16,30 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python3 -m kernel", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser(
-        "build", help="build the test kernel; the last line of the output is its directory"
+        "build", help="build the test kernel, and print its directory as the last line"
     )
     command.add_argument(
         "--release",
         choices=releases.RELEASES,
         default=releases.NEWEST.name,
-        help="which series, and which kernel (%(default)s)",
+        help="the kernel, and the series for it (%(default)s)",
     )
     command.add_argument(
-        "--series", action="append", metavar="NAME", help="only this one (repeatable)"
+        "--series", action="append", metavar="NAME", help="apply only this series (repeatable)"
     )
-    command.add_argument("--stock", action="store_true", help="no series: the kernel as it comes")
-    command.add_argument("--debug", action="store_true", help="with lockdep, KASAN and more; slow")
+    command.add_argument("--stock", action="store_true", help="apply no series")
+    command.add_argument("--debug", action="store_true", help="turn on lockdep, KASAN, ...; slow")
     command.add_argument(
-        "--without-cma", action="store_true", help="with CONFIG_CMA off, as in Debian"
+        "--without-cma", action="store_true", help="turn off CONFIG_CMA, as in Debian"
     )
     command.add_argument("--jobs", type=int, default=Request().jobs)
     command.add_argument(
         "--source",
         type=Path,
         default=Request().source,
-        help="tarball of the source (TINYKDUMP_KERNEL_SOURCE)",
+        help="tarball of the kernel source (default: TINYKDUMP_KERNEL_SOURCE)",
     )
-    deps = commands.add_parser("deps", help="print the packages that this needs")
+    deps = commands.add_parser("deps", help="print the packages that a build needs")
     deps.add_argument("distribution", nargs="?", choices=["debian", "fedora"], default="debian")
     return parser
 
@@ -60,7 +60,7 @@ def _request(args: argparse.Namespace) -> Request:
 
 
 def _build(request: Request) -> Path:
-    # Not where "deps" is asked for: on a new machine, there is no rich yet.
+    # Imported here because "deps" must also work on a new machine, which has no rich yet.
     from rich.console import Console  # noqa: PLC0415
 
     from kernel import progress  # noqa: PLC0415

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Build the kernel of the tests, incrementally, and publish it under the hash of its inputs."""
+"""Builds the kernel for the tests incrementally, and caches it under the hash of its inputs."""
 
 import hashlib
 import os
@@ -27,20 +27,20 @@ from kernel.tree import (
 
 HERE = Path(__file__).resolve().parent
 SERIES = HERE / "series"
-# How many finished kernels stay in the cache: some series, stock, and a debug one.
+# How many finished kernels to keep in the cache.
 KEEP = 6
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is wanted; as it stands, the guests' kernel with all series."""
+    """The kernel to build; by default the guests' kernel with all series."""
 
     release: Release = releases.NEWEST
-    # None: all of them; an empty list: the stock kernel
+    # None: all series; an empty list: the stock kernel
     series: list[str] | None = None
-    # Names of fragments in config/, the first one is the base
+    # Names of fragments in config/; the first is the base
     fragments: tuple[str, ...] = ("vm",)
-    # A tarball, instead of what is found
+    # A tarball of the source; None: search for one
     source: Path | None = field(default_factory=given_tarball)
     cache: Path = field(default_factory=directory)
     jobs: int = field(default_factory=lambda: os.cpu_count() or 1)
@@ -48,19 +48,19 @@ class Request:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything a build depends on, with the source at hand and the series applied."""
+    """Everything that a build depends on; the source is unpacked and the series are applied."""
 
     release: Release
     source: Source
     tree: Path
-    # Where all series for this release are
+    # Contains all series for this release
     directory: Path
     series: tuple[Series, ...]
     commits: tuple[Commit, ...]
-    # The work directory of make (O=), one for each source and set of fragments
+    # make's output directory (O=), one for each source and set of fragments
     objects: Path
     options: dict[str, str]
-    # Where the finished kernel goes
+    # The directory for the finished kernel
     result: Path
     jobs: int
 
@@ -72,12 +72,12 @@ class Plan:
 def fragment(name: str) -> str:
     path = HERE / "config" / f"{name}.config"
     if not path.exists():
-        raise KernelError(f"there is no configuration fragment {path}")
+        raise KernelError(f"configuration fragment {path} is missing")
     return path.read_text()
 
 
 def _fragments(names: tuple[str, ...], series: list[Series]) -> list[str]:
-    """The base, then what each applied series brings along, then the rest (debug)."""
+    """The base, then the fragment of each applied series, then the rest (debug)."""
     own = [one.name for one in series if (HERE / "config" / f"{one.name}.config").exists()]
     return [fragment(name) for name in (names[0], *own, *names[1:])]
 
@@ -112,17 +112,17 @@ def make_plan(request: Request) -> Plan:
 
 
 def locked(plan: Plan) -> AbstractContextManager[None]:
-    """One tree, one build at a time."""
+    """Allow only one build at a time in a tree."""
     lock = plan.tree.with_name(f"{plan.tree.name}.lock")
     return exclusive(lock, "waiting for another build in the same tree")
 
 
-# What is told how many objects of how many there are.
+# Called with the number of finished objects and the number of all objects.
 Progress = Callable[[int, int], None]
 
 
 def objects_in(directory: Path) -> int:
-    """How many object files there are: what a build that goes on does not do again."""
+    """The number of object files; a build that continues does not make them again."""
     return sum(name.endswith(".o") for _, _, names in os.walk(directory) for name in names)
 
 
@@ -134,15 +134,15 @@ def make(
 ) -> None:
     compiler = "ccache gcc" if shutil.which("ccache") else "gcc"
     env = {
-        # Two builds of the same source are equal, and nothing is linked again for a date.
+        # Fixed, so that builds are reproducible and make does not link again for a new date.
         "KBUILD_BUILD_TIMESTAMP": "2026-01-01",
         "KBUILD_BUILD_USER": "tinykdump",
         "KBUILD_BUILD_HOST": "localhost",
         "KBUILD_BUILD_VERSION": "1",
         "CCACHE_DIR": os.environ.get("CCACHE_DIR", str(plan.objects.parent / "ccache")),
-        # Kbuild writes dependency files anyway: a miss need not run the preprocessor as well.
+        # Kbuild writes dependency files anyway, so ccache does not have to run the preprocessor.
         "CCACHE_DEPEND": "1",
-        # Git's state does not belong into the release: it is the hash that names a build.
+        # Keep git's state out of the release: the hash identifies the build.
         "LOCALVERSION": "",
     }
     argv = ["make", f"-j{plan.jobs}", f"O={plan.objects}", f"CC={compiler}", *targets]
@@ -150,7 +150,7 @@ def make(
 
 
 def configure(plan: Plan, options: dict[str, str], *, strict: bool = True) -> None:
-    """Everything off but `options`; the file is left alone when nothing changes in it."""
+    """Write a .config with only `options` on; keep its time if it does not change."""
     plan.objects.mkdir(parents=True, exist_ok=True)
     wanted = plan.objects / "wanted.config"
     wanted.write_text(kconfig.render(options))
@@ -163,12 +163,12 @@ def configure(plan: Plan, options: dict[str, str], *, strict: bool = True) -> No
     missing = kconfig.unmet(options, kconfig.parse(config.read_text()))
     if strict and missing:
         raise KernelError(
-            "Kconfig refused:\n  " + "\n  ".join(missing), "see the dependencies of these options"
+            "Kconfig refused:\n  " + "\n  ".join(missing), "check the dependencies of these options"
         )
 
 
 def _publish(plan: Plan, release: str) -> None:
-    """Copy into a directory beside the result, and rename it when it is complete."""
+    """Copy the kernel to a temporary directory, and rename that when it is complete."""
     new = plan.result.with_suffix(".new")
     shutil.rmtree(new, ignore_errors=True)
     make(plan, f"INSTALL_MOD_PATH={new}", "modules_install", log="install.log")
@@ -187,7 +187,7 @@ def _publish(plan: Plan, release: str) -> None:
 
 
 def _prune(directory: Path) -> None:
-    """Kernels with debug information are large: keep the ones used last."""
+    """Keep only the kernels used last: those with debugging information are large."""
     results = sorted(
         directory.glob("*/release"), key=lambda path: path.stat().st_mtime, reverse=True
     )
@@ -196,7 +196,10 @@ def _prune(directory: Path) -> None:
 
 
 def build(plan: Plan, progress: Progress = lambda _done, _all: None) -> Path:
-    """The directory with vmlinuz, vmlinux, config, System.map and lib/modules/KVER."""
+    """Build the kernel if it is not in the cache.
+
+    Returns the directory with vmlinuz, vmlinux, config, System.map and lib/modules/KVER.
+    """
 
     def watch() -> None:
         progress(min(objects_in(plan.objects), plan.release.objects), plan.release.objects)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Configuration fragments: read, merged, and compared with what came out. Pure."""
+"""Parses and merges configuration fragments, and compares them with a .config. Pure."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -9,7 +9,7 @@ _UNSET = re.compile(r"# (CONFIG_\w+) is not set")
 
 
 def parse(text: str) -> dict[str, str]:
-    """Option -> value of a fragment or a .config; "n" for what is said to be off."""
+    """Option -> value of a fragment or a .config; "n" for an option that is "not set"."""
     options: dict[str, str] = {}
     for line in text.splitlines():
         if match := _SET.fullmatch(line.strip()):
@@ -20,7 +20,7 @@ def parse(text: str) -> dict[str, str]:
 
 
 def merge(fragments: Iterable[str]) -> dict[str, str]:
-    """Later fragments win, as with the kernel's merge_config.sh."""
+    """Merge fragments; later ones win, as with the kernel's merge_config.sh."""
     merged: dict[str, str] = {}
     for fragment in fragments:
         merged.update(parse(fragment))
@@ -35,7 +35,7 @@ def render(options: Mapping[str, str]) -> str:
 
 
 def unmet(wanted: Mapping[str, str], got: Mapping[str, str]) -> list[str]:
-    """One line for each option that Kconfig did not grant, so that a typo is no silent gap."""
+    """A line for each option that Kconfig did not set as wanted, for example because of a typo."""
     return [
         f"{name}: wanted {value}, got {got.get(name, 'n')}"
         for name, value in sorted(wanted.items())

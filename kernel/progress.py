@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""How far a build has come: a bar where somebody looks, else a line now and then."""
+"""Shows the progress of a build: a bar on a terminal, otherwise a line from time to time."""
 
 import time
 from collections.abc import Iterator
@@ -12,15 +12,15 @@ from rich.progress import Progress as Bar
 from kernel.build import Progress
 from kernel.run import say
 
-# How often there is a line; a log that is read afterwards needs no more.
+# How often to print a line.
 LINE_SECONDS = 60.0
-# The time left is told from this much of the build, which takes 10 minutes or more.
+# The time left is estimated from this last part of the build, which takes 10 minutes or more.
 SPEED_SECONDS = 120.0
 
 
 @contextmanager
 def shown(console: Console, what: str) -> Iterator[Progress]:
-    """What to hand to kernel.build.build()."""
+    """Show the progress; yields the function to pass to kernel.build.build()."""
     if not console.is_terminal:
         yield _Lines()
         return
@@ -34,7 +34,7 @@ def shown(console: Console, what: str) -> Iterator[Progress]:
 
 
 class _Lines:
-    """One a minute."""
+    """Prints a line a minute."""
 
     def __init__(self) -> None:
         self.first: tuple[float, int] | None = None
@@ -51,7 +51,7 @@ class _Lines:
 
 
 def remaining(seconds: float, done: int, left: int) -> str:
-    """How long what is left takes if it goes on as it did in these seconds; "" at first. Pure."""
+    """The time left, if the build goes on as fast as in these seconds; "" at first. Pure."""
     if done <= 0:
         return ""
     return f", {max(1, round(left * seconds / done / 60))} minutes left" if left else ", linking"

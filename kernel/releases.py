@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The table of the kernels that there are series for: releases.toml."""
+"""Reads releases.toml, the table of the kernels that the series are for."""
 
 import tomllib
 from dataclasses import dataclass
@@ -10,11 +10,11 @@ _TABLE = Path(__file__).resolve().parent / "releases.toml"
 
 @dataclass(frozen=True)
 class Release:
-    # 7.2: the directory below series/, and what kernel.org and distributions call it
+    # 7.2: the directory below series/, and the name that kernel.org and distributions use
     name: str
     # 7.2.13: the version of the source that was tested last
     tested: str
-    # How many object files a build for the guests makes
+    # The number of object files in a build for the guests
     objects: int
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The one door to other programs, and to the person who waits for them."""
+"""Runs other programs and prints messages for the user; no other module does."""
 
 import os
 import resource
@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 class KernelError(Exception):
-    """Something that the user can mend; `hint` says how."""
+    """An error that the user can correct; `hint` says how."""
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
@@ -24,7 +24,7 @@ def say(text: str) -> None:
 
 
 def _environment(extra: Mapping[str, str] | None) -> dict[str, str]:
-    # Both apt's answers and the compiler's messages are read by this program.
+    # This program parses apt's output and the compiler's version.
     return {**os.environ, "LC_ALL": "C", **(extra or {})}
 
 
@@ -39,7 +39,7 @@ def output(
     env: Mapping[str, str] | None = None,
     stdin: str | None = None,
 ) -> str:
-    """What a program printed; an error carries what it complained about."""
+    """Run a program and return its output. Raises KernelError with its messages if it fails."""
     args = [str(arg) for arg in argv]
     try:
         done = subprocess.run(
@@ -52,7 +52,7 @@ def output(
             check=False,
         )
     except FileNotFoundError as error:
-        hint = "python3 -m kernel deps lists what has to be installed"
+        hint = "install what python3 -m kernel deps lists"
         raise KernelError(f"{args[0]} is not installed", hint) from error
     if done.returncode:
         command = " ".join(args[:4])
@@ -61,7 +61,7 @@ def output(
 
 
 def _waits(process: subprocess.Popen[bytes]) -> bool:
-    """Whether it still runs after a second."""
+    """Wait a second; whether the process still runs."""
     try:
         process.wait(1)
     except subprocess.TimeoutExpired:
@@ -77,9 +77,9 @@ def logged(
     env: Mapping[str, str] | None = None,
     watch: Callable[[], None] | None = None,
 ) -> None:
-    """Run something long; all it says goes into `log`, the end of that into the error.
+    """Run a program that takes long, with its output in `log`, and call `watch` every second.
 
-    `watch` is called once a second meanwhile.
+    Raises KernelError with the last lines of the output if it fails.
     """
     args = [str(arg) for arg in argv]
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -99,13 +99,13 @@ def logged(
     if process.returncode:
         raise KernelError(
             f"{args[0]} failed ({process.returncode}):\n{_tail(log.read_text(errors='replace'))}",
-            f"the whole output is in {log}",
+            f"see the complete output in {log}",
         )
 
 
 @contextmanager
 def stopwatch(what: str) -> Iterator[None]:
-    """Say what a step cost: the time one waited, and the time that processors worked."""
+    """Print the CPU time and the wall time of a step."""
     start = time.monotonic()
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     yield

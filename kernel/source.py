@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The kernel's source: a given tarball, else one of kernel.org, else one of Debian's archive."""
+"""Finds the kernel source: a given tarball, the cache, kernel.org, or Debian's archive."""
 
 import hashlib
 import os
@@ -16,7 +16,7 @@ from pathlib import Path
 from kernel.run import KernelError, output, say
 
 KERNEL_ORG = "https://cdn.kernel.org/pub/linux/kernel"
-# kernel.org answers at once or not at all; a build behind a firewall should not wait for it.
+# A build behind a firewall should not wait long for kernel.org.
 PROBE_SECONDS = 10
 DEBIAN_SUITES = "sid forky"
 DEBIAN_KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
@@ -31,11 +31,11 @@ class Source:
 
 
 class NoSourceError(KernelError):
-    """Nobody who was asked has the source."""
+    """No place has the source."""
 
 
 def given_tarball() -> Path | None:
-    """The tarball that the environment names."""
+    """The tarball that TINYKDUMP_KERNEL_SOURCE names."""
     name = os.environ.get("TINYKDUMP_KERNEL_SOURCE")
     return Path(name) if name else None
 
@@ -57,7 +57,7 @@ def _sha256(path: Path) -> str:
 
 
 def version_in(makefile: str) -> str | None:
-    """The version that the kernel's own Makefile states; None for one without, or an -rc. Pure."""
+    """The version in a kernel's Makefile; None if it has none or is an -rc. Pure."""
     stated = dict(
         re.findall(r"^(VERSION|PATCHLEVEL|SUBLEVEL|EXTRAVERSION) =[ ]*(.*)$", makefile, re.M)
     )
@@ -68,7 +68,7 @@ def version_in(makefile: str) -> str | None:
 
 
 def _version_of(archive: Path) -> str:
-    """What the source itself says: the directory in it may be called after the series only."""
+    """The version in the tarball's Makefile; its directory may be named after the series only."""
     version = None
     try:
         with tarfile.open(archive) as tar:
@@ -79,7 +79,7 @@ def _version_of(archive: Path) -> str:
     except (OSError, tarfile.TarError) as error:
         raise KernelError(f"{archive} cannot be read: {error}") from error
     if not version:
-        raise KernelError(f"{archive} is no tarball of a Linux X.Y.Z")
+        raise KernelError(f"{archive} is not a tarball of Linux X.Y.Z")
     return version
 
 
@@ -89,7 +89,7 @@ def _describe(archive: Path) -> Source:
 
 def _download(url: str, target: Path) -> None:
     partial = target.with_suffix(".partial")
-    # Addresses begin with KERNEL_ORG, so urllib's other schemes cannot be reached.
+    # The address begins with KERNEL_ORG, so urllib cannot open a local file here.
     with (
         urllib.request.urlopen(url, timeout=PROBE_SECONDS) as reply,  # noqa: S310
         partial.open("wb") as stream,
@@ -101,7 +101,7 @@ def _download(url: str, target: Path) -> None:
 def _from_kernel_org(series: str, directory: Path) -> Path:
     base = f"{KERNEL_ORG}/v{series.split('.', maxsplit=1)[0]}.x"
     try:
-        # See _download() for why this is no way to a local file.
+        # As in _download(), this cannot open a local file.
         with urllib.request.urlopen(f"{base}/sha256sums.asc", timeout=PROBE_SECONDS) as reply:  # noqa: S310
             sums = dict(
                 reversed(line.split())
@@ -118,14 +118,12 @@ def _from_kernel_org(series: str, directory: Path) -> Path:
         raise NoSourceError("kernel.org cannot be reached") from error
     if _sha256(directory / name) != sums[name]:
         (directory / name).unlink()
-        raise KernelError(
-            f"{name} from kernel.org does not have the checksum that kernel.org states"
-        )
+        raise KernelError(f"{name} does not match its checksum on kernel.org")
     return directory / name
 
 
 def debian_archive(texts: list[str]) -> str | None:
-    """The address of the machine's own Debian archive, out of its sources files."""
+    """The address of a Debian archive in apt's sources files. Pure."""
     one_line = re.compile(r"^deb\s+(?:\[[^]]*\]\s+)?(\S+/debian)/?\s", re.MULTILINE)
     deb822 = re.compile(r"^URIs:\s*(\S+/debian)/?\s*$", re.MULTILINE)
     for text in texts:
@@ -144,7 +142,7 @@ def _apt_sources() -> Iterator[str]:
 
 
 def _private_apt(archive: str, directory: Path) -> list[str]:
-    """Options that let apt read what these suites have without a change to this machine's setup."""
+    """Options with which apt reads these suites and leaves the machine's own setup alone."""
     for name in ("sources", "lists/partial", "cache/archives/partial"):
         (directory / name).mkdir(parents=True, exist_ok=True)
     (directory / "sources/linux.sources").write_text(
@@ -156,22 +154,22 @@ def _private_apt(archive: str, directory: Path) -> list[str]:
         "Dir::Etc::SourceParts": f"{directory}/sources",
         "Dir::State::Lists": f"{directory}/lists",
         "Dir::Cache": f"{directory}/cache",
-        # apt's own user cannot read a cache in somebody's home directory.
+        # apt's own user cannot read a cache in a home directory.
         "APT::Sandbox::User": "root",
-        # What has no release yet is signed for a week, and a mirror may be older than that; the
-        # signature is checked all the same.
+        # Signatures of unreleased suites are valid for a week only, and a mirror may be older.
+        # apt still verifies them.
         "Acquire::Check-Valid-Until": "false",
-        # By default, lists that cannot be had are a warning.
+        # By default, apt only warns about lists that it cannot download.
         "APT::Update::Error-Mode": "any",
     }
     return [f"-o{name}={value}" for name, value in options.items()]
 
 
 def _debian(directory: Path) -> list[str]:
-    """apt's options for Debian's archive, whose lists are up to date then."""
+    """Update the lists of Debian's archive; returns apt's options for them."""
     archive = debian_archive(list(_apt_sources()))
     if not archive or not shutil.which("apt-get"):
-        raise NoSourceError("this machine has no Debian archive among its sources")
+        raise NoSourceError("apt on this machine has no Debian archive")
     apt = _private_apt(archive, directory / "apt")
     try:
         output(["apt-get", *apt, "update"])
@@ -181,7 +179,7 @@ def _debian(directory: Path) -> list[str]:
 
 
 def _versions(shown: str, series: str) -> list[str]:
-    """The packages' versions that are of that series, newest first. Pure."""
+    """The packages' versions that belong to that series, newest first. Pure."""
     packages = re.findall(r"^Version: (\S+)$", shown, re.MULTILINE)
     return [
         next(name for name in packages if name.startswith(f"{version}-"))
@@ -190,7 +188,7 @@ def _versions(shown: str, series: str) -> list[str]:
 
 
 def _from_binary_package(series: str, directory: Path) -> Path:
-    """Debian's linux-source-X.Y: with Debian's patches, and of the newest version."""
+    """Debian's package linux-source-X.Y, with Debian's patches, in its newest version."""
     apt = _debian(directory)
     package = f"linux-source-{series}"
     try:
@@ -209,20 +207,20 @@ def _from_binary_package(series: str, directory: Path) -> Path:
 
 
 def _from_source_package(series: str, directory: Path) -> Path:
-    """Debian's .orig.tar.xz: pristine, and of the newest version that the pool still keeps."""
+    """Debian's .orig.tar.xz, without patches, in the newest version that the pool still has."""
     apt = _debian(directory)
-    nothing = f"Debian ({DEBIAN_SUITES}) has no source package of it"
+    nothing = f"Debian ({DEBIAN_SUITES}) has no source package for it"
     try:
         shown = output(["apt-cache", *apt, "showsrc", "--only-source", "linux"])
     except KernelError as error:
         raise NoSourceError(nothing) from error
     for package in _versions(shown, series):
-        say(f"asking Debian's archive for the source package linux {package}")
+        say(f"downloading the source package linux {package} from Debian's archive")
         source = ["source", "--download-only", "--tar-only", "--only-source", f"linux={package}"]
         try:
             output(["apt-get", *apt, *source], cwd=directory)
         except KernelError:
-            # The index lists more than the pool keeps.
+            # The index may list versions that the pool no longer has.
             continue
         return directory / f"linux_{package.partition('-')[0]}.orig.tar.xz"
     raise NoSourceError(nothing)
@@ -237,11 +235,11 @@ def _from_cache(series: str, directory: Path) -> Path:
         )
     }
     if not archives:
-        raise NoSourceError("the cache has none")
+        raise NoSourceError("the cache does not have it")
     return archives[max(archives, key=version_key)]
 
 
-# Who is asked, in this order. Any of them may lose a release when it gets old.
+# The places to search, in this order. Each may drop an old release.
 PLACES: tuple[Callable[[str, Path], Path], ...] = (
     _from_cache, _from_kernel_org, _from_binary_package, _from_source_package,
 )  # fmt: skip
@@ -253,9 +251,9 @@ def get_source(
     given: Path | None,
     places: Sequence[Callable[[str, Path], Path]] = PLACES,
 ) -> Source:
-    """The newest source of `series` (7.2) of the first place that has one, kept in `directory`.
+    """The newest source of `series` (7.2) from the first place that has one, kept in `directory`.
 
-    `given`, a tarball, overrides every search. Raises NoSourceError, with what each place said.
+    `given`, a tarball, replaces the search. Raises NoSourceError with the reason of each place.
     """
     if given:
         return _describe(given.resolve())
@@ -267,6 +265,6 @@ def get_source(
         except NoSourceError as error:
             reasons.append(str(error))
     raise NoSourceError(
-        f"no source of Linux {series} can be had: {', '.join(dict.fromkeys(reasons))}",
-        "give a tarball of it in TINYKDUMP_KERNEL_SOURCE",
+        f"cannot find the source of Linux {series}: {', '.join(dict.fromkeys(reasons))}",
+        "set TINYKDUMP_KERNEL_SOURCE to a tarball of it",
     )

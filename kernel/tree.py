@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A git repository made from the pristine tarball, in which the series are applied.
+"""Makes a git repository from the tarball of the source, and applies the series in it.
 
-Checking out another commit rewrites only the files that differ, so that make
-rebuilds only what a changed patch touches.
+A checkout of another commit rewrites only the files that differ, so make rebuilds only what a
+changed patch touches.
 """
 
 import fcntl
@@ -17,7 +17,7 @@ from pathlib import Path
 from kernel.run import KernelError, output, say
 from kernel.source import Source
 
-# Equal inputs give equal commit ids, on every machine.
+# Fixed, so that equal inputs give equal commit ids on every machine.
 _IDENTITY = {
     "GIT_AUTHOR_NAME": "tinykdump",
     "GIT_AUTHOR_EMAIL": "tinykdump@localhost",
@@ -46,7 +46,7 @@ class Commit:
 
 
 def find_series(directory: Path, names: list[str] | None) -> list[Series]:
-    """The series below `directory` in the order of their names; `names` picks some of them."""
+    """The series below `directory`, sorted by name; all of them, or those in `names`."""
     found = {
         path.name: Series(path.name, tuple(sorted(path.glob("[0-9]*.patch"))[1:]))
         for path in sorted(directory.glob("*/"))
@@ -56,7 +56,7 @@ def find_series(directory: Path, names: list[str] | None) -> list[Series]:
         return list(found.values())
     if missing := [name for name in names if name not in found]:
         raise KernelError(
-            f"no series {missing[0]} in {directory}", f"there are: {', '.join(found) or 'none'}"
+            f"no series {missing[0]} in {directory}", f"known: {', '.join(found) or 'none'}"
         )
     return [found[name] for name in names]
 
@@ -73,7 +73,7 @@ def git(tree: Path, *args: str | Path, stdin: str | None = None) -> str:
 
 @contextmanager
 def exclusive(lock: Path, waiting: str) -> Iterator[None]:
-    """One process at a time; who waits is told why."""
+    """Hold a lock; print `waiting` if another process has it."""
     lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.open("w") as stream:
         try:
@@ -85,12 +85,12 @@ def exclusive(lock: Path, waiting: str) -> Iterator[None]:
 
 
 def _preparing(tree: Path) -> AbstractContextManager[None]:
-    # Not the lock of builds: a kernel that is there already can be found while one is built.
+    # Not the lock of builds, so that a finished kernel can be found during another build.
     return exclusive(tree.with_name(f"{tree.name}.am.lock"), "waiting for another git in this tree")
 
 
 def make_tree(source: Source, directory: Path) -> Path:
-    """The repository of `source`, made on first use."""
+    """The repository for `source`; made on first use."""
     tree = directory / f"{source.version}-{source.sha256[:12]}"
     with _preparing(tree):
         if not tree.exists():
@@ -99,15 +99,15 @@ def make_tree(source: Source, directory: Path) -> Path:
 
 
 def _import(source: Source, tree: Path) -> None:
-    say(f"unpacking Linux {source.version} and putting it under git, once")
+    say(f"unpacking Linux {source.version} into a git repository, once")
     work = tree.with_name(f"{tree.name}.new")
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
-    # The one directory in it is called after the version, or after the series only.
+    # The directory in the tarball is named after the version, or after the series only.
     tar: list[str | Path] = ["tar", "--extract", "--strip-components=1", "--directory", work]
     output([*tar, "--file", source.archive.resolve()])
     git(work, "init", "--quiet", "--initial-branch", PRISTINE)
-    # A repository that is made again from the tarball needs no dense packing.
+    # Speed matters more than size: the repository can be made again from the tarball.
     for setting in ("core.compression=1", "gc.auto=0", "core.fileMode=true"):
         name, value = setting.split("=")
         git(work, "config", name, value)
@@ -141,14 +141,14 @@ def _apply_one(tree: Path, parent: str, series: Series) -> list[Commit]:
             git(work, *am, *(str(patch.resolve()) for patch in series.patches))
             git(work, "update-ref", ref, "HEAD")
         except KernelError as error:
-            raise KernelError(f"the series {series.name} does not apply: {error}") from error
+            raise KernelError(f"series {series.name} does not apply: {error}") from error
         finally:
             shutil.rmtree(work, ignore_errors=True)
             git(tree, "worktree", "prune")
     ids = git(tree, "rev-list", "--reverse", f"{parent}..{ref}").split()
     if len(ids) != len(series.patches):
         raise KernelError(
-            f"the series {series.name} gave {len(ids)} commits for {len(series.patches)} patches"
+            f"series {series.name} made {len(ids)} commits from {len(series.patches)} patches"
         )
     return [Commit(series.name, patch, id_) for patch, id_ in zip(series.patches, ids, strict=True)]
 

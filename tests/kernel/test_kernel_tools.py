@@ -126,7 +126,9 @@ def test_no_source_is_one_line_with_all_reasons_and_what_to_do(tmp_path: Path) -
 
     with pytest.raises(NoSourceError) as caught:
         get_source("7.2", tmp_path, None, (nobody, elsewhere))
-    assert str(caught.value) == ("no source of Linux 7.2 can be had: nobody has it, neither has he")
+    assert str(caught.value) == (
+        "cannot find the source of Linux 7.2: nobody has it, neither has he"
+    )
     assert "TINYKDUMP_KERNEL_SOURCE" in caught.value.hint
 
 

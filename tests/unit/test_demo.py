@@ -32,7 +32,7 @@ def performed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
 
 
 def no_source() -> Kernel:
-    raise NoSourceError("no source of Linux 7.2 can be had: nobody has it", "give a tarball")
+    raise NoSourceError("cannot find the source of Linux 7.2: nobody has it", "give a tarball")
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_without_a_source_the_first_act_stands_and_one_line_says_why(
     assert performed == ["stock"]
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "second act" in line]
     assert line == (
-        "The second act is left out: no source of Linux 7.2 can be had: nobody has it "
+        "The second act is left out: cannot find the source of Linux 7.2: nobody has it "
         "(give a tarball)"
     )
 
