@@ -1,9 +1,9 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Draw the modules of src/tinykdump as their imports order them: tools/architecture.py [--check].
+"""Draw the modules of src/tinykdump in the order of their imports: tools/architecture.py [--check].
 
-Writes the picture into HACKING.md, between its two marks. With --check nothing is written, and
-the exit status is 1 when the picture there is not that of the code.
+Writes the drawing into HACKING.md, between two marks. With --check it writes nothing, and exits
+with status 1 if the drawing in HACKING.md does not match the code.
 """
 
 import argparse
@@ -23,9 +23,9 @@ WIDTH = 90
 
 
 def sources(package: Path) -> dict[str, str]:
-    """Module -> its text, for all modules of a package: "cli", "image.pack".
+    """Module -> source, for all modules of a package: "cli", "image.archive".
 
-    A package within it is there under its own name; the outermost one is "__init__".
+    A subpackage has its own name; the package itself is "__init__".
     """
     found = {}
     for path in sorted(package.rglob("*.py")):
@@ -37,8 +37,8 @@ def sources(package: Path) -> dict[str, str]:
 
 
 def imported(text: str, package: str, modules: Mapping[str, str]) -> Iterator[str]:
-    """The modules that a module's text imports, wherever in it. The code has no relative imports:
-    raises ValueError for one."""
+    """The modules that a module imports anywhere in its source. Raises ValueError for a relative
+    import, which the code does not use."""
     for node in ast.walk(ast.parse(text)):
         names: list[str] = []
         if isinstance(node, ast.Import):
@@ -57,8 +57,8 @@ def imported(text: str, package: str, modules: Mapping[str, str]) -> Iterator[st
 
 
 def floors(modules: Mapping[str, str], package: str) -> list[list[str]]:
-    """The modules, floor by floor: each imports only what is on the floors below it, and at
-    least one of the floor right below. Raises graphlib.CycleError for imports in a circle."""
+    """The modules, floor by floor, the highest first. Each imports only modules on lower floors,
+    and at least one on the next lower floor. Raises graphlib.CycleError for circular imports."""
     uses = {name: {*imported(text, package, modules)} - {name} for name, text in modules.items()}
     height: dict[str, int] = {}
     for name in TopologicalSorter(uses).static_order():
@@ -79,7 +79,7 @@ def picture(rows: list[list[str]]) -> str:
 
 
 def put(document: str, drawn: str) -> str:
-    """The document with that picture between its marks. Raises ValueError if one is missing."""
+    """The document with that drawing between its marks. Raises ValueError if a mark is missing."""
     before, rest = document.split(START)
     _, after = rest.split(END)
     return f"{before}{START}\n{drawn}\n{END}{after}"
@@ -87,14 +87,14 @@ def put(document: str, drawn: str) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing, and look")
+    parser.add_argument("--check", action="store_true", help="only compare")
     options = parser.parse_args()
     there = DOCUMENT.read_text()
     wanted = put(there, picture(floors(sources(PACKAGE), PACKAGE.name)))
     if there == wanted:
         return 0
     if options.check:
-        print("HACKING.md: the picture is not that of the code (run tools/architecture.py)",
+        print("HACKING.md: the drawing does not match the code (run tools/architecture.py)",
               file=sys.stderr)  # fmt: skip
         return 1
     DOCUMENT.write_text(wanted)

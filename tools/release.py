@@ -1,10 +1,11 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Make a release of what is committed: tools/release.py VERSION (make release VERSION=x.y.z).
+"""Make a release of the current commit: tools/release.py VERSION (make release VERSION=x.y.z).
 
-Sets the version, dates what CHANGELOG.md has under Unreleased, and builds tarball and packages of
-that commit twice, in two places. Only when both are the same does the branch move to the commit and
-get its tag; nothing is pushed. Printed are the files' paths, below build/release/VERSION.
+Sets the version and dates the changes under Unreleased in CHANGELOG.md, in a new commit. Builds
+tarball and packages of that commit twice, in two directories. If both builds are equal, moves the
+branch to the commit and tags it. Pushes nothing. Prints the paths of the files, below
+build/release/VERSION.
 """
 
 import argparse
@@ -21,7 +22,7 @@ from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 
-# The one place of the version, and what has to repeat it: the spec is read without the code.
+# The version in the code, and its copy in the spec, which rpm reads without the code.
 VERSION = re.compile(r'^__version__ = "(.+)"$', re.MULTILINE)
 SPEC_VERSION = re.compile(r"^(%global tinykdump_version ).+$", re.MULTILINE)
 SPEC_CHANGES = re.compile(r"^%changelog\n(?=\* \w+ \w+ \d+ \d+ (.+) - )", re.MULTILINE)
@@ -29,41 +30,42 @@ UNRELEASED = re.compile(r"^## \[Unreleased\]\n(.*?)(?=^## |\Z)", re.MULTILINE | 
 
 
 class ReleaseError(Exception):
-    """Why there is no release, and what to do."""
+    """Why no release was made (and what to do)."""
 
 
 def numbers(version: str) -> tuple[int, ...]:
-    """What versions are compared by. Raises ReleaseError for what is not x.y.z."""
+    """The numbers of a version, to compare. Raises ReleaseError if it is not x.y.z."""
     if not re.fullmatch(r"(0|[1-9]\d*)(\.(0|[1-9]\d*)){2}", version, re.ASCII):
-        raise ReleaseError(f"{version!r} is no version (say VERSION=x.y.z)")
+        raise ReleaseError(f"{version!r} is not a version (set VERSION=x.y.z)")
     return tuple(map(int, version.split(".")))
 
 
 def set_version(code: str, version: str) -> str:
-    """The text of src/tinykdump/__init__.py for that version, which has to be a later one."""
+    """The text of src/tinykdump/__init__.py with that version. Raises ReleaseError if it is not
+    later than the present one."""
     (old,) = VERSION.findall(code)
     if numbers(version) <= numbers(old):
-        raise ReleaseError(f"{version} does not come after {old} (say a later version)")
+        raise ReleaseError(f"{version} is not later than {old} (set a later VERSION)")
     return VERSION.sub(f'__version__ = "{version}"', code)
 
 
 def set_spec(spec: str, version: str, date: datetime.date) -> str:
-    """The text of tinykdump.spec for that version; whoever made the last entry makes this one."""
+    """The text of tinykdump.spec with that version; the last entry's author signs the new one."""
     spec, versions = SPEC_VERSION.subn(rf"\g<1>{version}", spec)
     head = f"* {date:%a %b %d %Y}"
     spec, entries = SPEC_CHANGES.subn(
         rf"%changelog\n{head} \g<1> - {version}-1\n- See CHANGELOG.md\n\n", spec
     )
     if (versions, entries) != (1, 1):
-        raise ReleaseError("tinykdump.spec has no version or no %changelog (repair it)")
+        raise ReleaseError("tinykdump.spec has no version or no %changelog (correct it)")
     return spec
 
 
 def date_changes(changelog: str, version: str, date: datetime.date) -> str:
-    """The text of CHANGELOG.md with what was unreleased under that version."""
+    """The text of CHANGELOG.md with the unreleased changes under that version."""
     found = UNRELEASED.search(changelog)
     if not found or not re.search(r"^- ", found[1], re.MULTILINE):
-        raise ReleaseError("CHANGELOG.md has nothing under Unreleased (say what users notice)")
+        raise ReleaseError("CHANGELOG.md has nothing under Unreleased (add what users notice)")
     heads = f"## [Unreleased]\n\n## [{version}] - {date.isoformat()}\n"
     return changelog[: found.start()] + heads + found[1] + changelog[found.end() :]
 
@@ -74,7 +76,7 @@ def run(*words: str | Path, cwd: Path = CHECKOUT, env: Mapping[str, str] | None 
 
 
 def edit(tree: Path, version: str, date: datetime.date) -> None:
-    """Make the release's changes in a work tree."""
+    """Change the files of a work tree for the release."""
     code, spec, changes = (
         tree / name for name in ("src/tinykdump/__init__.py", "tinykdump.spec", "CHANGELOG.md")
     )
@@ -84,7 +86,7 @@ def edit(tree: Path, version: str, date: datetime.date) -> None:
 
 
 def build(tree: Path, output: Path, **environment: str) -> dict[str, str]:
-    """Tarball and packages of what a tree has committed; name -> SHA-256."""
+    """Build tarball and packages of a work tree's commit; name -> SHA-256."""
     topdir = tree / "build/rpm"
     run("tools/rpm", "HEAD", f"--output={topdir}", cwd=tree, env={**os.environ, **environment})
     output.mkdir(parents=True)
@@ -96,23 +98,23 @@ def build(tree: Path, output: Path, **environment: str) -> dict[str, str]:
 
 
 def release(version: str, output: Path) -> None:
-    """Commit, build twice, compare; then move the branch and make the tag.
+    """Commit, build twice and compare; then move the branch and make the tag.
 
-    Raises ReleaseError, and CalledProcessError for what another program cannot do: the branch has
-    not moved then.
+    Raises ReleaseError, or CalledProcessError if another program fails; the branch has then not
+    moved.
     """
     numbers(version)
     if run("git", "status", "--porcelain"):
-        raise ReleaseError("not everything is committed (commit it, or put it away)")
+        raise ReleaseError("the work tree has changes (commit or stash them)")
     tag = f"v{version}"
     if run("git", "tag", "--list", tag):
-        raise ReleaseError(f"the tag {tag} is there already (say a later version)")
+        raise ReleaseError(f"tag {tag} exists already (set a later VERSION)")
     with tempfile.TemporaryDirectory(prefix="release-") as name:
         first, second = Path(name) / "first", Path(name) / "second"
         run("git", "worktree", "add", "--quiet", "--detach", first)
         try:
             edit(first, version, datetime.datetime.now(datetime.UTC).date())
-            # Hooks are for what people change; those of pre-commit need this directory's .venv.
+            # No hooks: those of pre-commit need the .venv of this checkout.
             run("git", "commit", "--quiet", "--no-verify", "--all",
                 f"--message=Release {version}", cwd=first)  # fmt: skip
             commit = run("git", "rev-parse", "HEAD", cwd=first)
@@ -140,11 +142,11 @@ def main() -> int:
         print(f"release: {error}", file=sys.stderr)
         return 1
     except subprocess.CalledProcessError as error:
-        print(f"release: {error} (see above; nothing has changed)", file=sys.stderr)
+        print(f"release: {error} (see above; the branch has not moved)", file=sys.stderr)
         return 1
     for path in sorted(output.iterdir()):
         print(path)
-    print(f"release: v{version} is a commit and a tag here; push both when you have looked at them",
+    print(f"release: v{version} is committed and tagged (check both, then push them)",
           file=sys.stderr)  # fmt: skip
     return 0
 

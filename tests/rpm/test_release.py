@@ -43,7 +43,7 @@ def test_the_version_has_one_place() -> None:
 @pytest.mark.parametrize("version", ["1.0", "v1.0.0", "1.0.0-rc1", "1.0.0\n", "01.0.0", "", "0.1.0",
                                      "0.0.9"])  # fmt: skip
 def test_versions_that_are_refused(version: str) -> None:
-    with pytest.raises(release.ReleaseError, match=r"say .*(version|VERSION)"):
+    with pytest.raises(release.ReleaseError, match=r"set .*VERSION"):
         release.set_version('__version__ = "0.1.0"\n', version)
 
 
@@ -118,7 +118,7 @@ def test_release(clone: Path) -> None:
     assert shown == "9.9.0 - See CHANGELOG.md"
 
     again = make(clone, "9.9.0")
-    assert (again.returncode, "is there already" in again.stderr) == (2, True)
+    assert (again.returncode, "exists already" in again.stderr) == (2, True)
 
 
 def test_builds_that_differ_are_no_release(clone: Path) -> None:
@@ -141,5 +141,5 @@ def test_what_is_not_committed_is_no_release(clone: Path) -> None:
     (clone / "new").touch()
     done = make(clone, "9.9.0")
     assert done.returncode == 2
-    assert "release: not everything is committed (commit it, or put it away)\n" in done.stderr
+    assert "release: the work tree has changes (commit or stash them)\n" in done.stderr
     assert git(clone, "tag", "--list") == ""
