@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What tests of every kind share."""
+"""Fixtures and settings for all tests."""
 
 import platform
 import shutil
@@ -20,19 +20,19 @@ pytest_plugins = ("pytester", "tests.vmtest.plugin")
 settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")
 
-# What is not shown by the tests that ran: what, why, and whether that holds here.
+# What these tests do not cover, why, and whether that applies to this machine.
 NOT_HERE = (
     ("Fedora: dnf in tools/deps, the packages, and the service under SELinux",
-     "this machine's packages come from apt", shutil.which("dnf") is None),
-    ("guests of other architectures", "crash kernels are built for the machine's own",
+     "this machine has no dnf", shutil.which("dnf") is None),
+    ("guests of other architectures", "images are built only for this machine's architecture",
      platform.machine() == "x86_64"),
-    ("the kernel series", "they are built and booted by make kernel-check", True),
-    ("real USB controllers and sticks", "they are QEMU's device models here", True),
+    ("the kernel series", "make kernel-check builds and boots them", True),
+    ("real USB controllers and sticks", "the guests have QEMU's device models", True),
 )  # fmt: skip
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Name what was not run, so that nobody takes the last line for more than it says."""
+    """Print the measured times, and what these tests do not cover."""
     times = [
         f"{report.nodeid}: {value}"
         for report in terminalreporter.getreports("passed")
@@ -59,7 +59,7 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keyring]:
 
 @pytest.fixture(scope="session")
 def fake_template(tmp_path_factory: pytest.TempPathFactory) -> FakeHost:
-    """Written once; tests take ``fake``."""
+    """The template of ``fake``."""
     return fakehost.write(tmp_path_factory.mktemp("host") / "root")
 
 
@@ -72,13 +72,13 @@ def short_path() -> Iterator[Path]:
 
 @pytest.fixture
 def fake(fake_template: FakeHost, short_path: Path) -> FakeHost:
-    """A machine of a test's own, as a tree of files."""
+    """A machine as a directory tree, one for each test."""
     return fakehost.copy(fake_template, short_path / "root")
 
 
 @pytest.fixture(scope="session")
 def real_programs_template(tmp_path_factory: pytest.TempPathFactory) -> FakeHost:
-    """With the real makedumpfile and gpg; tests take ``fake_with_programs``."""
+    """The template of ``fake_with_programs``."""
     made = fakehost.write(tmp_path_factory.mktemp("full") / "root")
     fakehost.install_real(made, "makedumpfile", "gpg")
     return made
@@ -86,5 +86,5 @@ def real_programs_template(tmp_path_factory: pytest.TempPathFactory) -> FakeHost
 
 @pytest.fixture
 def fake_with_programs(real_programs_template: FakeHost, short_path: Path) -> FakeHost:
-    """A machine that a whole image can be built on."""
+    """A machine with the real makedumpfile and gpg, for builds of complete images."""
     return fakehost.copy(real_programs_template, short_path / "root")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""KVM where it works. That /dev/kvm can be opened says little: on some hosts guests then hang."""
+"""Chooses KVM if it works: on some hosts /dev/kvm can be opened, but guests hang."""
 
 import os
 import tempfile
@@ -13,16 +13,16 @@ from tests.vmtest.qemu import Qemu, started
 
 Accel = Literal["tcg", "kvm"]
 
-# Enough for a kernel under KVM to get to its /init, little enough to wait for once a boot.
+# Enough for a kernel under KVM to reach its /init.
 PROBE_SECONDS = 20
-# What the first system's vm.probe makes QEMU end with; nothing else gives this status.
+# QEMU's exit status for vm.probe, which guest/first-init handles; unique to it.
 PROBE_STATUS = 123
 
 
 def best(kernel: Path, initrd: Path) -> Accel:
-    """KVM if this kernel has been seen to boot with it here, else TCG.
+    """KVM if this kernel boots with it on this host, otherwise TCG.
 
-    The answer is kept for as long as the host is up; TINYKDUMP_ACCEL overrides it.
+    The result is cached until the host reboots; TINYKDUMP_ACCEL overrides it.
     """
     match chosen := os.environ.get("TINYKDUMP_ACCEL", ""):
         case "tcg" | "kvm":
@@ -30,7 +30,7 @@ def best(kernel: Path, initrd: Path) -> Accel:
         case "":
             pass
         case _:
-            raise ValueError(f"TINYKDUMP_ACCEL is {chosen!r} (it can be tcg or kvm)")
+            raise ValueError(f"TINYKDUMP_ACCEL is {chosen!r} (set it to tcg or kvm)")
     if not os.access("/dev/kvm", os.R_OK | os.W_OK):
         return "tcg"
     boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")
@@ -49,7 +49,7 @@ def _write(directory: Path, works: bool) -> None:
 def probe(
     kernel: Path, initrd: Path, *, accel: Accel = "kvm", seconds: float = PROBE_SECONDS
 ) -> bool:
-    """Boot to the first system and no further."""
+    """Whether the kernel boots to the /init of its initramfs."""
     machine = Machine(
         kernel,
         initrd,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Slow things are built once and kept outside the checkout, under the hash of their inputs."""
+"""Caches what is slow to build, outside the checkout, under the hash of its inputs."""
 
 import fcntl
 import hashlib
@@ -17,12 +17,12 @@ from kernel.cache import directory
 
 __all__ = ["directory", "entry", "key", "locked", "prune", "remove"]
 
-# An entry that nobody asked for in this time goes when prune() is called.
+# prune() deletes entries that were not used for this time.
 KEEP_DAYS = 30.0
 
 
 def key(*inputs: object) -> str:
-    """A hash of the inputs. A path stands for the content of its file, wherever it lies."""
+    """A hash of the inputs. A path stands for the content of its file."""
     text = json.dumps([_plain(each) for each in inputs], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -46,12 +46,12 @@ def _plain(value: object) -> object:
 
 
 def entry(kind: str, entry_key: str, build: Callable[[Path], None]) -> Path:
-    """The directory of that key; the first one to ask has it built, the others wait for it."""
+    """The directory for a key, built by the first caller; others wait for it."""
     final = directory() / kind / entry_key
     with locked(final):
         if not final.exists():
             _build(final, build)
-    # Only for prune(); the content is never judged by its age.
+    # The time is only for prune().
     os.utime(final)
     return final
 
@@ -65,7 +65,7 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def _build(final: Path, build: Callable[[Path], None]) -> None:
-    # The lock is ours, so what an earlier builder left behind is nobody's.
+    # This process holds the lock, so no other process uses these leftovers.
     for leftover in final.parent.glob(f".{final.name}.*"):
         remove(leftover)
     draft = Path(tempfile.mkdtemp(prefix=f".{final.name}.", dir=final.parent))
@@ -79,7 +79,7 @@ def _build(final: Path, build: Callable[[Path], None]) -> None:
 
 
 def remove(tree: Path) -> None:
-    """Delete a tree, but never through a mount that somebody left in it (a chroot's /dev, say)."""
+    """Delete a tree. Raises OSError if something is mounted in it (such as a chroot's /dev)."""
     mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
     inside = [point for line in mounts if Path(point := line.split()[4]).is_relative_to(tree)]
     if inside:
@@ -88,7 +88,7 @@ def remove(tree: Path) -> None:
 
 
 def prune(keep_days: float = KEEP_DAYS) -> list[Path]:
-    """Delete the entries that were not asked for in that many days, and return them."""
+    """Delete the entries that were not used for that many days, and return them."""
     oldest = time.time() - keep_days * 24 * 3600
     removed = []
     for path in sorted(directory().glob("*/*")):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The host's end of the agent's port: lines of JSON over a socket (see guest/agent.py)."""
+"""The host's end of the agent's port: lines of JSON on a socket (see guest/agent.py)."""
 
 import json
 import select
@@ -11,7 +11,7 @@ Message = dict[str, Any]
 
 
 class Channel:
-    """Sends and receives messages; knows nothing of what they mean, nor of machines."""
+    """Sends and receives messages, whatever they mean."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._socket = connection
@@ -19,7 +19,7 @@ class Channel:
         self._last_id = 0
 
     def send(self, message: Message, seconds: float) -> int:
-        """Returns the id of the request. Raises TimeoutError where the guest takes nothing."""
+        """Returns the id of the request. Raises TimeoutError if the guest does not read it."""
         self._last_id += 1
         line = json.dumps(message | {"id": self._last_id}).encode() + b"\n"
         self._socket.settimeout(seconds)
@@ -27,7 +27,7 @@ class Channel:
         return self._last_id
 
     def receive(self, seconds: float) -> Message | None:
-        """The next message, or None when none has come. Raises EOFError when QEMU has ended."""
+        """The next message, or None after the timeout. Raises EOFError when QEMU has ended."""
         deadline = time.monotonic() + seconds
         while True:
             line, newline, rest = self._buffer.partition(b"\n")
@@ -50,7 +50,7 @@ class Channel:
 
 
 def _parse(line: bytes) -> Message | None:
-    # A guest that resets leaves half a line behind; the agent of the next boot ends it.
+    # A guest that resets can leave a partial line; the agent of the next boot ends that line.
     try:
         message = json.loads(line)
     except ValueError:

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a command in a guest gave, and the two ways in which a VM test goes wrong."""
+"""The result of a command in a guest, and the two errors of VM tests."""
 
 import shlex
 from dataclasses import dataclass
 
-# What an exception shows of an output; the whole of it is in the result.
+# The last bytes of an output that an exception shows; the result has all of it.
 SHOWN = 4000
 
 
@@ -20,7 +20,7 @@ class Result:
     # Processor time and peak memory of the command and the children that it waited for.
     cpu: float = 0.0
     rss_kib: int = 0
-    # It was killed because it took longer than it was given.
+    # Killed because it exceeded its time limit.
     timed_out: bool = False
 
     @property
@@ -28,7 +28,7 @@ class Result:
         return self.stdout.decode(errors="replace")
 
     def __str__(self) -> str:
-        ended = "killed after its time was over" if self.timed_out else f"status {self.status}"
+        ended = "killed at its time limit" if self.timed_out else f"status {self.status}"
         lines = [f"{shlex.join(self.argv)}: {ended} ({self.seconds:.1f} s)"]
         for name, output in (("stdout", self.stdout), ("stderr", self.stderr)):
             if output:
@@ -37,9 +37,9 @@ class Result:
         return "\n".join(lines)
 
 
-# Both are named after what has happened, which reads better in a test than "Error".
+# Named after what happened, not "...Error".
 class GuestFailed(Exception):  # noqa: N818 - see above
-    """The machine is fine; a command in it is not."""
+    """A command in the guest failed; the machine still runs."""
 
     def __init__(self, result: Result) -> None:
         super().__init__(str(result))
@@ -47,7 +47,7 @@ class GuestFailed(Exception):  # noqa: N818 - see above
 
 
 class MachineLost(Exception):  # noqa: N818 - see above
-    """The machine ended, restarted or went silent, so that nothing is known about what it did."""
+    """The machine ended, restarted or stopped answering, so the state of the guest is unknown."""
 
     def __init__(self, reason: str, console: str) -> None:
         super().__init__(f"{reason}\n--- end of the console\n{console}")

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Images that a guest's kernel boots: a tree is filled, then packed.
+"""Makes the initramfs of guests: fills a directory tree and packs it.
 
-build() makes the usual one, the first system of a guest with a root file system: busybox, and the
-modules that the root disk and the agent need. small() makes one that is all of a guest.
+build() makes the initramfs of a guest with a root file system: busybox, and the modules that the
+root disk and the agent need. small() makes the tree of a guest without a root file system.
 """
 
 import gzip
@@ -20,10 +20,10 @@ from tests.vmtest import cache
 GUEST = Path(__file__).parent / "guest"
 
 MODULES = ("virtio_pci", "virtio_blk", "virtio_console", "ext4")
-# ext4 asks for it by a name that only depmod's softdeps know. Newer kernels need no module for it.
+# ext4 requests it by an alias that is not in modules.dep. Newer kernels need no module for it.
 OPTIONAL = ("crc32c_generic",)
 
-# File of GUEST, and where it goes in the image; what is below guest/ ends up in the root's /run.
+# File in GUEST -> path in the initramfs. first-init copies guest/ to the root's /run.
 FILES = {
     "first-init": "init",
     "init": "guest/tinykdump-vm/init",
@@ -34,12 +34,12 @@ FILES = {
 
 @dataclass(frozen=True)
 class Tree:
-    """What will be in an image; a path in it has no slash in front."""
+    """The tree of an initramfs; paths in it are relative to its root."""
 
     root: Path
 
     def put(self, source: Path | str, target: str) -> None:
-        """A copy of a file, or a file with that text."""
+        """Add a copy of a file, or a file with that text."""
         path = self.root / target
         path.parent.mkdir(parents=True, exist_ok=True)
         if isinstance(source, Path):
@@ -48,27 +48,27 @@ class Tree:
             path.write_text(source, encoding="utf-8")
 
     def busybox(self, program: Path) -> None:
-        """As the only program, and as the shell."""
+        """Add busybox, also as the shell."""
         self.put(program, "bin/busybox")
         (self.root / "bin/sh").symlink_to("busybox")
 
     def program(self, name: str) -> None:
-        """A program of this machine, with its libraries."""
+        """Add a program of the host, with its libraries."""
         self.put(fakehost.real(name), f"bin/{name}")
         for library in fakehost.libraries_of(fakehost.real(name)):
             self.put(library, str(library).lstrip("/"))
 
     def modules(self, order: Sequence[Path]) -> list[str]:
-        """Modules as files of modules/; their paths in the guest."""
+        """Add modules below modules/; returns their paths in the guest."""
         names = [f"modules/{path.name.split('.ko')[0]}.ko" for path in order]
         for path, name in zip(order, names, strict=True):
             (self.root / "modules").mkdir(exist_ok=True)
-            # Unpacked here, because the guest's processor is the slow one.
+            # Decompressed here, because that is slow in an emulated guest.
             (self.root / name).write_bytes(module_content(path))
         return [f"/{name}" for name in names]
 
     def modules_at_boot(self, order: Sequence[Path]) -> None:
-        """Modules that the guest's init loads, in this order."""
+        """Add modules that the guest's init loads, in this order."""
         self.put("".join(f"{path}\n" for path in self.modules(order)), "modules.order")
 
     def pack(self, image: Path, *, compressed: bool = False) -> None:
@@ -85,7 +85,7 @@ class Tree:
 
 
 def build(modules: Path, busybox: Path) -> Path:
-    """The image for the kernel that this lib/modules/KVER belongs to, from the cache or new."""
+    """The initramfs for the kernel of this lib/modules/KVER, built if it is not in the cache."""
     order = load_order(modules, MODULES, OPTIONAL)
     sources = [Path(__file__), *(GUEST / name for name in FILES)]
     key = cache.key([path.name for path in order], order, busybox, sources)
@@ -105,7 +105,7 @@ def _build(entry: Path, order: Sequence[Path], busybox: Path) -> None:
 
 
 def small(root: Path, busybox: Path, order: Sequence[Path] = ()) -> Tree:
-    """A tree in which the small init obeys orders (orders.py); it loads these modules at boot."""
+    """A tree with the small init, which runs orders (orders.py) and loads these modules at boot."""
     tree = Tree(root)
     for directory in ("dev", "proc", "sys", "tmp"):
         (root / directory).mkdir(parents=True)
@@ -116,7 +116,7 @@ def small(root: Path, busybox: Path, order: Sequence[Path] = ()) -> Tree:
 
 
 def load_order(modules: Path, names: Sequence[str], optional: Sequence[str] = ()) -> list[Path]:
-    """The files of these modules and of what they depend on, in an order that insmod can take."""
+    """The files of these modules and of their dependencies, in load order."""
     depends = dict(_dependencies(modules))
     builtin = (modules / "modules.builtin").read_text(encoding="ascii").splitlines()
     present = {_name(path) for path in builtin}

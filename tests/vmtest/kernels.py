@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Guests with a kernel of our own: the one of kernel/, with the series, on the usual root."""
+"""Guests that boot a kernel built by kernel/, on the usual root file system."""
 
 import os
 import shutil
@@ -17,7 +17,7 @@ from tests.vmtest.machine import Disk, Machine
 
 @dataclass(frozen=True)
 class Kernel:
-    """A kernel that was built, as kernel/build.py leaves it."""
+    """A kernel that kernel/build.py built."""
 
     directory: Path
 
@@ -44,9 +44,9 @@ class Kernel:
         return Machine(**fields | changes)
 
     def image(self) -> Path:
-        """A disk with lib/modules, and in it the kernel image and its configuration.
+        """A disk with lib/modules, the kernel image and its configuration.
 
-        Without debugging information, as distributions install modules.
+        Without debugging information, like the modules of distributions.
         """
 
         def build(directory: Path) -> None:
@@ -62,14 +62,14 @@ class Kernel:
         return cache.entry("modules", cache.key(self.directory.name, 1), build) / "modules.img"
 
 
-# Kernels that are there already, as directories that "python3 -m kernel build" made.
+# Environment variables for finished kernels: directories that "python3 -m kernel build" made.
 PATCHED, STOCK = "TINYKDUMP_TEST_KERNEL", "TINYKDUMP_TEST_KERNEL_STOCK"
 
 
 def build(request: Request | None = None) -> Kernel:
-    """The kernel with both series, or another one; built now if it is not in the cache.
+    """The requested kernel, by default with both series; built if it is not in the cache.
 
-    Of the guests' configuration, the environment can name one with the series and one without.
+    With the guests' configuration, the environment can name kernels with and without the series.
     """
     request = request or Request()
     if request.fragments == Request().fragments and not request.series:

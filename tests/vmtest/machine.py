@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A virtual machine as a value, and the QEMU command line that it stands for.
+"""A virtual machine as a value, and its QEMU command line. Pure.
 
-Nothing here touches the system. Devices are written as the dictionaries that QMP takes, because
-QEMU reads the same JSON on its command line: a stick that is there from the start and one that is
-plugged in later are then the same device, which a snapshot of the machine depends on.
+Devices are dictionaries for QMP, because QEMU's command line takes the same JSON. So a stick that
+is plugged in from the start and one that is plugged in later are the same device, as a snapshot
+of the machine requires.
 """
 
 import json
@@ -44,7 +44,7 @@ EHCI = Controller("ehci", "usb-ehci")
 
 @dataclass(frozen=True)
 class Stick:
-    """A USB drive. The guest writes to the image itself, so that a test can read it afterwards."""
+    """A USB stick. The guest writes to the image itself, so a test can read it afterwards."""
 
     id: str
     image: Path
@@ -81,7 +81,7 @@ class Machine:
     cpus: int = 1
     # KVM only where accel.best() says so.
     accel: Literal["tcg", "kvm"] = "tcg"
-    # QEMU's name for it and what to switch off; by default the best that there is.
+    # Value of -cpu; empty: the most capable model.
     cpu: str = ""
     model: str = "q35"
     disks: tuple[Disk, ...] = ()
@@ -92,14 +92,14 @@ class Machine:
     # Any other arguments for QEMU.
     arguments: tuple[str, ...] = ()
     firmware: Firmware | None = None
-    # Size of the ACPI ERST storage, where pstore can keep records. 0: the machine has none.
+    # Size of the ACPI ERST storage for pstore. 0: the machine has none.
     erst_kib: int = 0
-    # What a reboot of the guest does: start again, or end QEMU.
+    # Whether a reboot of the guest restarts the machine; if not, QEMU ends.
     reboots: bool = True
     # What answers in the guest: the agent on its virtio port (vm.py), or the small init on the
     # second serial port (orders.py).
     hand: Literal["agent", "init"] = "agent"
-    # Seconds of processor time after which QEMU is ended, whoever waits for it.
+    # Seconds of CPU time after which QEMU is killed.
     lifetime: int = 3600
 
     def __post_init__(self) -> None:
@@ -112,7 +112,7 @@ class Machine:
         buses = {controller.id for controller in self.controllers}
         for stick in self.sticks:
             if stick.bus not in buses:
-                raise ValueError(f"stick {stick.id!r} is on {stick.bus!r}, which is no controller")
+                raise ValueError(f"stick {stick.id!r} is on {stick.bus!r}, which does not exist")
 
     def stick(self, stick_id: str) -> Stick:
         for stick in self.sticks:
@@ -146,9 +146,9 @@ def stick_blockdev(stick: Stick) -> Device:
 
 
 def stick_devices(machine: Machine, stick: Stick) -> list[Device]:
-    """What to plug in, in order. Unplugging the first one takes the others with it."""
-    # QEMU would take the first free port, so that a stick's place, and with it its name in a
-    # snapshot, would depend on what was plugged in before.
+    """The devices to plug in, in order. Unplugging the first one removes the others, too."""
+    # QEMU would use the first free port. The port, and so the device's name in a snapshot, would
+    # depend on what was plugged in before.
     port = 1 + [each.id for each in machine.sticks if each.bus == stick.bus].index(stick.id)
     usb: Device = {
         "driver": stick.driver,
@@ -156,7 +156,7 @@ def stick_devices(machine: Machine, stick: Stick) -> list[Device]:
         "bus": f"{stick.bus}.0",
         "port": str(port),
     }
-    # The serial number is a property of the disk, which usb-storage brings with it.
+    # The serial number is a property of the disk, which is part of usb-storage.
     drive: Device = {"drive": f"{stick.id}-image", "removable": True, "serial": stick.id}
     if stick.driver == "usb-storage":
         return [usb | drive]
@@ -164,7 +164,7 @@ def stick_devices(machine: Machine, stick: Stick) -> list[Device]:
 
 
 def argv(machine: Machine, workdir: Path, *, qmp_fd: int, hand_fd: int) -> list[str]:
-    """QEMU's command line; the two descriptors are sockets that the process inherits."""
+    """QEMU's command line; QEMU inherits the two file descriptors, which are sockets."""
     return [
         "qemu-system-x86_64",
         "-nodefaults",
@@ -194,9 +194,9 @@ def _hardware(machine: Machine) -> list[str]:
         "-cpu", machine.cpu or {"tcg": "max", "kvm": "host"}[machine.accel],
         "-smp", str(machine.cpus),
         "-m", f"{machine.memory_mib}M",
-        # A guest that starts without entropy waits for it, which takes long under TCG.
+        # Without entropy, guests wait for it at boot, which takes long under TCG.
         "-device", "virtio-rng-pci",
-        # What a guest does when it panics is what the tests are about: QEMU only reports it.
+        # QEMU only reports a panic: the tests check what the guest does then.
         "-action", f"panic=none,reboot={'reset' if machine.reboots else 'shutdown'}",
     ]  # fmt: skip
 
@@ -246,7 +246,7 @@ def _channels(machine: Machine, workdir: Path, qmp_fd: int, hand_fd: int) -> lis
 def _storage(machine: Machine, workdir: Path) -> list[str]:
     arguments = []
     for disk in machine.disks:
-        # Nothing has to outlive the host, so its page cache need not be flushed for the guest.
+        # Nothing has to survive a crash of the host, so ignore the guest's flushes.
         node = blockdev(f"{disk.id}-image", disk.overlay(workdir), "qcow2")
         node |= {"cache": {"no-flush": True}}
         device = {"driver": "virtio-blk-pci", "id": disk.id, "drive": node["node-name"]}

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A machine whose guest has nothing but the small init: `guest.boot("normal"); guest.run("id")`.
+"""A machine whose guest runs only the small init: `guest.boot("normal"); guest.run("id")`.
 
-The init runs in the kernel and in its crash kernel alike, from an image that holds all it needs
+The init runs in the system kernel and in the crash kernel, from the same initramfs
 (initramfs.small()). Orders go over the second serial port, which every kernel drives early.
 """
 
@@ -16,7 +16,7 @@ from tests.vmtest.errors import GuestFailed, Result
 from tests.vmtest.machine import Machine
 from tests.vmtest.qemu import Qemu, started
 
-# A boot takes 15 s alone, and many times that beside two other guests.
+# A boot takes 15 s on an idle host, and much longer beside two other guests.
 BOOT_SECONDS = 600.0
 ORDER_SECONDS = 300.0
 
@@ -25,24 +25,24 @@ class Guest(Qemu):
     _pending = b""
 
     def boot(self, role: Literal["normal", "crash"], seconds: float = BOOT_SECONDS) -> None:
-        """Wait until the init runs, in the expected kernel."""
+        """Wait until the init runs, and check that it runs in the expected kernel."""
         deadline = time.monotonic() + seconds
         while True:
-            # A reset can leave half a line, or noise of the firmware.
+            # A reset can leave a partial line, or output of the firmware.
             line = self._line(deadline - time.monotonic(), f"the {role} kernel")
             if "hello " in line:
                 break
         assert line.endswith(f"hello {role}"), f"expected the {role} kernel, got {line!r}"
 
     def post(self, order: str) -> None:
-        """Give an order that does not come back: a crash, a reboot."""
+        """Send an order that does not return: a crash, a reboot."""
         try:
             self.connection.sendall(base64.b64encode(order.encode()) + b"\n")
         except OSError as error:
             raise self.lost(f"cannot send {order!r}") from error
 
     def run(self, order: str, seconds: float = ORDER_SECONDS) -> str:
-        """What a shell script printed, on both outputs. Raises GuestFailed for its status."""
+        """Run a shell script; returns its stdout and stderr. Raises GuestFailed if it fails."""
         self.post(order)
         status, _, output = self._line(seconds, f"the end of {order!r}").partition(" ")
         result = Result(("sh", "-c", order), int(status), stdout=base64.b64decode(output))
@@ -55,7 +55,7 @@ class Guest(Qemu):
         while b"\n" not in self._pending:
             left = max(0.0, deadline - time.monotonic())
             if not select.select([self.connection], [], [], left)[0]:
-                raise self.lost(f"time is over while waiting for {what}")
+                raise self.lost(f"timeout while waiting for {what}")
             try:
                 data = self.connection.recv(65536)
             except OSError:

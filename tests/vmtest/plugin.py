@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Machines in pytest: the fixtures that boot them, and the marks that follow these fixtures.
+"""Fixtures for machines, and the marks that follow from them.
 
-`-m "not vm"` boots nothing, and `-m "not kernel"` needs no source of Linux, wherever a test lies. A
-tool that is missing fails the tests: a skipped one looks like a pass.
+`-m "not vm"` boots nothing, and `-m "not kernel"` needs no source of Linux. A missing tool fails
+the tests, because a skipped test looks like a pass.
 """
 
 import shutil
@@ -20,17 +20,17 @@ TOOLS = (
     "prlimit", "qemu-img", "qemu-system-x86_64", "setpriv", "sfdisk", "zstd",
 )  # fmt: skip
 
-# Who asks for one of these, by another fixture as well, boots machines ...
+# A test that uses one of these fixtures, directly or not, boots machines ...
 BOOTS = frozenset({"build_kernel", "build_root"})
-# ... and who asks for one of these needs a source of Linux with the series applied.
+# ... and one that uses one of these needs the source of Linux with the series applied.
 BUILDS = frozenset({"build_kernel", "kernel_plan"})
-# Of a test: a guest beside builds is slow, and the first test that needs a kernel builds it.
+# Time limits of a test: guests beside builds are slow, and the first test builds the kernel.
 BOOT_SECONDS = 3600
 BUILD_SECONDS = 4 * 3600
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what boots and what builds."""
+    """Mark the tests that boot machines and those that build kernels."""
     for item in items:
         fixtures = set(getattr(item, "fixturenames", ()))
         seconds = 0
@@ -46,7 +46,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """A machine that no mark tells of does not start."""
+    """Let no machine start in a test without the mark vm."""
     before = qemu.unmarked
     qemu.unmarked = "" if item.get_closest_marker("vm") else item.nodeid
     try:
@@ -57,7 +57,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 
 @pytest.fixture(scope="session")
 def build_root() -> Callable[[Recipe], Root]:
-    """What makes a root of a recipe, or finds it in the cache."""
+    """A function that builds the root file system of a recipe, or finds it in the cache."""
     missing = [tool for tool in TOOLS if not shutil.which(tool)]
     if missing:
         pytest.fail(f"the VM tests need {', '.join(missing)} (run: make deps)", pytrace=False)
@@ -66,19 +66,19 @@ def build_root() -> Callable[[Recipe], Root]:
 
 @pytest.fixture(scope="session")
 def root(build_root: Callable[[Recipe], Root]) -> Root:
-    """The usual one: Debian with its kernel."""
+    """The usual root file system: Debian with its kernel."""
     return build_root(Recipe())
 
 
 @pytest.fixture(scope="session")
 def kernel_plan() -> Callable[[Request], Plan]:
-    """What applies the series to a source of Linux."""
+    """A function that applies the series to the source of Linux."""
     return make_plan
 
 
 @pytest.fixture(scope="session")
 def build_kernel() -> Callable[[Request], Kernel]:
-    """What builds a kernel, or finds it in the cache."""
+    """A function that builds a kernel, or finds it in the cache."""
     return kernels.build
 
 

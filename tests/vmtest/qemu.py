@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A machine that runs, whatever its guest is: QEMU's process, its monitor and its console.
+"""A running machine: QEMU's process, its monitor and its console.
 
-Every wait has a limit, and QEMU ends with the block, with this process, or when it has used
-Machine.lifetime seconds of processor time. What speaks to the guest is built on this: vm.py to the
-agent, orders.py to the small init. A guest that only writes to its console needs neither.
+Every wait has a time limit. QEMU ends with the `with` block, with this process, or after
+Machine.lifetime seconds of CPU time. vm.py, which talks to the agent, and orders.py, which talks
+to the small init, are built on this. A guest that only writes to its console needs neither.
 """
 
 import asyncio
@@ -27,13 +27,13 @@ from tests.vmtest.machine import Machine, Stick, argv, stick_blockdev, stick_dev
 QMP_SECONDS = 120.0
 CONSOLE_LINES = 40
 
-# No guest boots and resets again in this time.
+# No guest can boot and reset again within this time.
 ECHO_SECONDS = 2.0
 
-# After these events the guest is not the one that it was.
+# After these events, earlier state of the guest is lost.
 RESTARTS = ("RESET", "SHUTDOWN")
 
-# The test that runs now, if no mark says that it boots machines (see plugin.py).
+# The id of the running test if it lacks the mark vm, otherwise empty (see plugin.py).
 unmarked = ""
 
 
@@ -46,12 +46,12 @@ class Qemu:
         qmp: QEMUMonitorProtocol,
         connection: socket.socket,
     ) -> None:
-        # As it is now: plug() and unplug() change it.
+        # The present state: plug() and unplug() change it.
         self.machine = machine
         self.workdir = workdir
         # QMP events that nobody has waited for yet, oldest first.
         self.events: list[dict[str, Any]] = []
-        # To what answers in the guest, see Machine.hand.
+        # The socket to the agent or the init, see Machine.hand.
         self.connection = connection
         self._process = process
         self._qmp = qmp
@@ -62,26 +62,26 @@ class Qemu:
         try:
             return self._qmp.cmd(command, **arguments)
         except ExecuteError:
-            # QEMU understood and refused: the caller's mistake, not a lost machine.
+            # QEMU refused the command: a mistake of the caller, not a lost machine.
             raise
         except (QMPError, OSError, TimeoutError) as error:
             raise self.lost(f"no answer to QMP {command}") from error
 
     def plug(self, stick: str | Stick) -> None:
-        """Plug in a stick that the machine knows by its id, or a new one."""
+        """Plug in a stick of the machine, by its id, or a new one."""
         chosen = self.machine.stick(stick) if isinstance(stick, str) else stick
         machine = self.machine.with_stick(replace(chosen, plugged=True))
         self.qmp("blockdev-add", **stick_blockdev(chosen))
         for device in stick_devices(machine, chosen):
             self.qmp("device_add", **device)
         if chosen.driver == "usb-uas":
-            # QEMU holds it back, so that the guest does not look before its disk is there.
+            # QEMU leaves the device detached until its disk is added.
             path = f"/machine/peripheral/{chosen.id}"
             self.qmp("qom-set", path=path, property="attached", value=True)
         self.machine = machine
 
     def unplug(self, stick_id: str) -> None:
-        """Pull the stick; after this its image is nobody's and can be read."""
+        """Unplug a stick and close its image, so that the test can read it."""
         stick = self.machine.stick(stick_id)
         self.qmp("device_del", id=stick_id)
         node = stick_blockdev(stick)["node-name"]
@@ -91,7 +91,7 @@ class Qemu:
                 self.qmp("blockdev-del", **{"node-name": node})
                 break
             except ExecuteError:
-                # The device is still on its way out.
+                # QEMU has not removed the device yet.
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.05)
@@ -105,11 +105,11 @@ class Qemu:
         self.qmp("inject-nmi")
 
     def wait_for_reboot(self, timeout: float) -> dict[str, Any]:
-        """Until the guest reboots or switches off."""
+        """Wait until the guest reboots or powers off."""
         return self.wait_for_event(*RESTARTS, timeout=timeout)
 
     def wait_for_event(self, *names: str, timeout: float) -> dict[str, Any]:
-        """The next event of these names; it and those before it are then dealt with."""
+        """Wait for an event with one of these names; drops it and all earlier ones."""
         deadline = time.monotonic() + timeout
         while True:
             for index, event in enumerate(self.pull_events(wait=0.25)):
@@ -122,13 +122,13 @@ class Qemu:
             if self._process.poll() is not None and not self.pull_events():
                 raise self.lost(f"while waiting for {wanted}")
             if time.monotonic() > deadline:
-                raise self.lost(f"time is over while waiting for {wanted}")
+                raise self.lost(f"timeout while waiting for {wanted}")
 
     def _forget(self) -> None:
-        """What was known of the guest before it restarted."""
+        """Drop what is known of the guest, because it restarted."""
 
     def pull_events(self, wait: float = 0.0) -> list[dict[str, Any]]:
-        # On a connection that QEMU has closed, the events that came before can still be had.
+        # If QEMU has closed the connection, earlier events can still be read.
         with suppress(asyncio.TimeoutError, QMPError, OSError):
             event = self._qmp.pull_event(wait=wait)
             while event:
@@ -138,7 +138,7 @@ class Qemu:
 
     def _note(self, event: dict[str, Any]) -> None:
         if event["event"] == "RESET":
-            # A kernel that reboots tries several ways, of which more than one may work.
+            # A rebooting kernel tries several methods, so one reboot may cause several resets.
             echo = _seconds(event) - self._last_reset < ECHO_SECONDS
             self._last_reset = _seconds(event)
             if echo:
@@ -146,7 +146,7 @@ class Qemu:
         self.events.append(event)
 
     def quit(self) -> None:
-        """End QEMU, with its images written back."""
+        """End QEMU cleanly, so that it writes its images."""
         with suppress(QMPError, OSError, asyncio.TimeoutError):
             self._qmp.cmd("quit")
         try:
@@ -155,18 +155,19 @@ class Qemu:
             self.kill()
 
     def wait_for_end(self, timeout: float) -> int:
-        """Until QEMU ends by itself; the status."""
+        """Wait until QEMU ends by itself; returns its exit status."""
         try:
             return self._process.wait(timeout)
         except subprocess.TimeoutExpired:
-            raise self.lost("time is over while waiting for the end of QEMU") from None
+            raise self.lost("timeout while waiting for the end of QEMU") from None
 
     def kill(self) -> None:
         """End QEMU as a power cut would."""
         self._process.kill()
         self._process.wait()
 
-    # To follow progress and to explain failures; results only where a guest can do nothing else
+    # The console shows progress and explains failures. Take results from it only if the guest
+    # has no other channel.
 
     @property
     def console(self) -> str:
@@ -174,7 +175,7 @@ class Qemu:
         return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
 
     def wait_for_console(self, pattern: str, timeout: float) -> str:
-        """The first line of the console that matches, from its beginning."""
+        """Wait for a line of the console that matches; searches from the start of the console."""
         deadline = time.monotonic() + timeout
         while True:
             for line in self.console.splitlines():
@@ -183,11 +184,11 @@ class Qemu:
             if self._process.poll() is not None:
                 raise self.lost(f"while waiting for {pattern!r} on the console")
             if time.monotonic() > deadline:
-                raise self.lost(f"time is over while waiting for {pattern!r} on the console")
+                raise self.lost(f"timeout while waiting for {pattern!r} on the console")
             time.sleep(0.1)
 
     def lost(self, reason: str) -> MachineLost:
-        # QEMU's sockets close a moment before it can be waited for.
+        # QEMU closes its sockets shortly before its process ends.
         with suppress(subprocess.TimeoutExpired):
             status = self._process.wait(0.5)
             said = (self.workdir / "qemu.log").read_text(encoding="utf-8", errors="replace")
@@ -209,7 +210,7 @@ Running = TypeVar("Running", bound=Qemu)
 
 @contextmanager
 def started(kind: type[Running], machine: Machine, workdir: Path) -> Iterator[Running]:
-    """Start the machine. A work directory that has its disks already goes on with them."""
+    """Start the machine, with the disks in the work directory if there are any."""
     prepare(machine, workdir)
     with ExitStack() as stack:
         qmp_socket, qmp_end = socket.socketpair()
@@ -234,7 +235,7 @@ def started(kind: type[Running], machine: Machine, workdir: Path) -> Iterator[Ru
 
 
 def prepare(machine: Machine, workdir: Path) -> None:
-    """Make the files that the machine writes to, where they are not there."""
+    """Make the files that the machine writes to, unless they exist."""
     workdir.mkdir(parents=True, exist_ok=True)
     for disk in machine.disks:
         if not disk.overlay(workdir).exists():
@@ -244,7 +245,7 @@ def prepare(machine: Machine, workdir: Path) -> None:
             # fmt: on
             subprocess.run(command, check=True)
     if machine.firmware and not machine.firmware.variables.exists():
-        raise FileNotFoundError(f"{machine.firmware.variables} is not there (run: make deps)")
+        raise FileNotFoundError(f"{machine.firmware.variables} is missing (run: make deps)")
     if machine.firmware and not machine.firmware.copy(workdir).exists():
         shutil.copyfile(machine.firmware.variables, machine.firmware.copy(workdir))
 
@@ -254,7 +255,7 @@ def spawn(
 ) -> subprocess.Popen[bytes]:
     if unmarked:
         raise RuntimeError(f"{unmarked} boots a machine (name its fixture in BOOTS of plugin.py)")
-    # Whatever happens to this process, the machine does not stay behind.
+    # The machine ends when this process does, even if that is killed.
     guard = ["prlimit", f"--cpu={lifetime}", "setpriv", "--pdeathsig", "KILL", "--"]
     with (workdir / "qemu.log").open("wb") as log:
         return subprocess.Popen(
@@ -268,6 +269,6 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _close(qmp: QEMUMonitorProtocol) -> None:
-    # QEMU may be gone, which is what we want.
+    # QEMU may have ended already.
     with suppress(QMPError, OSError, asyncio.TimeoutError, EOFError):
         qmp.close()

@@ -188,7 +188,7 @@ def test_hanging_machine_is_lost_in_time(
     monkeypatch.setattr("tests.vmtest.vm.GRACE_SECONDS", 2)
     with snapshot.resumed(machine, saved, tmp_path) as vm:
         vm.qmp("stop")
-        with pytest.raises(MachineLost, match="time is over while waiting for the end of 'true'"):
+        with pytest.raises(MachineLost, match="timeout while waiting for the end of 'true'"):
             vm.run(["true"], timeout=1)
 
 

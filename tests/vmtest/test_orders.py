@@ -45,7 +45,7 @@ def test_modules_are_loaded_and_programs_find_their_libraries(guest: Guest) -> N
 
 
 def test_order_without_an_answer_is_a_lost_machine(guest: Guest) -> None:
-    with pytest.raises(MachineLost, match="time is over while waiting for the end of 'sleep 3'"):
+    with pytest.raises(MachineLost, match="timeout while waiting for the end of 'sleep 3'"):
         guest.run("sleep 3", seconds=0.5)
     guest._line(60, "the late answer")
 

@@ -169,7 +169,7 @@ class VM(Qemu):
             if restart:
                 raise self.lost(f"the guest restarted while waiting for {what}: {restart}")
             if left <= 0:
-                raise self.lost(f"time is over while waiting for {what}")
+                raise self.lost(f"timeout while waiting for {what}")
 
 
 def _result(command: Sequence[str], answer: Message) -> Result:
