@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The main job, end to end, in two acts: `make demo`; `make demo KERNEL=stock|patched` for one.
+"""Demonstrates tinykdump in two acts: `make demo`, or `make demo KERNEL=stock|patched` for one.
 
-A Debian system boots in QEMU with a USB stick, kernel-install has the crash image built and
-loaded, a process with a random name brings the kernel down, and the dump that is then on the
-stick is restored here. The exit status is 0 only when that process is in the restored dump.
+A Debian system boots in QEMU with a USB stick. kernel-install makes tinykdump build and load the
+image. A process with a random name crashes the kernel, and this program restores the dump from
+the stick. The exit status is 0 only if that process is in the restored dump.
 
-The first act has Debian's own kernel, with a crashkernel= that is made smaller: nothing has to be
-built. The second one has the kernel that kernel/ builds, which gets no crashkernel=. It is left out
-where no source of that kernel can be had.
+The first act uses Debian's kernel, and tinykdump shrinks the reservation of crashkernel=. The
+second act uses the kernel that kernel/ builds, without crashkernel=. It is left out if the source
+of that kernel cannot be found.
 """
 
 import json
@@ -48,7 +48,7 @@ SCREEN = Console(highlight=False)
 
 @contextmanager
 def step(name: str, seconds: dict[str, float] | None = None) -> Iterator[None]:
-    """Show that something is under way, then how long it took."""
+    """Show that a step runs, then how long it took."""
     started = time.monotonic()
     if not SCREEN.is_terminal:
         SCREEN.print(f"{name} ...")
@@ -58,7 +58,7 @@ def step(name: str, seconds: dict[str, float] | None = None) -> Iterator[None]:
 
 
 def done(name: str, started: float, seconds: dict[str, float] | None = None) -> None:
-    """Say that it is over, and note it."""
+    """Print that a step is finished, and record its time."""
     took = round(time.monotonic() - started, 1)
     SCREEN.print(f"[green]✓[/green] {name} [dim]{took} s[/dim]")
     if seconds is not None:
@@ -67,7 +67,7 @@ def done(name: str, started: float, seconds: dict[str, float] | None = None) -> 
 
 @dataclass
 class Report:
-    """What report.json of an act holds."""
+    """The content of an act's report.json."""
 
     kernel: str = ""
     modules: list[str] = field(default_factory=list)
@@ -91,12 +91,12 @@ class Report:
     steps: dict[str, float] = field(default_factory=dict)
 
     def step(self, name: str) -> AbstractContextManager[None]:
-        """One of this act's."""
+        """A step of this act."""
         return step(name, self.steps)
 
 
 def main() -> int:
-    """Perform what $KERNEL names, or both; 0 when each mark is in its restored dump."""
+    """Perform the act that $KERNEL names, or both; 0 if each mark is in its restored dump."""
     acts = chosen(os.environ.get("KERNEL", ""))
     shutil.rmtree(OUTPUT, ignore_errors=True)
     with step("get a Debian system with its kernel (minutes, the first time)"):
@@ -120,16 +120,16 @@ def main() -> int:
 
 
 def chosen(name: str) -> tuple[str, ...]:
-    """The acts: the one of that name, or both."""
+    """The act of that name, or both."""
     if name and name not in ACTS:
         raise SystemExit(f"demo: KERNEL={name} is neither {' nor '.join(ACTS)}")
     return (name,) if name else ACTS
 
 
 def patched() -> Kernel:
-    """The kernel with both series. Raises NoSourceError where there is nothing to build it of."""
+    """The kernel with both series. Raises NoSourceError if its source cannot be found."""
     SCREEN.print()
-    with step("get what builds a kernel"):
+    with step("install the packages that a kernel build needs"):
         subprocess.run(["tools/deps", "kernel"], cwd=service.REPOSITORY, check=True,
                        stdout=subprocess.DEVNULL)  # fmt: skip
     with step("get the source of Linux and apply both series to it"):
@@ -172,7 +172,7 @@ def perform(root: rootfs.Root, kernel: Kernel | None, output: Path) -> bool:
 
 
 def crash(report: Report, machine: Machine, keys: service.KeyPair, output: Path) -> None:
-    """Everything that happens in the machine."""
+    """Install tinykdump in the machine, arm it, and crash."""
     kver = report.kernel
     with running(machine, output / "vm") as vm:
         with report.step(f"boot Linux {kver} with {MEMORY_MIB} MiB"):
@@ -213,7 +213,7 @@ def follow(report: Report, vm: VM) -> None:
 
 
 def check(report: Report, image: stick.Image, keys: service.KeyPair, output: Path) -> None:
-    """Restore what is on the stick, and look for the mark."""
+    """Restore the dump from the stick, and look for the mark."""
     (dump,) = service.dumps(image, output / "stick")
     report.dump_bytes = dump.size
     with report.step("tinykdump restore: decrypt and reassemble"):

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Everything that is measured and not asserted: `make bench`.
+"""Runs all benchmarks: `make bench`.
 
-Figures are printed as soon as they are known, and kept in build/bench.
+Prints figures as soon as they are measured, and writes them to build/bench.
 """
 
 import argparse
@@ -17,12 +17,12 @@ OUTPUT = Path(__file__).parents[2] / "build/bench"
 
 
 def measure_build() -> None:
-    """What a build takes."""
+    """Measure the CPU time of a build."""
     print(f"tinykdump -b, warm: {cpu.build_seconds(rootfs.build()):.2f} s of CPU", flush=True)
 
 
 def measure_sizing(kernel: sizing.Kernel) -> None:
-    """Whether the computed need is true; about an hour."""
+    """Compare the computed need with the smallest reservation; takes about an hour."""
     rows: list[sizing.Found] = []
     with tempfile.TemporaryDirectory() as directory:
         for row in sizing.measure(kernel, Path(directory)):
@@ -32,9 +32,11 @@ def measure_sizing(kernel: sizing.Kernel) -> None:
 
 
 def measure_growth() -> None:
-    """How the region grows under load: half an hour."""
+    """Measure how the region grows under load; takes half an hour."""
     if not growth.measure([]):
-        raise SystemExit("bench: growing failed more often than it may")
+        raise SystemExit(
+            "bench: growing failed more often than allowed (see build/bench/kernel.json)"
+        )
 
 
 BENCHES: dict[str, Callable[[], None]] = {
@@ -46,7 +48,7 @@ BENCHES: dict[str, Callable[[], None]] = {
 
 
 def main() -> None:
-    """Run those that are named, or all."""
+    """Run the named benchmarks, or all."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHES)}")
     names = parser.parse_args().names or list(BENCHES)

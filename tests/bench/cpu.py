@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""CPU time of `tinykdump -b` on this machine, for the kernel of the guests' root."""
+"""Measures the CPU time of `tinykdump -b` on the host, for the kernel of the guests."""
 
 import os
 import resource
@@ -15,7 +15,7 @@ from tests.vmtest.rootfs import Root
 
 @contextmanager
 def writable(tree: Path) -> Iterator[Path]:
-    """A tree over the cached one, which stays as it is."""
+    """A writable overlay on the cached tree."""
     with tempfile.TemporaryDirectory() as directory:
         upper, work, merged = (Path(directory) / name for name in ("upper", "work", "merged"))
         for path in (upper, work, merged):
@@ -31,8 +31,8 @@ def writable(tree: Path) -> Iterator[Path]:
 def build_seconds(root: Root) -> float:
     """User and system seconds of a build whose inputs are in the page cache.
 
-    All USB host controllers are in the image, and its programs are not tried out: both follow
-    from building for another machine than this one.
+    Because the build is for another machine, the image has the drivers of all USB host
+    controllers, and the build does not run the image's programs.
     """
     command = [sys.executable, "-m", "tinykdump", "-b", "--kernel", root.kver]
     with writable(root.tree) as tree:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""How often and how fast the crash kernel's region grows while memory is in use.
+"""Measures how often and how fast the reservation grows while memory is in use.
 
-A table for who waits, a report for who compares.
+Prints a table, and writes a report as JSON.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from tests.kernel.scripts import Outcome, Scenario
 from tests.vmtest import kernels
 
 REPORT = HERE.parent / "build" / "bench" / "kernel.json"
-# How often each kind of load is met; 99 of 100 can be told from 95 with this many.
+# Rounds for each kind of load; enough to distinguish success rates of 99 % and 95 %.
 ROUNDS = 200
 COLUMNS = {
     "rounds": "rounds",
@@ -33,7 +33,7 @@ COLUMNS = {
 
 
 def table(outcomes: list[Outcome]) -> str:
-    """One line for each scenario; a figure that it does not have is a dash. Pure."""
+    """A line for each scenario, with a dash for a missing figure. Pure."""
     rows = [["scenario", *COLUMNS.values()]]
     rows += [
         [outcome.scenario.name, *(outcome.figures.get(name, "-") for name in COLUMNS)]
@@ -48,7 +48,7 @@ def table(outcomes: list[Outcome]) -> str:
 
 
 def report(outcomes: list[Outcome]) -> str:
-    """Everything that was measured, as JSON. Pure."""
+    """All figures and failures, as JSON. Pure."""
     return json.dumps(
         {
             outcome.scenario.name: {
@@ -64,15 +64,15 @@ def report(outcomes: list[Outcome]) -> str:
 
 
 def pick(scenarios: Iterable[Scenario], names: list[str]) -> tuple[Scenario, ...]:
-    """Those named, or all; a name that there is not must not pass for a success. Pure."""
+    """The named scenarios, or all. Raises ValueError for an unknown name. Pure."""
     known = {scenario.name: scenario for scenario in scenarios}
     if missing := [name for name in names if name not in known]:
-        raise ValueError(f"there is no scenario {missing[0]} (there are: {', '.join(known)})")
+        raise ValueError(f"no scenario {missing[0]} (known: {', '.join(known)})")
     return tuple(known[name] for name in names) if names else tuple(known.values())
 
 
 def measure(names: list[str], rounds: int = ROUNDS) -> bool:
-    """Whether every guest did what it was to do; the goals are asserted in the guests."""
+    """Whether every guest met its goals, which the guests check themselves."""
     request = Request()
     plan, kernel = make_plan(request), kernels.build(request)
     known = bench_scenarios(rounds)
@@ -85,16 +85,16 @@ def measure(names: list[str], rounds: int = ROUNDS) -> bool:
             outcomes.append(boots.boot(scenario, kernel, boots.image(plan, kernel)))
             for line in outcomes[-1].failures:
                 print(f"  {scenario.name}: {line}", flush=True)
-            # All of it takes hours: what is interrupted keeps what it has measured.
+            # All scenarios take hours, so keep the figures if this is interrupted.
             REPORT.write_text(report(outcomes) + "\n")
     print(table(outcomes), flush=True)
     return not any(outcome.failures for outcome in outcomes)
 
 
 def main() -> int:
-    """All that make bench has of it, or some with another number of rounds."""
+    """Run all scenarios, or the named ones."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.growth", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=ROUNDS, help="of each load (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="for each load (%(default)s)")
     parser.add_argument("scenarios", nargs="*", help="see tests/kernel/scenarios.py")
     words = parser.parse_args()
     return 0 if measure(words.scenarios, words.rounds) else 1

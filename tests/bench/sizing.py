@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Is the computed need true? The smallest reservation at which a capture succeeds, beside it.
+"""Compares the computed need with the smallest reservation in which a capture succeeds.
 
-For each kernel one system is prepared with an image for each kind of stick and dump. With each
-size of memory it is booted and put to sleep; a try wakes it, reserves what is to be tried, loads
+For each kernel, prepares one system with an image for each kind of stick and dump. Boots it with
+each memory size and saves a snapshot. Each try resumes the snapshot, sets the reservation, loads
 one of the images and crashes.
 """
 
@@ -33,11 +33,11 @@ MEMORY_GIB = (1, 4, 16)
 STEP_MIB = 4
 STICK_MIB = 3072
 BUILD_SECONDS = 300.0
-# Until the crash kernel looks for the stick: one that is too small to come up says nothing.
+# Until the crash kernel looks for the stick; in too little memory it prints nothing.
 UP_SECONDS = 200.0
 CRASH_SECONDS = 1200.0
 
-# Images that are kept in the guest: DIRECTORY SIZE (bytes).
+# Loads an image that is kept in the guest: DIRECTORY SIZE (bytes).
 _LOAD = """
 import json, subprocess, sys
 from pathlib import Path
@@ -53,14 +53,14 @@ subprocess.run(["kexec", "--load-panic", "--kexec-syscall-auto", manifest["kerne
 
 @dataclass(frozen=True)
 class Kind:
-    """What decides which image it is."""
+    """What distinguishes the images."""
 
     filesystem: stick.FileSystem
     compression: str
 
     @property
     def folder(self) -> str:
-        """Where the guest keeps this image."""
+        """The directory of this image in the guest."""
         return f"/var/lib/sizing/{self.filesystem}-{self.compression}"
 
 
@@ -82,12 +82,12 @@ class Found:
 
     @property
     def ratio(self) -> float:
-        """How much more is reserved than has to be."""
+        """The reservation as a multiple of the smallest one."""
         return self.reserved / self.smallest
 
 
 def measure(kernel: Kernel, workdir: Path) -> Iterator[Found]:
-    """Every row of one kernel. Raises RuntimeError when no size captures."""
+    """Every row of one kernel. Raises RuntimeError when no size is enough."""
     machine = _machine(kernel)
     with running(machine, workdir / "prepare") as vm:
         images = _prepare(vm)
@@ -114,7 +114,7 @@ def _machine(kernel: Kernel) -> Machine:
 
 
 def _prepare(vm: VM) -> Mapping[Kind, tuple[Manifest, bytes]]:
-    """Install, build an image of each kind, and shut the disk; manifests and kernel headers."""
+    """Install tinykdump and build an image of each kind; returns manifests and kernel headers."""
     service.install(vm, keys=service.cached_key_pair())
     vm.put(_LOAD.encode(), "/root/load")
     kver = vm.run(["uname", "-r"]).text.strip()
@@ -154,10 +154,10 @@ class Tries:
     workdir: Path
 
     def smallest(self, guess_mib: int) -> int:
-        """The smallest size in MiB that captures, looked for from ``guess_mib``.
+        """The smallest size in MiB that is enough, searched from ``guess_mib``.
 
-        What is just enough at times, by the order in which drivers start, is not enough: it
-        captures when it does so twice.
+        Because the order in which drivers start varies, a size is enough only if two captures
+        succeed.
         """
         size = guess_mib // STEP_MIB * STEP_MIB
         while self.captures(size - STEP_MIB):
@@ -166,10 +166,10 @@ class Tries:
             if self.captures(size) and self.captures(size):
                 return size
             size += STEP_MIB
-        raise RuntimeError(f"{self.kind}: nothing is captured even in {size} MiB")
+        raise RuntimeError(f"{self.kind}: captures fail even in {size} MiB")
 
     def captures(self, size_mib: int) -> bool:
-        """Whether a crash kernel in that much leaves a complete dump on the stick."""
+        """Whether a crash kernel in a reservation of that size writes a complete dump."""
         place = self.workdir / "try"
         place.mkdir()
         try:
@@ -196,7 +196,7 @@ class Tries:
 
 
 def table(rows: Sequence[Found]) -> str:
-    """The rows for people."""
+    """The rows as a table."""
     lines = ["kernel   stick  dump  memory  smallest  need  reserved  reserved/smallest"]
     lines += [
         f"{row.kernel:7}  {row.filesystem:5}  {row.compression:4}  {row.memory_gib:2} GiB  "
@@ -207,5 +207,5 @@ def table(rows: Sequence[Found]) -> str:
 
 
 def report(rows: Sequence[Found]) -> str:
-    """The same as JSON."""
+    """The rows as JSON."""
     return json.dumps([asdict(row) | {"ratio": round(row.ratio, 3)} for row in rows], indent=2)

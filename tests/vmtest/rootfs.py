@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The guest's root file system: Debian, with its kernel, an ext4 image of it and a first system.
+"""The guest's root file system: Debian with its kernel, as an ext4 image.
 
-The packages come from the mirror that this machine's own apt uses. Besides the image, the entry in
-the cache keeps the unpacked tree, so that what runs in the guest can also be measured by chroot.
+The packages come from the mirror that apt on the host uses. The cache also keeps the directory
+tree, so that benchmarks can use it on the host.
 """
 
 import os
@@ -19,20 +19,20 @@ from tests.vmtest.machine import Disk, Machine
 
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 
-# What tinykdump needs on a Debian system, and what its tests look at it with. No initramfs-tools:
-# the kernel package wants it, so that one is unpacked without being installed.
+# What tinykdump and its tests need on Debian, without initramfs-tools: the kernel package depends
+# on that, so it is unpacked but not installed.
 PACKAGES = (
     "busybox-static", "cpio", "dosfstools", "e2fsprogs", "gnupg", "kexec-tools", "kmod",
     "makedumpfile", "python3", "python3-gnupg", "python3-pyelftools", "python3-rpm", "systemd",
     "udev", "util-linux", "xz-utils", "zstd",
 )  # fmt: skip
 
-# Never read in a guest. The copyright files go with the rest: nothing here is distributed.
+# Not needed in a guest. Copyright files may go, too, because the image is not distributed.
 LEFT_OUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/info/*", "/usr/share/locale/*")
 
 UNRELEASED = ("forky", "sid")
 
-# Raised when what _build() does with a recipe changes in other ways than its commands.
+# Increase this when _build() changes in other ways than its commands.
 FORMAT = 1
 
 # The small init, or systemd with the agent as a unit.
@@ -51,7 +51,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Root:
-    """A root that was built, as a directory of the cache."""
+    """A root file system in the cache."""
 
     directory: Path
 
@@ -80,9 +80,9 @@ class Root:
         return (self.directory / "kver").read_text(encoding="ascii").strip()
 
     def machine(self, *append: str, init: tuple[str, ...] = SMALL, **changes: Any) -> Machine:
-        """A machine that boots this root; `changes` are fields of Machine."""
-        # Under TCG a processor may not run for longer than the kernel's watchdogs like, and on a
-        # busy host too little for its timers: "IO-APIC + timer doesn't work!" is a panic.
+        """A machine that boots this root file system; `changes` are fields of Machine."""
+        # On a busy host under TCG, a virtual CPU can pause longer than the kernel's watchdogs
+        # and timer check tolerate: "IO-APIC + timer doesn't work!" is a panic.
         usual = ("console=ttyS0", "nowatchdog", "no_timer_check", "panic=5")
         first = initramfs.build(self.modules, self.busybox)
         fields: dict[str, Any] = {
@@ -96,8 +96,8 @@ class Root:
 
 
 def build(recipe: Recipe = Recipe()) -> Root:
-    """The root of that recipe, from the cache or new."""
-    # Which mirror it is must not matter, nor where the cache lies.
+    """The root file system of that recipe, built if it is not in the cache."""
+    # The key depends neither on the mirror nor on the place of the cache.
     commands = (
         _bootstrap_command(recipe, tree=Path("tree"), debs=Path("debs"), address="mirror"),
         _image_command(Path("tree"), Path("image"), recipe.size_mib),
@@ -107,22 +107,22 @@ def build(recipe: Recipe = Recipe()) -> Root:
 
 
 def mirror() -> str:
-    """Where this machine gets Debian from."""
+    """The Debian mirror of the host."""
     # fmt: off
     command = ["apt-get", "indextargets", "--format", "$(REPO_URI)",
                "Created-By: Packages", "Component: main"]
     # fmt: on
     listed = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
     for address in listed:
-        # The security archive has only what was changed in it.
+        # Not the security archive, which is incomplete.
         if address.rstrip("/").endswith("/debian"):
             return address
-    raise RuntimeError(f"apt has no Debian archive among its sources: {sorted(set(listed))}")
+    raise RuntimeError(f"apt has no Debian archive, only {sorted(set(listed))} (add one)")
 
 
 def _build(recipe: Recipe, directory: Path) -> None:
     if os.geteuid() != 0:
-        raise RuntimeError("the guest's root can only be built by root (its files are root's)")
+        raise RuntimeError("only root can build the guest's root file system (run as root)")
     tree = directory / "tree"
     debs = cache.directory() / "debs" / recipe.suite
     debs.mkdir(parents=True, exist_ok=True)
@@ -140,7 +140,7 @@ def _bootstrap(command: Sequence[str], tree: Path, tries: int = 3) -> None:
             subprocess.run(command, check=True)
             return
         except subprocess.CalledProcessError:
-            # Mirrors fail for a moment.
+            # Mirrors can fail temporarily.
             if not left:
                 raise
 
@@ -156,13 +156,13 @@ def _bootstrap_command(recipe: Recipe, *, tree: Path, debs: Path, address: str) 
         f"--include={','.join(recipe.packages)}",
         '--aptopt=Acquire::Retries "5"',
         '--aptopt=APT::Install-Recommends "false"',
-        # What has no release yet is signed for a week, and a mirror may be older than that; the
-        # signature is checked all the same.
+        # Signatures of unreleased suites are valid for a week only, and a mirror may be older.
+        # apt still verifies them.
         *(['--aptopt=Acquire::Check-Valid-Until "false"'] if recipe.suite in UNRELEASED else []),
-        # Nothing is lost that the retry would not build again.
+        # After a crash, the tree is built again.
         "--dpkgopt=force-unsafe-io",
         *(f"--dpkgopt=path-exclude={pattern}" for pattern in LEFT_OUT),
-        # The packages of the last build, and those of this one for the next.
+        # Keep the downloaded packages for the next build.
         "--skip=download/empty",
         "--skip=essential/unlink",
         "--skip=cleanup/apt/cache",
@@ -171,7 +171,7 @@ def _bootstrap_command(recipe: Recipe, *, tree: Path, debs: Path, address: str) 
         '--customize-hook=chroot "$1" apt-get --quiet --yes --download-only install '
         + recipe.kernel,
         f"--customize-hook=sync-out /var/cache/apt/archives '{debs}'",
-        # The kernel stays for _unpack_kernel().
+        # Keep the kernel for _unpack_kernel().
         *(
             f'--customize-hook=mv "$1"/var/cache/apt/archives/{name}-[0-9]*.deb "$1"'
             for name in _kernel_packages(recipe)
@@ -184,7 +184,7 @@ def _bootstrap_command(recipe: Recipe, *, tree: Path, debs: Path, address: str) 
 
 
 def _kernel_packages(recipe: Recipe) -> tuple[str, ...]:
-    """Since Debian 14 linux-image-VERSION is empty and needs others."""
+    """Since Debian 14, linux-image-VERSION is empty and depends on others."""
     if recipe.suite in UNRELEASED:
         return ("linux-base", "linux-binary", "linux-modules")
     return ("linux-image",)
@@ -208,14 +208,14 @@ def _unpack_kernel(recipe: Recipe, tree: Path, directory: Path) -> None:
 
 
 def make_image(tree: Path, image: Path, *, size_mib: int) -> None:
-    """An ext4 image of the tree, made without mounting anything."""
+    """Make an ext4 image of the tree, without mounting anything."""
     subprocess.run(_image_command(tree, image, size_mib), check=True, stdout=subprocess.DEVNULL)
 
 
 def _image_command(tree: Path, image: Path, size_mib: int) -> list[str]:
     return [
         "mke2fs", "-q", "-t", "ext4", "-d", str(tree),
-        # Else the guest's kernel would do it, in the middle of a test.
+        # Otherwise the guest's kernel initializes these during a test.
         "-E", "lazy_itable_init=0,lazy_journal_init=0", "-J", "size=16",
         str(image), f"{size_mib}M",
     ]  # fmt: skip

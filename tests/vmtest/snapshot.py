@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A machine put to sleep in a directory, from which any number of machines can go on.
+"""Saves a machine to a directory, from which it can be resumed any number of times.
 
     with running(machine, workdir) as vm:
         ...                                     # arm it
@@ -7,8 +7,8 @@
     with resumed(machine, directory, other_workdir) as vm:
         ...                                     # its own disks, sticks and firmware variables
 
-The directory can be one of the cache, which armed() sees to: it has no path of its own inside, and
-resuming only reads it.
+armed() keeps the directory in the cache: it does not contain its own path, and resumed() only
+reads it.
 """
 
 import json
@@ -32,14 +32,14 @@ RESUME_SECONDS = 300.0
 
 
 def save(vm: VM, directory: Path) -> None:
-    """Stop the machine, write all of it to the directory, and end it."""
+    """Stop the machine, write its state to the directory, and end it."""
     for stick in vm.machine.sticks:
         if stick.plugged and stick.driver == "usb-uas":
             raise ValueError(f"QEMU cannot save a plugged usb-uas device (unplug {stick.id} first)")
     directory.mkdir(parents=True, exist_ok=True)
     vm.wait_for_agent()
     vm.qmp("stop")
-    # The default is meant for networks.
+    # The default bandwidth is for networks.
     vm.qmp("migrate-set-parameters", **{"max-bandwidth": 1 << 40})
     vm.qmp("migrate", uri=f"exec:cat >{shlex.quote(str(_memory(directory)))}")
     _wait_for_migration(vm, {"completed"}, SAVE_SECONDS)
@@ -48,13 +48,13 @@ def save(vm: VM, directory: Path) -> None:
 
 
 def armed(machine: Machine, arm: Callable[[VM], None], *inputs: object) -> Path:
-    """A snapshot of the machine after arm(vm), from the cache or new.
+    """A snapshot of the machine after arm(vm), made if it is not in the cache.
 
-    `inputs` is all that decides what arm() does: its own parameters, the files that it puts into
-    the guest, the source of the function. What is on the sticks belongs there, too.
+    `inputs` is everything that determines what arm() does: its parameters, its source, the files
+    that it puts into the guest, and the content of the sticks.
     """
-    # Images are named, not read: those of the cache have their hash in their name, and those of
-    # sticks are new ones each time.
+    # The key has the names of images, not their content: images in the cache have a hash in their
+    # name, and sticks are new each time.
     sticks = tuple(replace(each, image=Path(each.id)) for each in machine.sticks)
     sizes = [each.image.stat().st_size for each in machine.sticks]
     command = argv(replace(machine, sticks=sticks), Path("workdir"), qmp_fd=0, hand_fd=0)
@@ -88,10 +88,10 @@ def _keep_files(machine: Machine, workdir: Path, directory: Path) -> None:
 
 @contextmanager
 def resumed(machine: Machine, directory: Path, workdir: Path) -> Iterator[VM]:
-    """Go on from the snapshot; `machine` is the one that was started then.
+    """Resume the snapshot; `machine` is the one that was started for it.
 
-    Sticks are copied to the work directory, also those that are not plugged in:
-    vm.machine.stick(id).image says where. One that the snapshot does not have stays where it is.
+    Copies all sticks of the snapshot to the work directory, to vm.machine.stick(id).image.
+    A stick that is not in the snapshot keeps its image.
     """
     workdir.mkdir(parents=True, exist_ok=True)
     incoming = ("-incoming", f"exec:cat {shlex.quote(str(_memory(directory)))}")
@@ -109,7 +109,7 @@ def resumed(machine: Machine, directory: Path, workdir: Path) -> Iterator[VM]:
 
 
 def as_saved(machine: Machine, directory: Path, workdir: Path) -> Machine:
-    """The machine with the files of the snapshot, and with what was plugged in when it was made."""
+    """The machine with the files of the snapshot, and with the sticks that were plugged in."""
     plugged = json.loads((directory / "state.json").read_text(encoding="utf-8"))["plugged"]
     disks = tuple(Disk(disk.id, disk.overlay(directory), "qcow2") for disk in machine.disks)
     sticks = tuple(
@@ -136,9 +136,9 @@ def _go_on(vm: VM) -> None:
     deadline = time.monotonic() + RESUME_SECONDS
     while vm.qmp("query-status")["status"] == "inmigrate":
         if time.monotonic() > deadline:
-            raise MachineLost("the snapshot is not read in time", vm.console)
+            raise MachineLost("timeout while reading the snapshot", vm.console)
         time.sleep(0.05)
-    # It was stopped when it was saved, and so it is now.
+    # It was stopped when it was saved.
     vm.qmp("cont")
 
 
@@ -151,6 +151,6 @@ def _stick_image(directory: Path, stick: Stick) -> Path:
 
 
 def copy(source: Path, target: Path) -> None:
-    """Copy an image, holes and all, and without using space where the file system can share it."""
+    """Copy an image: keeps holes, and shares blocks if the file system can."""
     command = ["cp", "--sparse=always", "--reflink=auto", str(source), str(target)]
     subprocess.run(command, check=True)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Images of USB sticks, made and read on the host without mounting anything."""
+"""Makes, reads and writes images of USB sticks, without mounting anything."""
 
 import subprocess
 import tempfile
@@ -10,7 +10,7 @@ from typing import Literal
 
 FileSystem = Literal["vfat", "ext4"]
 
-# Where the first partition begins, as every partitioning program has it today.
+# Start of the first partition, in bytes, as partitioning programs choose it.
 PARTITION_OFFSET = 1 << 20
 
 
@@ -18,7 +18,7 @@ PARTITION_OFFSET = 1 << 20
 class Image:
     path: Path
     filesystem: FileSystem
-    # Where the file system begins: 0 when it has the whole stick.
+    # Start of the file system, in bytes; 0 if the stick has no partitions.
     offset: int = 0
 
 
@@ -30,7 +30,7 @@ def make(
     size_mib: int = 512,
     partitioned: bool = False,
 ) -> Image:
-    """A sparse image with an empty file system, in its only partition or on the whole of it."""
+    """Make a sparse image with an empty file system, in a partition or on the whole stick."""
     image = Image(path, filesystem, PARTITION_OFFSET if partitioned else 0)
     with path.open("wb") as file:
         file.truncate(size_mib << 20)
@@ -57,7 +57,7 @@ def _format_command(image: Image, label: str, size_kib: int) -> list[str]:
 
 
 def files(image: Image) -> list[str]:
-    """The paths of the files on the stick, sorted, without a slash in front."""
+    """The relative paths of the files on the stick, sorted."""
     with tempfile.TemporaryDirectory() as directory:
         extract(image, Path(directory))
         found = (path for path in Path(directory).rglob("*") if path.is_file())
@@ -65,10 +65,10 @@ def files(image: Image) -> list[str]:
 
 
 def extract(image: Image, target: Path) -> None:
-    """Copy everything that is on the stick to a directory."""
+    """Copy all files on the stick to a directory."""
     target.mkdir(parents=True, exist_ok=True)
     if image.filesystem == "vfat":
-        # -n: never ask; -m: keep the times; -s: with what is below.
+        # -n: never ask; -m: keep the times; -s: recursive.
         _run(["mcopy", "-n", "-m", "-s", "-i", _mtools(image), "::/", str(target)])
     else:
         _debugfs(image, f'rdump / "{target}"')
@@ -81,7 +81,7 @@ def read(image: Image, name: str) -> bytes:
 
 
 def write(image: Image, name: str, content: bytes) -> None:
-    """Put a file on the stick, replacing the one of that name; its directory must be there."""
+    """Write or replace a file on the stick; its directory must exist."""
     with tempfile.NamedTemporaryFile() as file:
         file.write(content)
         file.flush()
@@ -104,8 +104,7 @@ def _mtools(image: Image) -> str:
 
 
 def _debugfs(image: Image, request: str, *options: str, check: bool = True) -> bytes:
-    # debugfs ends with 0 whatever happened; what went wrong is only on its standard error, below
-    # the line with its version.
+    # debugfs always exits with 0. Its errors are on stderr, after the line with its version.
     command = ["debugfs", *options, "-R", request, f"{image.path}?offset={image.offset}"]
     done = subprocess.run(command, check=True, capture_output=True)
     complaints = done.stderr.decode().splitlines()[1:]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The cache of slow things: built once, published whole, and safe to clear."""
+"""The cache: entries are built once, appear only when complete, and can be deleted safely."""
 
 import os
 import threading

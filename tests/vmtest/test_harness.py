@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The harness itself, on a real kernel: if these fail, no other VM test means anything."""
+"""The VM library itself, with a real kernel: if these tests fail, fix them before others."""
 
 import inspect
 import os
@@ -57,7 +57,7 @@ def saved(machine: Machine) -> Path:
 
 @pytest.fixture(scope="module")
 def shared(machine: Machine, saved: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[VM]:
-    """For the tests that leave the machine as it was."""
+    """For tests that do not change the machine."""
     with snapshot.resumed(machine, saved, tmp_path_factory.mktemp("shared")) as vm:
         yield vm
 
@@ -109,7 +109,7 @@ def test_binary_files_survive_both_ways(shared: VM) -> None:
 
 
 def test_clock_of_a_resumed_machine_is_right(shared: VM) -> None:
-    # TCG may lag by a few seconds, not by what the snapshot has slept.
+    # TCG may lag by a few seconds, but not by the age of the snapshot.
     assert abs(int(shared.run(["date", "+%s"]).text) - time.time()) < 10
 
 
@@ -122,7 +122,7 @@ def test_snapshot_keeps_disk_memory_and_devices(
             print(f"resumed in {time.monotonic() - started:.1f} s")
             assert vm.shell("cat /root/mark /tmp/mark").text == "disk\nmemory\n"
             assert drives(vm) == ["sda"]
-            # Nothing that the first one does may be seen by the second.
+            # The second machine must not see what the first one did.
             assert vm.run(["ls", "/root"]).text == "mark\n"
             vm.shell("echo changed >/root/new; mount /dev/sda /mnt; ls /mnt; touch /mnt/new")
             vm.run(["umount", "/mnt"])
@@ -141,7 +141,7 @@ def test_sticks_can_be_plugged_and_pulled(machine: Machine, saved: Path, tmp_pat
             wait_for_drive(vm, there=False)
             vm.plug(stick_id)
             wait_for_drive(vm, there=True)
-            # The partition and the node come a little after the drive.
+            # The partition and its device node appear shortly after the drive.
             vm.shell(f"until mount -t {filesystem} {device} /mnt; do sleep 0.5; done", timeout=300)
             vm.shell(f"echo {stick_id} >/mnt/name; umount /mnt")
             vm.unplug(stick_id)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The VM harness's pure part: what a machine looks like to QEMU."""
+"""QEMU's command line for a machine."""
 
 import json
 from pathlib import Path
@@ -21,7 +21,7 @@ def values(machine: Machine, option: str) -> list[str]:
 
 
 def devices(machine: Machine) -> dict[str, dict[str, object]]:
-    """The devices that are given as JSON, by their id."""
+    """The devices given as JSON, by id."""
     parsed = [json.loads(each) for each in values(machine, "-device") if each.startswith("{")]
     return {device["id"]: device for device in parsed if "id" in device}
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A guest that is the small init and nothing else, on the distribution's kernel."""
+"""A guest that runs only the small init, on the distribution's kernel."""
 
 from collections.abc import Iterator
 

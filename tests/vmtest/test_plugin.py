@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The marks: they follow the fixture, and nothing boots without one."""
+"""Marks follow from fixtures, and no machine starts without a mark."""
 
 import pytest
 

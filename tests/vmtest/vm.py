@@ -19,9 +19,9 @@ from tests.vmtest.qemu import QMP_SECONDS, Qemu, restarts, started
 
 LOG = logging.getLogger(__name__)
 
-# A command gets this much unless the test knows better. TCG on a busy host is slow.
+# Default time limit of a command. TCG on a busy host is slow.
 COMMAND_SECONDS = 900.0
-# How much longer than its command the agent may take to say that it has killed it.
+# How long the agent may take after that to report that it killed the command.
 GRACE_SECONDS = 20.0
 BOOT_SECONDS = 600.0
 CHUNK = 1 << 19
@@ -31,7 +31,7 @@ class VM(Qemu):
     def __init__(self, *parts: Any) -> None:
         super().__init__(*parts)
         self._channel = Channel(self.connection)
-        # The guest's boot id, once its agent has answered.
+        # The guest's boot id; None until its agent answers.
         self._boot: str | None = None
         self._answers: dict[int, Message] = {}
 
@@ -63,7 +63,7 @@ class VM(Qemu):
         cwd: str = "/",
         stdin: bytes = b"",
     ) -> int:
-        """Begin a command and do not wait: for finish(), or for one that brings the guest down."""
+        """Start a command and do not wait: call finish(), unless the command ends the guest."""
         return self._send(
             {
                 "op": "run",
@@ -90,7 +90,7 @@ class VM(Qemu):
         return result
 
     def put(self, content: bytes | Path, path: str, *, mode: int = 0o644) -> None:
-        """Write a file in the guest; directories that miss are made."""
+        """Write a file in the guest, and make missing directories."""
         data = content.read_bytes() if isinstance(content, Path) else content
         for offset in range(0, len(data) or 1, CHUNK):
             piece = base64.b64encode(data[offset : offset + CHUNK]).decode()
@@ -121,13 +121,13 @@ class VM(Qemu):
         self._answers.clear()
 
     def wait_for_agent(self, timeout: float = BOOT_SECONDS) -> None:
-        """Until the agent of the present boot answers; also sets the guest's clock."""
+        """Wait until the agent of this boot answers; also sets the guest's clock."""
         if self._boot is not None:
             return
         deadline = time.monotonic() + timeout
         request = self._hello()
         while (answer := self._answers.pop(request, None)) is None:
-            # An agent that has just started may have missed the greeting.
+            # An agent that has just started may have missed the request.
             if self._receive(deadline, "the agent").get("id") is None:
                 request = self._hello()
         self._boot = answer["boot"]
@@ -153,11 +153,11 @@ class VM(Qemu):
         return self._answers.pop(request)
 
     def _receive(self, deadline: float, what: str) -> Message:
-        """The next message from the guest; notices early when there will be none."""
+        """The next message from the guest. Raises MachineLost early if the guest restarts."""
         while True:
             restart = next((each for each in self.pull_events() if restarts(each)), None)
             left = deadline - time.monotonic()
-            # What was sent before a restart still counts, so this comes before giving up.
+            # First read what the guest sent before a restart.
             try:
                 message = self._channel.receive(0 if restart else min(0.25, max(0.0, left)))
             except (EOFError, ConnectionError) as error:
@@ -175,7 +175,7 @@ class VM(Qemu):
 def _result(command: Sequence[str], answer: Message) -> Result:
     argv_run = tuple(command)
     if "error" in answer:
-        # What a shell says about a command that it cannot start.
+        # The status that a shell gives for a command that it cannot start.
         return Result(argv_run, 127, stderr=answer["error"].encode())
     return Result(
         argv_run,
