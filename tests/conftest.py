@@ -43,7 +43,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section("times")
         for line in times:
             terminalreporter.write_line(line)
-    terminalreporter.section("not run here")
+    terminalreporter.section("not covered here")
     for what, why, holds in NOT_HERE:
         if holds:
             terminalreporter.write_line(f"{what}: {why}")
