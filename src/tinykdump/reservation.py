@@ -2,9 +2,8 @@
 """Read and resize the running kernel's reservation."""
 
 import errno
-import os
 import time
-from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,8 +17,10 @@ _LOADED = (Path("/sys/kernel/kexec/crash_loaded"), Path("/sys/kernel/kexec_crash
 # Only a kernel that can grow its reservation has this file.
 _SIZE_MAX = Path("/sys/kernel/kexec/crash_size_max")
 
-# Seconds between the tries to grow, and the errors that are worth another try.
-_PAUSES = (0.1, 0.2, 0.4, 0.8)
+# One write is one attempt of the kernel. Others are made for that many seconds in total, with
+# pauses that double from the first to the longest, while the error is one that can pass.
+PATIENCE = 60.0
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
 _PASSING = (errno.ENOMEM, errno.EBUSY, errno.EINTR)
 
 
@@ -70,33 +71,39 @@ def goal(now: Reservation, need: Need) -> int:
 def resize(host: Host, size: int) -> int:
     """Resize the reservation to ``size`` bytes while nothing is loaded; returns the new size.
 
-    To grow it, the kernel migrates pages, which can fail temporarily: it is tried again after
-    increasing pauses, and at last after a sync. With most memory in use this can take minutes,
-    because the kernel searches for half a minute or more each time. Raises TinykdumpError if the
-    kernel refuses. The reservation is then unchanged, or smaller if the kernel had to free it and
-    could not reserve it again.
+    The kernel takes a larger one from nothing only, so what there is is given back first. Raises
+    TinykdumpError when the kernel refuses. The reservation is then as it was, or nothing where
+    that could not be had again.
+    """
+    before, end = read(host), time.monotonic() + PATIENCE
+    if not before.maximum or not 0 < before.size < size:
+        return _write(host, size, end)
+    _write(host, 0, end)
+    try:
+        return _write(host, size, end)
+    except TinykdumpError:
+        with suppress(TinykdumpError):
+            _write(host, before.size, end)
+        raise
+
+
+def _write(host: Host, size: int, end: float) -> int:
+    """Write ``size``, once or again until ``end`` (monotonic seconds); what it has become.
+
+    Growing moves other people's pages away, and each that is in use just then is in the way.
+    Raises TinykdumpError.
     """
     name = next(name for name in _SIZE if host.exists(name))
-    failure = OSError()
-    for _ in _tries():
+    pause = FIRST_PAUSE
+    while True:
         try:
             host.write(name, str(size))
             return read(host).size
         except OSError as error:
-            failure = error
-            if error.errno not in _PASSING:
-                break
-    raise _refusal(size, failure)
-
-
-def _tries() -> Iterator[None]:
-    """One item for each try; waits before all but the first."""
-    yield
-    for pause in _PAUSES:
+            if error.errno not in _PASSING or time.monotonic() + pause > end:
+                raise _refusal(size, error) from error
         time.sleep(pause)
-        yield
-    os.sync()
-    yield
+        pause = min(2 * pause, LONGEST_PAUSE)
 
 
 def _refusal(size: int, error: OSError) -> TinykdumpError:

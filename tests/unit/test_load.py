@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from tests.fakehost import KVER, SOURCE, STATE, FakeHost
-from tinykdump import load, state
+from tinykdump import load, reservation, state
 from tinykdump.errors import TinykdumpError
 from tinykdump.host import Host
 from tinykdump.image import manifest
@@ -72,8 +72,8 @@ class Kernel:
         if self.image:
             raise OSError(errno.ENOENT, "loaded")
         grows = int(value) > self.number(SIZE)
-        if grows and not self.number(SIZE_MAX):
-            raise OSError(errno.EINVAL, "no")
+        if grows and (not self.number(SIZE_MAX) or self.number(SIZE)):
+            raise OSError(errno.EINVAL, "from nothing only")
         if grows and int(value) > self.most:
             raise OSError(errno.ENOMEM, "no")
         self.set(SIZE, int(value))
@@ -87,8 +87,7 @@ def kernel(fake: FakeHost, monkeypatch: pytest.MonkeyPatch) -> Kernel:
     played = Kernel(fake)
     monkeypatch.setattr(load, "_kexec", played.kexec)
     monkeypatch.setattr(Host, "write", played.write)
-    monkeypatch.setattr("time.sleep", lambda _seconds: None)
-    monkeypatch.setattr(os, "sync", lambda: None)
+    monkeypatch.setattr(reservation, "PATIENCE", 0.0)
     return played
 
 
@@ -150,6 +149,12 @@ def test_what_can_not_grow_to_the_margin_does_without(kernel: Kernel) -> None:
     kernel.set(SIZE, MINIMUM)
     kernel.most = MINIMUM
     assert loaded(kernel, built(kernel)) == MINIMUM
+    assert kernel.image == b"image"
+
+
+def test_more_than_there_is_is_taken_from_nothing(kernel: Kernel) -> None:
+    kernel.set(SIZE, 32 * MIB)
+    assert loaded(kernel, built(kernel)) == NEED
     assert kernel.image == b"image"
 
 
@@ -290,7 +295,7 @@ def test_loading_another_kernels_image(kernel: Kernel) -> None:
 KILLED = f"""
 import os, signal, sys
 from pathlib import Path
-from tinykdump import load, state
+from tinykdump import load, reservation, state
 from tinykdump.host import Host
 host, kver, when = Host(Path(sys.argv[1])), sys.argv[2], sys.argv[3]
 def kexec(*words):

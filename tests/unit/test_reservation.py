@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 import errno
 import os
+from dataclasses import dataclass, field
 
 import pytest
 
@@ -73,9 +74,29 @@ def test_no_way_to_the_goal(now: Reservation, wanted: Need, says: str) -> None:
 
 @pytest.mark.parametrize("path", ["/sys/kernel/kexec_crash_size", "/sys/kernel/kexec/crash_size"])
 def test_resize(fake: FakeHost, path: str) -> None:
-    fake.write(path, "")
+    fake.write(path, "0")
     assert reservation.resize(fake.host, 64 * MIB) == 64 * MIB
     assert fake.path(path).read_text() == str(64 * MIB)
+
+
+@dataclass
+class Clock:
+    """Time that passes only while somebody sleeps."""
+
+    now: float = 0.0
+    pauses: list[float] = field(default_factory=list)
+
+    def sleep(self, seconds: float) -> None:
+        self.pauses.append(seconds)
+        self.now += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    played = Clock()
+    monkeypatch.setattr("time.sleep", played.sleep)
+    monkeypatch.setattr("time.monotonic", lambda: played.now)
+    return played
 
 
 # With these another try can succeed.
@@ -93,27 +114,24 @@ PASSES = (errno.ENOMEM, errno.EBUSY, errno.EINTR)
     ],
 )
 def test_a_kernel_that_refuses(
-    fake: FakeHost, monkeypatch: pytest.MonkeyPatch, number: int, says: str
+    fake: FakeHost, clock: Clock, monkeypatch: pytest.MonkeyPatch, number: int, says: str
 ) -> None:
     def refuse(_descriptor: int, _data: bytes) -> int:
         raise OSError(number, os.strerror(number))
 
-    pauses = list[float]()
     monkeypatch.setattr("os.write", refuse)
-    monkeypatch.setattr("time.sleep", pauses.append)
-    monkeypatch.setattr("os.sync", lambda: None)
     with pytest.raises(TinykdumpError, match=rf"was not changed to 64 MiB: {says}"):
         reservation.resize(fake.host, 64 * MIB)
-    assert bool(pauses) == (number in PASSES)
+    assert sum(clock.pauses) == pytest.approx(
+        reservation.PATIENCE, abs=reservation.LONGEST_PAUSE
+    ) or (number not in PASSES and not clock.pauses)
 
 
-@pytest.mark.parametrize("failures", [1, 5])
+@pytest.mark.parametrize("failures", [1, 6, 30])
 def test_growing_is_tried_again(
-    fake: FakeHost, monkeypatch: pytest.MonkeyPatch, failures: int
+    fake: FakeHost, clock: Clock, monkeypatch: pytest.MonkeyPatch, failures: int
 ) -> None:
-    write, pauses, left = os.write, list[float](), [failures]
-    synced = list[bool]()
-    monkeypatch.setattr("os.sync", lambda: synced.append(True))
+    write, left = os.write, [failures]
 
     def refuse_at_first(descriptor: int, data: bytes) -> int:
         left[0] -= 1
@@ -122,8 +140,78 @@ def test_growing_is_tried_again(
         return write(descriptor, data)
 
     monkeypatch.setattr("os.write", refuse_at_first)
-    monkeypatch.setattr("time.sleep", pauses.append)
-    fake.write("/sys/kernel/kexec_crash_size", "")
+    fake.write("/sys/kernel/kexec_crash_size", "0")
     assert reservation.resize(fake.host, 64 * MIB) == 64 * MIB
-    assert pauses == [0.1, 0.2, 0.4, 0.8][:failures]
-    assert len(synced) == (failures == 5)  # the last hope
+    assert clock.pauses == ([0.1, 0.2, 0.4, 0.8, 1.6] + 25 * [2.0])[:failures]
+
+
+@dataclass
+class Growing:
+    """A kernel with CONFIG_KEXEC_CMA, which takes a larger region from nothing only."""
+
+    fake: FakeHost
+    clock: Clock
+    most: int = 64 * MIB  # bytes that can be had
+    written: list[int] = field(default_factory=list)
+
+    def set(self, size: int) -> None:
+        self.fake.write("/sys/kernel/kexec/crash_size", str(size))
+
+    def write(self, _descriptor: int, data: bytes) -> int:
+        size, now = int(data), reservation.read(self.fake.host).size
+        self.written.append(size)
+        if size > now > 0:
+            raise OSError(errno.EINVAL, "not from nothing")
+        if size > now and size > self.most:
+            raise OSError(errno.ENOMEM, "no")
+        self.set(size)
+        return len(data)
+
+
+@pytest.fixture
+def growing(fake: FakeHost, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Growing:
+    for path, text in CMA.items():
+        fake.write(path, text)
+    kernel = Growing(fake, clock)
+    monkeypatch.setattr("os.write", kernel.write)
+    return kernel
+
+
+@pytest.mark.parametrize(
+    ("before", "wanted", "written"),
+    [
+        (0, 64, [64]),
+        (32, 64, [0, 64]),  # the kernel does not make it larger otherwise
+        (64, 32, [32]),
+        (64, 64, [64]),
+        (64, 0, [0]),
+    ],
+)
+def test_growing_begins_with_nothing(
+    growing: Growing, before: int, wanted: int, written: list[int]
+) -> None:
+    growing.set(before * MIB)
+    assert reservation.resize(growing.fake.host, wanted * MIB) == wanted * MIB
+    assert growing.written == [size * MIB for size in written]
+    assert not growing.clock.pauses
+
+
+@pytest.mark.parametrize("most", [32, 16])
+def test_what_cannot_be_had_leaves_what_there_was(growing: Growing, most: int) -> None:
+    """Or nothing, where that cannot be had again either; and all of it within the patience."""
+    growing.set(32 * MIB)
+    growing.most = most * MIB
+    with pytest.raises(TinykdumpError, match="not changed to 64 MiB: not enough memory"):
+        reservation.resize(growing.fake.host, 64 * MIB)
+    assert reservation.read(growing.fake.host).size == (32 * MIB if most == 32 else 0)
+    assert growing.written[0] == 0
+    assert growing.written[-1] == 32 * MIB
+    assert sum(growing.clock.pauses) <= reservation.PATIENCE
+
+
+def test_a_reservation_made_at_boot_is_never_given_up_to_grow(growing: Growing) -> None:
+    growing.fake.write("/sys/kernel/kexec/crash_size_max", "0")
+    growing.set(32 * MIB)
+    with pytest.raises(TinykdumpError, match="the kernel can only make it smaller"):
+        reservation.resize(growing.fake.host, 64 * MIB)
+    assert growing.written == [64 * MIB]
