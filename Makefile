@@ -32,7 +32,7 @@ bench: deps ## measure CPU time, sizes and growth of the reservation, without pa
 lint: deps ## run ruff, mypy and shellcheck
 	@$(PYTHON) -m pytest tests/test_lint.py
 
-kernel: deps ## build the kernel with both series and print its directory
+kernel: deps ## build the kernel with the patch series and print its directory
 	@tools/deps kernel
 	@$(PYTHON) -m kernel build
 

@@ -46,11 +46,14 @@ class Commit:
 
 
 def find_series(directory: Path, names: list[str] | None) -> list[Series]:
-    """The series below `directory`, sorted by name; all of them, or those in `names`."""
+    """The series below `directory` in the order of their names; `names` picks some of them.
+
+    A single patch has no cover letter, as is usual.
+    """
     found = {
-        path.name: Series(path.name, tuple(sorted(path.glob("[0-9]*.patch"))[1:]))
+        path.name: Series(path.name, patches)
         for path in sorted(directory.glob("*/"))
-        if any(path.glob("0000-*.patch"))
+        if (patches := tuple(sorted(set(path.glob("0*.patch")) - set(path.glob("0000-*.patch")))))
     }
     if names is None:
         return list(found.values())

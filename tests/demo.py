@@ -127,12 +127,12 @@ def chosen(name: str) -> tuple[str, ...]:
 
 
 def patched() -> Kernel:
-    """The kernel with both series. Raises NoSourceError if its source cannot be found."""
+    """The kernel with the series. Raises NoSourceError where there is nothing to build it of."""
     SCREEN.print()
     with step("install the packages that a kernel build needs"):
         subprocess.run(["tools/deps", "kernel"], cwd=service.REPOSITORY, check=True,
                        stdout=subprocess.DEVNULL)  # fmt: skip
-    with step("get the source of Linux and apply both series to it"):
+    with step("get the source of Linux and apply the series to it"):
         plan = make_plan(Request())
     name = "build the kernel (20 minutes, the first time)"
     started = time.monotonic()

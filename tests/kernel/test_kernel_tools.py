@@ -211,7 +211,10 @@ def test_find_series(tmp_path: Path) -> None:
         (tmp_path / "one").mkdir(exist_ok=True)
         (tmp_path / "one" / name).touch()
     (tmp_path / "notes").mkdir()
-    (found,) = find_series(tmp_path, None)
+    (tmp_path / "a-fix").mkdir()
+    (tmp_path / "a-fix/0010-alone.patch").touch()
+    single, found = find_series(tmp_path, None)
+    assert [patch.name for patch in single.patches] == ["0010-alone.patch"]
     assert found.name == "one"
     assert [patch.name for patch in found.patches] == ["0001-a.patch", "0002-b.patch"]
     assert find_series(tmp_path, []) == []

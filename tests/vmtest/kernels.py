@@ -67,7 +67,7 @@ PATCHED, STOCK = "TINYKDUMP_TEST_KERNEL", "TINYKDUMP_TEST_KERNEL_STOCK"
 
 
 def build(request: Request | None = None) -> Kernel:
-    """The requested kernel, by default with both series; built if it is not in the cache.
+    """The kernel with all series, or another one; built now if it is not in the cache.
 
     With the guests' configuration, the environment can name kernels with and without the series.
     """

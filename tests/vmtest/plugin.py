@@ -84,5 +84,5 @@ def build_kernel() -> Callable[[Request], Kernel]:
 
 @pytest.fixture(scope="session")
 def kernel(build_kernel: Callable[[Request], Kernel]) -> Kernel:
-    """The kernel with both series."""
+    """The kernel with all series."""
     return build_kernel(Request())

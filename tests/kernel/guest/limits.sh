@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # shellcheck shell=sh
-# What happens when growing does not work out: the old region stays.
+# What is refused, and that a writer who is stopped at any time loses no memory.
 # shellcheck source=tests/kernel/guest/lib.sh
 . /guest/lib.sh
 
@@ -10,26 +10,29 @@ same_region_and()
 	"$@" && [ "$(region)" = "$before" ]
 }
 
-kept_without_room()
+# A region grows from nothing only.
+larger_is_refused()
 {
-	same_region_and refused 128 "Cannot allocate memory"
+	same_region_and refused 128 "Invalid argument" && size_is 64
 }
 
-# More than the area has beside the region, so that goes first, and comes back.
-had_back_after_replacing()
+without_capability()
 {
-	refused 144 "Cannot allocate memory" && size_is 64 && [ -n "$(region)" ]
+	set_mib 0 || return
+	error=$(without-boot-capability timed-write $KEXEC/crash_size $((64 * MIB)))
+	[ "$(echo "$error" | cut -d ' ' -f 2)" = 1 ] && size_is 0
 }
 
-# 112 MiB fit neither below the region, from 48 to 112 of the 192 MiB, nor above, but in place,
-# although what is below is free.
-extends_where_it_is()
+# To make it smaller is allowed to whoever may write the file, as ever.
+shrinks_without_capability()
 {
-	set_mib 0 && eat 48 && set_mib 64 && spit_out 48 || return
-	before=$(region)
-	figure region "$before"
-	[ $((0x${before%-*} / 4096)) = $(($(cat $AREA/base_pfn) + 48 * 256)) ] || return
-	set_mib 112 && after=$(region) && [ "${after%-*}" = "${before%-*}" ]
+	set_mib 64 && without-boot-capability timed-write $KEXEC/crash_size $((32 * MIB)) && size_is 32
+}
+
+# Of 192 MiB 92 are left, and there is no other place.
+no_room()
+{
+	set_mib 0 && eat 100 && refused 144 "Cannot allocate memory" && size_is 0 && [ -z "$(region)" ]
 }
 
 # With memory full, growing takes long enough to get in its way.
@@ -55,13 +58,14 @@ second_writer_is_refused()
 	return $status
 }
 
-# Killed at any time: a region of one of the two sizes, and no memory lost.
-killed()
+# At any time, with a signal that can be caught and with one that cannot: a
+# region of one of the two sizes, and no memory lost.
+stopped()
 {
 	for tenth in 0 1 2 3 0 1 2 3 0 1 2 3; do
 		echo $((160 * MIB)) > $KEXEC/crash_size &
 		sleep 0.0$tenth
-		kill -9 $!
+		kill "$1" $!
 		wait
 		size_is 0 || size_is 160 || return
 		set_mib 0 || return
@@ -70,36 +74,18 @@ killed()
 	[ "$(cat available_pages)" = "$(cat total_pages)" ]
 }
 
-# The old region has to go first where the new one does not fit beside it: here
-# it lies from 100 to 164 of the 192 MiB. It comes back although the writer is dead.
-killed_while_replacing()
-{
-	for tenth in 0 1 2 3 0 1 2 3; do
-		set_mib 0 && eat 100 && set_mib 64 && spit_out 100 || return
-		echo $((144 * MIB)) > $KEXEC/crash_size &
-		sleep 0.0$tenth
-		kill -9 $!
-		wait
-		size_is 64 || size_is 144 || return
-	done 2>/dev/null
-	set_mib 0
-}
-
 ktap_print_header
-ktap_set_plan 11
+ktap_set_plan 10
 ktap_test_result "grow" set_mib 64
-# Of 192 MiB, behind the region: 28 are left there.
-ktap_test_result "area_is_taken" eat 100
-ktap_test_result "kept_without_room" kept_without_room
-ktap_test_result "had_back_after_replacing" had_back_after_replacing
+ktap_test_result "larger_is_refused" larger_is_refused
+ktap_test_result "without_capability" without_capability
+ktap_test_result "shrinks_without_capability" shrinks_without_capability
+ktap_test_result "no_room" no_room
 ktap_test_result "area_is_free" spit_out 100
-ktap_test_result "extends_where_it_is" extends_where_it_is
-ktap_test_result "grow_then" set_mib 128
-set_mib 0
 fill
 ktap_test_result "second_writer_is_refused" second_writer_is_refused
 set_mib 0
-ktap_test_result "killed" killed
-ktap_test_result "killed_while_replacing" killed_while_replacing
+ktap_test_result "killed" stopped -KILL
+ktap_test_result "terminated" stopped -TERM
 ktap_test_result "no_warning" test "$(dmesg | grep -c 'WARNING:\|BUG:\|Oops')" = 0
 ktap_finished

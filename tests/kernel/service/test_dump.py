@@ -50,7 +50,7 @@ CASES = {
 
 
 def arm(vm: VM, kver: str) -> service.KeyPair:
-    """Arm with a region that has grown twice."""
+    """Arm where there is a region that is too small, and has to be given up for a larger one."""
     keys = service.cached_key_pair()
     vm.shell(f"echo {16 * MIB} >/sys/kernel/kexec/crash_size")
     service.install(vm, keys=keys)

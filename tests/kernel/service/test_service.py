@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The service on the kernel with both series: no parameter, and a log when no stick was there."""
+"""The service on the kernel with the series: no parameter, and a log when no stick was there."""
 
 import secrets
 import uuid
