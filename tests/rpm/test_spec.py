@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from kernel.build import SERIES
+from kernel.tree import find_series
 from tests.rpm import repository
 from tinykdump import __version__
 
@@ -66,6 +68,24 @@ def test_tinykdump_alone(name: str) -> None:
     # Scriptlets want a shell and systemd.
     required = {*rpmspec(name, *alone, "--requires")} - {"/bin/sh"}
     assert required == EVERYWHERE | special
+
+
+@pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
+def test_patches_apply_in_the_order_of_the_kernel_tests(tmp_path: Path, locale: str) -> None:
+    """The loop of %prep itself, with a patch(1) that only shows what it is given."""
+    prep = "\n".join(rpmspec("fedora", "-P", "--with=kernel"))
+    ((loop, release),) = re.findall(
+        r"^(for patch in \S*/series/(\S+?)/.*?^done)$", prep, re.M | re.S
+    )
+    (tmp_path / "kernel").symlink_to(CHECKOUT / "kernel")
+    (tmp_path / "linux").mkdir()
+    shown = subprocess.run(
+        ["sh", "-eu", "-c", f"patch() {{ cat; }}\n{loop}"],
+        cwd=tmp_path / "linux", env={**os.environ, "LC_ALL": locale},
+        check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    patches = [one for series in find_series(SERIES / release, None) for one in series.patches]
+    assert shown.stdout == "".join(patch.read_text() for patch in patches)
 
 
 @pytest.mark.parametrize("name", DISTRIBUTIONS)
