@@ -624,6 +624,20 @@ LEVELS = 'case $* in *dmesg*) echo log >$TMP/dmesg; return ;; *"-d {level} "*) e
     'esac; echo half; echo "page tables are damaged" >&2; return 1'  # fmt: skip
 
 
+def test_a_log_that_is_cut_off_has_no_sum(crash: Crash) -> None:
+    """The dump is complete but for the log: restore reports that."""
+    cut = "encrypt() { [ ! -e $TMP/log ] || { cat; return; }; touch $TMP/log; head -c 2; false; };"
+    status, log = memory(crash, LEVELS.format(level=31), cut)
+    assert status == 0, log
+    assert log.endswith("saved as final without the log\n")
+    final = crash.stick / "final"
+    assert (final / "dmesg.txt.000").read_text() == "lo"
+    assert list(parse_sums((final / SUMS).read_text())) == ["vmcore.flat.000"]
+    assert [bool(part.sums) for stream in look(final).streams for part in stream.parts] == [
+        False, True
+    ]  # fmt: skip
+
+
 def test_a_lower_level_when_the_filter_fails(crash: Crash) -> None:
     status, log = memory(crash, LEVELS.format(level=1))
     assert status == 0, log
