@@ -15,10 +15,10 @@ from tinykdump.report import line, say
 def build_image(
     host: Host, config: Config, kver: str, *, kernel: str = "", force: bool = False
 ) -> tuple[Manifest, bool]:
-    """The up-to-date image of a kernel, and whether it had to be built.
+    """Return the up-to-date image of a kernel, and whether it had to be built.
 
-    An image is up to date when every byte that would go into it is what its manifest says.
-    Raises TinykdumpError; the old image then stays.
+    An image is up to date if a new build would contain the same bytes. Raises TinykdumpError; the
+    old image then stays.
     """
     planned = build.draft(host, config, state.find_kernel(host, kver, kernel))
     old = None if force else _old(host, kver)
@@ -38,10 +38,10 @@ def _old(host: Host, kver: str) -> Manifest | None:
 
 
 def best_image(host: Host, config: Config, kver: str) -> Manifest:
-    """The up-to-date image of a kernel, or the existing one if the build fails.
+    """Return the up-to-date image of a kernel, or the existing one if the build fails.
 
-    In the second case a message says so. Raises TinykdumpError or OSError when there is no
-    image, or when it would save plain text although the configuration asks for encryption.
+    A message reports a failed build. Raises TinykdumpError or OSError if there is no image, or if
+    the existing one does not encrypt although the configuration asks for it.
     """
     try:
         return build_image(host, config, kver)[0]
@@ -78,7 +78,7 @@ def remove_kernel(host: Host, kver: str, read_config: Callable[[], Config]) -> s
     ``read_config``; the image is deleted even then, and the loaded crash kernel stays loaded.
     Raises OSError when the image cannot be deleted.
     """
-    folder = host.path(state.folder(kver))
+    directory = host.path(state.image_directory(kver))
     loaded, running = load.ours(host), host.running_kernel()
     try:
         # If the running kernel is removed, its loaded image keeps working until the reboot.
@@ -87,4 +87,4 @@ def remove_kernel(host: Host, kver: str, read_config: Callable[[], Config]) -> s
         load_image(host, read_config(), running)
         return running
     finally:
-        files.delete(folder)
+        files.delete(directory)

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """How much memory a crash kernel needs. Values in, values out; no I/O here.
 
-What fills the reservation over time: the kernel and its map of the memory that it has, then the
-packed and the unpacked image side by side while the kernel unpacks, then the unpacked image with
-drivers, makedumpfile, gpg and the page cache of the stick. The two peaks do not coincide, so the
-larger one counts.
+The crash kernel and its memory map stay in the reservation throughout. There are two peaks. The
+first one is while the kernel unpacks the image: the packed and the unpacked image exist at the same
+time. The second one is during the dump: the unpacked image, drivers, makedumpfile, gpg and the page
+cache of the stick. The need is the larger peak.
 """
 
 import re
@@ -14,25 +14,26 @@ from tinykdump.image.cmdline import values
 
 MIB = 1 << 20
 
-# Measured by make bench: the smallest reservation that captures, minus all that can be computed.
-# KERNEL_DATA is per-CPU areas, page tables, slabs and buffers of drivers; CAPTURE is makedumpfile,
-# gpg and the pages that wait to be written to the stick.
+# make bench measures both: they are the smallest reservation that saves a dump, minus everything
+# that can be computed. KERNEL_DATA covers per-CPU areas, page tables, slabs and buffers of
+# drivers. CAPTURE covers makedumpfile, gpg and the pages that wait to be written to the stick.
 KERNEL_DATA = 5 * MIB
 CAPTURE = 8 * MIB
 
-# The kernel has a map of each section that has any usable memory: a struct page of 64 bytes for
-# each page of 4 KiB.
+# For each section with usable memory, the kernel has a map: a struct page of 64 bytes for each
+# page of 4 KiB.
 _BYTES_PER_MAP_BYTE = 64
 
-# makedumpfile has two bits for each page of 4 KiB of the crashed kernel, and takes several
-# rounds where that is more than it can have (makedumpfile(8), --cyclic-buffer).
+# makedumpfile keeps two bits for each page of 4 KiB of the crashed kernel. If that is more than the
+# limit, it works in several rounds (makedumpfile(8), --cyclic-buffer).
 _BYTES_PER_BITMAP_BYTE = 4 * 4096
 _BITMAP_LIMIT = 8 * MIB
 
-# Before that, makedumpfile reads the crashed kernel's log: the text, and for each 32 bytes of room
-# for it (PRB_AVGBITS in kernel/printk) a descriptor of 24 and a printk_info of 88 bytes. It writes
-# to a file in memory, where each of these records has a time of 15 more. gpg does not run yet, so
-# that a log of up to 1 MiB takes no more than what follows it.
+# First, makedumpfile reads the crashed kernel's log buffer. For each 32 bytes of text
+# (PRB_AVGBITS in kernel/printk) there are a descriptor of 24 bytes and a printk_info of 88 bytes.
+# makedumpfile writes the log to a file in memory, with 15 more bytes for the time of each record.
+# gpg does not run yet, so a log buffer of up to 1 MiB needs no more memory than the dump that
+# follows.
 _BYTES_PER_LOG_BYTE = 6
 _LOG_READER = 2 * MIB
 
@@ -62,7 +63,7 @@ class Need:
 
     @property
     def minimum(self) -> int:
-        """Bytes without the margin; enough if the reservation cannot grow."""
+        """Bytes without the margin: enough for a reservation that cannot grow."""
         return _whole_blocks(sum(row.bytes for row in self.rows))
 
     @property
@@ -76,7 +77,7 @@ def _whole_blocks(size: int) -> int:
 
 
 def table(need: Need) -> str:
-    """The breakdown for people: a line and a bar for each row, then the sum."""
+    """The breakdown as text: a line and a bar for each row, then the sum."""
     rows = (*need.rows, need.margin)
     longest = max(row.bytes for row in rows) or 1
     shown = [(row, "#" * (row.bytes * _LONGEST_BAR // longest)) for row in rows]
@@ -88,16 +89,16 @@ def table(need: Need) -> str:
 
 
 def total(meminfo: str) -> int:
-    """Bytes of memory by /proc/meminfo (proc_meminfo(5)); 0 if it does not say."""
+    """MemTotal of /proc/meminfo (proc_meminfo(5)) in bytes; 0 if it is not there."""
     found = re.search(r"^MemTotal: *([0-9]+) kB$", meminfo, re.MULTILINE)
     return int(found[1]) << 10 if found else 0
 
 
 def log_buffer(cmdline: str, kernel_config: str, cpus: int) -> int:
-    """Size in bytes of a kernel's log buffer, by setup_log_buf() in kernel/printk/printk.c.
+    """Size in bytes of a kernel's log buffer, as setup_log_buf() chooses it (kernel/printk).
 
-    ``cmdline`` and ``kernel_config`` (the .config; empty: not known) are that kernel's, ``cpus``
-    are those that the machine can have.
+    ``cmdline`` and ``kernel_config`` (the .config; empty: not known) are that kernel's. ``cpus`` is
+    the number of CPUs that the machine can have.
     """
     shifts = {name: _shift(kernel_config, name) for name in _LOG_SHIFTS}
     usual = 1 << shifts["CONFIG_LOG_BUF_SHIFT"]
@@ -115,7 +116,7 @@ def _shift(kernel_config: str, name: str) -> int:
 
 
 def _bytes(text: str) -> int:
-    """A size as the kernel's memparse() reads it; 0 if it is none."""
+    """Parse a size as the kernel's memparse() does; 0 for anything else."""
     found = re.match(r"(0[xX][0-9a-fA-F]{1,15}|[0-9]{1,18})([kKmMgG]?)", text)
     if not found:
         return 0
@@ -124,7 +125,7 @@ def _bytes(text: str) -> int:
 
 
 def _power_of_two(size: int) -> int:
-    """Not less than ``size``, and at most what the kernel allows."""
+    """The next power of two from ``size`` on, but at most the kernel's limit of 2 GiB."""
     return min(1 << max(size - 1, 0).bit_length(), 1 << 31)
 
 
@@ -135,15 +136,15 @@ class Parts:
     kernel: int  # init_size of the kernel image
     packed: int  # the image
     unpacked: int
-    drivers: int  # its modules, once they are loaded
-    memory: int  # of the machine that crashes
-    section: int  # of memory that the kernel has a part of its map for
-    log: int = 0  # room that its kernel has for its log
-    bounce: int = 0  # bounce buffers that the crash kernel sets aside
+    drivers: int  # the image's modules, once they are loaded
+    memory: int  # of the machine
+    section: int  # the unit of the kernel's memory map
+    log: int = 0  # log buffer of the system kernel
+    bounce: int = 0  # bounce buffers of the crash kernel
 
 
 def need(parts: Parts, margin: int) -> Need:
-    """The need of a crash kernel; ``margin`` is percent of the sum."""
+    """Compute the need of a crash kernel. ``margin`` is in percent of the sum."""
     bitmaps = min(parts.memory // _BYTES_PER_BITMAP_BYTE, _BITMAP_LIMIT)
     dumping = max(CAPTURE + bitmaps, _LOG_READER + _BYTES_PER_LOG_BYTE * parts.log)
     fixed = (
@@ -159,9 +160,9 @@ def need(parts: Parts, margin: int) -> Need:
 
 
 def _memory_map(size: int, section: int) -> int:
-    """Bytes for the map of a region of that size, wherever it begins, and of the first section.
+    """Bytes of the map of a region of that size, wherever it begins, and of the first section.
 
-    The first 640 KiB of memory are handed to each crash kernel as well.
+    Each crash kernel also gets the first 640 KiB of memory, which are in the first section.
     """
     sections = 2 + size // section
     return (1 + sections) * section // _BYTES_PER_MAP_BYTE

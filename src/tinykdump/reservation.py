@@ -11,22 +11,23 @@ from tinykdump.errors import TinykdumpError
 from tinykdump.host import Host
 from tinykdump.memory import MIB, Need
 
-# Documentation/ABI/testing/sysfs-kernel-kexec-kdump; the second one is its name before 6.19.
+# Source: Documentation/ABI/testing/sysfs-kernel-kexec-kdump. The second names are those before
+# 6.19.
 _SIZE = (Path("/sys/kernel/kexec/crash_size"), Path("/sys/kernel/kexec_crash_size"))
 _LOADED = (Path("/sys/kernel/kexec/crash_loaded"), Path("/sys/kernel/kexec_crash_loaded"))
-# Only a kernel that can grow its reservation has this file.
+# Only a kernel that can grow the reservation has this file.
 _SIZE_MAX = Path("/sys/kernel/kexec/crash_size_max")
 
-# One write is one attempt of the kernel. Others are made for that many seconds in total, with
-# pauses that double from the first to the longest, while the error is one that can pass.
+# For each write, the kernel tries once. After an error that can pass, tinykdump tries again, for
+# PATIENCE seconds in total, with pauses that double from FIRST_PAUSE to LONGEST_PAUSE seconds.
 PATIENCE = 60.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
-_PASSING = (errno.ENOMEM, errno.EBUSY, errno.EINTR)
+_CAN_PASS = (errno.ENOMEM, errno.EBUSY, errno.EINTR)
 
 
 @dataclass(frozen=True)
 class Reservation:
-    """The state of the running kernel's reservation."""
+    """The running kernel's reservation."""
 
     size: int  # bytes; 0: none
     maximum: int  # bytes that it can grow to; 0: it can only shrink
@@ -34,7 +35,7 @@ class Reservation:
 
 
 def read(host: Host) -> Reservation:
-    """The reservation now. Raises TinykdumpError on a kernel without kexec."""
+    """Read the reservation. Raises TinykdumpError on a kernel without kexec."""
     size = _number(host, _SIZE)
     if size is None:
         raise TinykdumpError(
@@ -50,10 +51,10 @@ def _number(host: Host, names: tuple[Path, ...]) -> int | None:
 
 
 def goal(now: Reservation, need: Need) -> int:
-    """The size in bytes that the reservation should have.
+    """The size in bytes that the reservation should get.
 
-    That is the need with its margin if the reservation can be that large, otherwise its current
-    size. Raises TinykdumpError if that is less than the need without its margin.
+    That is the need with its margin, if the reservation can be that large, otherwise its current
+    size. Raises TinykdumpError if the current size is less than the need without its margin.
     """
     if need.total <= max(now.size, now.maximum):
         return need.total
@@ -69,11 +70,11 @@ def goal(now: Reservation, need: Need) -> int:
 
 
 def resize(host: Host, size: int) -> int:
-    """Resize the reservation to ``size`` bytes while nothing is loaded; returns the new size.
+    """Resize the reservation to ``size`` bytes and return its new size. Nothing may be loaded.
 
-    The kernel takes a larger one from nothing only, so what there is is given back first. Raises
-    TinykdumpError when the kernel refuses. The reservation is then as it was, or nothing where
-    that could not be had again.
+    The kernel can grow the reservation only from 0, so a smaller one is returned first. Raises
+    TinykdumpError if the kernel refuses. The reservation then has its old size again, or 0 if the
+    kernel refuses that, too.
     """
     before, end = read(host), time.monotonic() + PATIENCE
     if not before.maximum or not 0 < before.size < size:
@@ -88,10 +89,10 @@ def resize(host: Host, size: int) -> int:
 
 
 def _write(host: Host, size: int, end: float) -> int:
-    """Write ``size``, once or again until ``end`` (monotonic seconds); what it has become.
+    """Write ``size`` and return the new size. Try again until ``end`` (monotonic seconds).
 
-    Growing moves other people's pages away, and each that is in use just then is in the way.
-    Raises TinykdumpError.
+    To grow the reservation, the kernel moves pages away. It fails if one of them is in use at that
+    moment. Raises TinykdumpError.
     """
     name = next(name for name in _SIZE if host.exists(name))
     pause = FIRST_PAUSE
@@ -100,7 +101,7 @@ def _write(host: Host, size: int, end: float) -> int:
             host.write(name, str(size))
             return read(host).size
         except OSError as error:
-            if error.errno not in _PASSING or time.monotonic() + pause > end:
+            if error.errno not in _CAN_PASS or time.monotonic() + pause > end:
                 raise _refusal(size, error) from error
         time.sleep(pause)
         pause = min(2 * pause, LONGEST_PAUSE)

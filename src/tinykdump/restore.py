@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Restore a dump from a stick: check it, decrypt it and write a vmcore.
 
-A dump can be cut off, because power was lost or the stick was pulled, and it can be forged. Each
-stream is restored as far as possible, and an incomplete file says so in its name. Only regular
-files with the names that the crash side uses are opened, never links.
+A dump can be cut off, because power was lost or the stick was pulled, and it can be forged.
+tinykdump restores as much of each stream as it can, and marks an incomplete file in its name. It
+opens only regular files with the names that the crash side uses, and never follows a link.
 """
 
 import errno
@@ -25,21 +25,21 @@ from tinykdump.memory import MIB
 _NAME_ONE = "name a directory tinykdump/MACHINE/TIME on the stick"
 _CHUNK = 1 << 20  # bytes
 
-# makedumpfile writes the description of a page before the page, both in pieces of 64 KiB. A larger
-# hole is added after the end of an incomplete vmcore, so that programs that map the file, such as
-# drgn, read zeros for the missing pages.
-_BEHIND = 1 << 20
+# Bytes added to the end of an incomplete vmcore. makedumpfile writes the description of a page
+# before the page, in pieces of 64 KiB, so the last description can point beyond the end. drgn and
+# other programs that map the file then read zeros instead of being killed.
+_PADDING = 1 << 20
 
 # python-gnupg's statuses for a message that is damaged or cut off.
-_NO_FAULT_OF_THE_KEY = ("", "no data was provided", "decryption failed", "decryption incomplete")
+_DAMAGED = ("", "no data was provided", "decryption failed", "decryption incomplete")
 
-# A stick may hold links to files of this machine, or pipes that never end.
+# A hostile stick can contain links to files of this machine, and pipes that never end.
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
 @dataclass(frozen=True)
 class Part:
-    """One file of a stream, and the sums that SHA256SUMS has for it: none when it was not done."""
+    """One file of a stream, and its sums in SHA256SUMS: none if it is incomplete."""
 
     path: Path
     sums: frozenset[str]
@@ -51,38 +51,38 @@ class Stream:
 
     name: str  # one of STREAMS
     encrypted: bool
-    parts: tuple[Part, ...]  # from the first one to the last, or to where one is missing
-    missing: str  # the name of the first missing part; empty: none is known to be missing
-    size: int  # bytes of what is there
+    parts: tuple[Part, ...]  # up to the first missing one
+    missing: str  # name of the first missing part; empty: none is known to be missing
+    size: int  # bytes of all parts
 
     @property
     def file(self) -> str:
-        """The name of what it is restored to."""
+        """The name of the restored file."""
         return STREAMS[self.name]
 
 
 @dataclass(frozen=True)
 class Dump:
-    """What is in a dump's directory."""
+    """The contents of a dump's directory."""
 
     streams: tuple[Stream, ...]
-    ignored: tuple[str, ...]  # names that are not part of a dump, unchecked
+    ignored: tuple[str, ...]  # names that are not part of a dump; they can contain any character
 
 
 @dataclass(frozen=True)
 class Restored:
-    """What became of a dump."""
+    """The result of restoring a dump."""
 
-    files: tuple[Path, ...]  # that were written
-    ignored: tuple[str, ...]  # names on the stick
-    failures: tuple[TinykdumpError, ...]  # what is missing or incomplete; none: success
+    files: tuple[Path, ...]  # written
+    ignored: tuple[str, ...]  # names on the stick that are not part of a dump
+    failures: tuple[TinykdumpError, ...]  # what is missing or incomplete; empty: success
 
 
 def look(directory: Path) -> Dump:
-    """The contents of a dump's directory. Raises TinykdumpError if it is not one.
+    """Read a dump's directory. Raises TinykdumpError if it is not one.
 
-    SHA256SUMS was written on the crashed machine and travelled on a stick: it says which parts
-    there were and which of them were completed, and nothing else is taken from it.
+    Anyone could have changed SHA256SUMS on the stick. It only tells which parts exist and which of
+    them are complete.
     """
     try:
         there = sorted(entry.name for entry in directory.iterdir())
@@ -107,9 +107,9 @@ def look(directory: Path) -> Dump:
 
 
 def _chosen(found: Iterable[Stream]) -> tuple[Stream, ...]:
-    """One stream for each file. More than one was not written by one crash kernel.
+    """One stream for each restored file. A crash kernel writes no more than one.
 
-    What is there counts more than what is only listed, and then what is encrypted.
+    Prefer a stream that has parts to one that is only listed, then an encrypted one.
     """
     streams: dict[str, Stream] = {}
     for stream in sorted(found, key=lambda each: (not each.parts, not each.encrypted)):
@@ -130,13 +130,13 @@ def _stream(
             return Stream(name, encrypted, tuple(parts), "" if is_last else file, size)
         parts.append(Part(path, frozenset(listed.get(file, ()))))
         size += path.lstat().st_size
-    raise AssertionError("there is a number that is not in the set")
+    raise AssertionError("one number of the range must be missing from the set")
 
 
 def _sums(directory: Path) -> dict[str, set[str]]:
-    """The sums of each name in SHA256SUMS, as far as it can be read and understood.
+    """The sums of each name in SHA256SUMS. What cannot be read or parsed is left out.
 
-    64 KiB are the sums of two terabytes on FAT.
+    64 KiB hold the sums of a dump of two terabytes on FAT.
     """
     try:
         with _open(directory / SUMS) as handle:
@@ -147,26 +147,26 @@ def _sums(directory: Path) -> dict[str, set[str]]:
 
 
 def _open(path: Path) -> BinaryIO:
-    """A regular file. Raises OSError for anything else, which is not even opened."""
+    """Open a regular file. Raises OSError for anything else, without opening it."""
     if not stat.S_ISREG(path.lstat().st_mode):
         raise OSError(errno.EINVAL, "not a regular file")
     handle = os.fdopen(os.open(path, _READ), "rb")
-    if not stat.S_ISREG(os.fstat(handle.fileno()).st_mode):  # it was put there since
+    if not stat.S_ISREG(os.fstat(handle.fileno()).st_mode):  # it was replaced meanwhile
         handle.close()
         raise OSError(errno.EINVAL, "not a regular file")
     return handle
 
 
 class Source:
-    """The parts of a stream as one file, each compared with its sum once it was read."""
+    """Reads the parts of a stream as one file, and compares each part with its sum at its end."""
 
     def __init__(self, stream: Stream) -> None:
-        self.problem: TinykdumpError | None = None  # the first thing that is wrong with them
+        self.problem: TinykdumpError | None = None  # the first one that was found
         self._chunks = self._read_all(stream)
         self._rest = b""
 
     def read(self, size: int = -1) -> bytes:
-        """At most ``size`` bytes, b"" at the end."""
+        """Read at most ``size`` bytes; b"" at the end."""
         if not self._rest:
             self._rest = next(self._chunks, b"")
         taken = self._rest if size < 0 else self._rest[:size]
@@ -203,13 +203,13 @@ class Sink(Protocol):
     """The destination of the restored bytes."""
 
     def write(self, data: bytes, /) -> int:
-        """Take some bytes. Raises OSError when it cannot, TinykdumpError when it will not."""
+        """Take some bytes. Raises OSError if writing fails, TinykdumpError for bad data."""
 
 
 class InOrder:
-    """A file whose bytes come in the flattened format: what makedumpfile -R writes.
+    """Writes a file from the flattened format, as makedumpfile -R does.
 
-    That program waits forever for the rest of a stream that was cut off.
+    makedumpfile itself would wait forever for the rest of a stream that was cut off.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -217,7 +217,7 @@ class InOrder:
         self.parser = Parser()
 
     def write(self, data: bytes) -> int:
-        """Put pieces into their places. Raises TinykdumpError for what is no such stream."""
+        """Write each piece at its offset. Raises TinykdumpError for any other format."""
         try:
             for place, piece in self.parser.feed(data):
                 self._file.seek(place)
@@ -229,15 +229,15 @@ class InOrder:
 
 
 def _decrypt(stream: Stream, source: Source, home: Path, sink: Sink) -> None:
-    """Write what is in a stream to ``sink``. Raises TinykdumpError or OSError.
+    """Write the contents of a stream to ``sink``. Raises TinykdumpError or OSError.
 
-    All output of gpg before an error is written.
+    What gpg decrypts before an error is written, too.
     """
     if not stream.encrypted:
         while chunk := source.read(_CHUNK):
             sink.write(chunk)
         return
-    # python-gnupg reads and writes on threads of its own, where an exception would be lost.
+    # python-gnupg calls read and take on its own threads, where an exception would be lost.
     failures: list[TinykdumpError | OSError] = []
     taken = 0
 
@@ -249,13 +249,13 @@ def _decrypt(stream: Stream, source: Source, home: Path, sink: Sink) -> None:
         nonlocal taken
         taken += len(chunk)
         try:
-            if taken > stream.size:  # the crash side does not compress with gpg
+            if taken > stream.size:  # impossible: gpg does not compress on the crash side
                 raise TinykdumpError("it contains more than its size", "copy the dump again")
             if chunk and not failures:
                 sink.write(chunk)
         except (TinykdumpError, OSError) as error:
             failures.append(error)
-        return False  # python-gnupg is not to keep it
+        return False  # python-gnupg must not keep the chunk in memory
 
     keyring = keys.gpg(home)
     keyring.buffer_size = _CHUNK
@@ -265,7 +265,7 @@ def _decrypt(stream: Stream, source: Source, home: Path, sink: Sink) -> None:
         raise failures[0]
     if not result.ok:
         message = f"gpg cannot decrypt it: {result.status or 'unknown error'}"
-        if result.status in _NO_FAULT_OF_THE_KEY:
+        if result.status in _DAMAGED:
             raise TinykdumpError(message, "copy the dump from the stick again")
         raise SecretKeyError(
             message, f"import the secret key, or name its directory with --keys (now: {home})"
@@ -275,10 +275,10 @@ def _decrypt(stream: Stream, source: Source, home: Path, sink: Sink) -> None:
 def restore(directory: Path, output: Path, home: Path, *, plain: bool = False) -> Restored:
     """Write dmesg.txt and vmcore of a dump to ``output``, readable by the user only.
 
-    A file that is incomplete or not verified is written as far as possible under a name that says
-    so: vmcore-incomplete. ``home`` is the GnuPG directory with the secret key. Streams that are not
-    encrypted are refused unless ``plain`` is set: anyone who had the stick can have written
-    them. Raises TinykdumpError, or OSError, when nothing can be restored at all.
+    A file that is incomplete or that does not match its sum gets a name like vmcore-incomplete.
+    ``home`` is the GnuPG directory with the secret key. A stream that is not encrypted is refused
+    unless ``plain`` is set, because anyone who had the stick could have written it. Raises
+    TinykdumpError or OSError if nothing at all can be restored.
     """
     dump = look(directory)
     output.mkdir(parents=True, exist_ok=True)
@@ -315,9 +315,9 @@ def _refuse_to_overwrite(file: Path) -> None:
 
 
 def _write(stream: Stream, file: Path, home: Path) -> tuple[Path, TinykdumpError | None]:
-    """One stream to one file; its name, and why it is not whole.
+    """Restore one stream. Returns the file, and what makes it incomplete, if anything.
 
-    Raises TinykdumpError when nothing of it can be restored.
+    Raises TinykdumpError if nothing of the stream can be restored.
     """
     if not stream.parts:
         raise TinykdumpError(
@@ -344,7 +344,7 @@ def _write(stream: Stream, file: Path, home: Path) -> tuple[Path, TinykdumpError
 
 
 def _check_room(stream: Stream, file: Path) -> None:
-    """Check the free space: a file is never larger than its parts. Raises TinykdumpError."""
+    """Raise TinykdumpError if there is too little space. A file is never larger than its parts."""
     free = shutil.disk_usage(file.parent).free
     if free < stream.size:
         raise TinykdumpError(
@@ -355,18 +355,18 @@ def _check_room(stream: Stream, file: Path) -> None:
 
 
 def _fill(stream: Stream, path: Path, home: Path) -> TinykdumpError | None:
-    """Write a stream to a new file, which is on the disk then; why it is not whole.
+    """Restore a stream to a new file, and sync it. Returns what makes it incomplete, if anything.
 
-    Raises OSError when it cannot be written, and TinykdumpError when nothing was.
+    Raises OSError if the file cannot be written, TinykdumpError if nothing was restored.
     """
     source = Source(stream)
-    # Nobody else can read it from the start.
+    # Others must never be able to read it, not even before it is complete.
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         problem = _copy(stream, source, home, file)
         file.flush()
         if problem and stream.name == "vmcore.flat" and file.tell():
-            file.truncate(file.seek(0, os.SEEK_END) + _BEHIND)
+            file.truncate(file.seek(0, os.SEEK_END) + _PADDING)
         os.fsync(file.fileno())
         if not os.fstat(file.fileno()).st_size:
             problem = problem or TinykdumpError("it is empty", "copy the dump again")
@@ -375,10 +375,11 @@ def _fill(stream: Stream, path: Path, home: Path) -> TinykdumpError | None:
 
 
 def _copy(stream: Stream, source: Source, home: Path, file: BinaryIO) -> TinykdumpError | None:
-    """Restore a stream to an open file; why it is not whole. Raises OSError.
+    """Restore a stream to an open file. Returns what makes it incomplete, if anything.
 
-    What is wrong with the parts is the reason for what gpg and the format have to say. When these
-    find nothing, they are at their end: a part that is missing then is of an earlier try.
+    A damaged part explains the errors of gpg and of the flattened format that follow from it, so it
+    is reported instead of them. If neither of them misses anything, a part that is listed but
+    missing belonged to an earlier attempt of the crash kernel. Raises OSError.
     """
     in_order = InOrder(file) if stream.name == "vmcore.flat" else None
     problem = None
@@ -399,7 +400,7 @@ def _copy(stream: Stream, source: Source, home: Path, file: BinaryIO) -> Tinykdu
 
 
 def _sync(directory: Path) -> None:
-    """Sync a directory, so that its names are on the disk. Raises OSError."""
+    """Sync a directory, so that the names in it are on the disk. Raises OSError."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """How much space a dump takes, and how much a stick has. Values in, values out; no I/O here.
 
-A stick is not mounted to find its free space: a file system that was made to attack the kernel
-would do so when it is mounted. Instead, the file system's own data is parsed here.
+tinykdump does not mount a stick to find its free space, because a hostile file system could attack
+the kernel then. Instead, this module parses the file system's own data.
 """
 
 import re
@@ -12,31 +12,30 @@ from collections.abc import Callable
 
 _MIB = 1 << 20
 
-# Offset and size to the bytes there; fewer where the device ends.
+# Takes offset and size in bytes, and returns the bytes there: fewer at the end of the device.
 Read = Callable[[int, int], bytes]
 
-# The bit for free pages in the level of makedumpfile(8).
+# The bit for free pages in makedumpfile's dump level (makedumpfile(8), -d).
 FREE_PAGES = 16
 
-# A table of free space that is larger is not read: it would take more than some seconds.
+# A larger table of free space is not read, because that would take many seconds.
 _LARGEST_TABLE = 64 * _MIB
 
 
 def amount(size: int) -> str:
-    """A size for people."""
+    """Format a size in bytes as MiB or GiB."""
     return f"{size / (1 << 30):.1f} GiB" if size >= 100 * _MIB else f"{size // _MIB} MiB"
 
 
 def expected_dump(meminfo: str, iomem: str, level: int) -> int:
-    """Bytes that a dump of the running kernel would hold now, uncompressed; 0: not known.
+    """Bytes in an uncompressed dump of the running kernel, if it crashed now; 0: not known.
 
-    That is the memory that ``level`` does not leave out (makedumpfile(8), -d): with 31, what the
-    kernel itself has. Pages of zeros and compression make a dump smaller, so this is an upper
-    estimate, for a crash at this moment.
+    That is the memory that ``level`` (makedumpfile(8), -d) does not leave out: with 31, the
+    kernel's own. Compression and pages of zeros make a dump smaller, so this is an upper
+    estimate.
 
-    From /proc/meminfo (proc_meminfo(5)), and from /proc/iomem for what the kernel had taken
-    before it began to count: its own image and the map of the memory. Its own reservation is
-    not dumped.
+    /proc/meminfo (proc_meminfo(5)) does not count what the kernel took early: its own image and its
+    memory map. /proc/iomem does. The reservation is not dumped.
     """
     found = re.findall(r"^(\w+): +([0-9]{1,15}) kB$", meminfo, re.MULTILINE)
     have = {name: int(size) << 10 for name, size in found}
@@ -46,7 +45,7 @@ def expected_dump(meminfo: str, iomem: str, level: int) -> int:
     ram = sum(
         (int(end, 16) - int(start, 16) + 1) * (1 if name == "System RAM" else -1)
         for start, end, name in spans
-        if int(end, 16)  # without the right to read it, all of them are 0
+        if int(end, 16)  # all of them are 0 for a user who must not see them
     )
     left_out = (
         (FREE_PAGES, ("MemFree",)),
@@ -58,9 +57,9 @@ def expected_dump(meminfo: str, iomem: str, level: int) -> int:
 
 
 def free(filesystem: str, read: Read) -> int | None:
-    """Free bytes of a file system that is not mounted; None where that cannot be told.
+    """Free bytes of a file system that is not mounted; None: not known.
 
-    ``filesystem`` is its type as blkid(8) names it. Whatever ``read`` raises is passed on.
+    ``filesystem`` is its type as blkid(8) names it. Exceptions of ``read`` are passed on.
     """
     known = {"vfat": _fat, "exfat": _exfat, "ext2": _ext, "ext3": _ext, "ext4": _ext}
     look = known.get(filesystem)
@@ -80,7 +79,7 @@ def _numbers(layout: str, data: bytes, at: int) -> tuple[int, ...]:
 
 
 def _chunks(read: Read, start: int, size: int) -> list[bytes]:
-    """What is there, in pieces of whole MiB but the last. Raises ValueError when it is not."""
+    """Read ``size`` bytes in chunks of 1 MiB. Raises ValueError if they are not there."""
     _need(0 <= size <= _LARGEST_TABLE)
     return [_block(read, start + at, min(_MIB, size - at)) for at in range(0, size, _MIB)]
 
@@ -92,10 +91,10 @@ def _block(read: Read, at: int, size: int) -> bytes:
 
 
 def _fat(read: Read) -> int | None:
-    """FAT16 and FAT32: the entries of the table that are 0.
+    """FAT16 and FAT32: count the entries of the table that are 0.
 
-    Microsoft's FAT specification, "Boot Sector and BPB"; like Linux, a file system without a
-    16-bit size of the table is FAT32.
+    Source: Microsoft's FAT specification, "Boot Sector and BPB". As in Linux, a file system whose
+    16-bit table size is 0 is FAT32.
     """
     boot = _block(read, 0, 512)
     sector, cluster, reserved, tables, root, small, table = _numbers("<HBHBHHxH", boot, 11)
@@ -114,14 +113,15 @@ def _fat(read: Read) -> int | None:
 
 
 def _zeros(chunk: bytes, width: int) -> int:
-    """How many numbers of that many bytes are 0, in any order of bytes."""
+    """How many numbers of ``width`` bytes are 0; the byte order makes no difference."""
     return array("H" if width == 2 else "I", chunk).count(0)
 
 
 def _exfat(read: Read) -> int:
-    """exFAT: the bits of the allocation bitmap that are 0.
+    """exFAT: count the bits of the allocation bitmap that are 0.
 
-    Microsoft's exFAT specification, 3.1 and 7.1; Linux, too, takes the bitmap for contiguous.
+    Source: Microsoft's exFAT specification, 3.1 and 7.1. Like Linux, this expects a contiguous
+    bitmap.
     """
     boot = _block(read, 0, 512)
     heap, clusters, root = _numbers("<III", boot, 88)
@@ -136,7 +136,7 @@ def _exfat(read: Read) -> int:
     directory = _block(read, place(root), min(cluster, _MIB))
     for at in range(0, len(directory) - 31, 32):
         kind, flags, first, size = _numbers("<BB18xIQ", directory, at)
-        if kind == 0x81 and not flags & 1:  # the second one is of TexFAT
+        if kind == 0x81 and not flags & 1:  # the second bitmap belongs to TexFAT
             bits = -(-clusters // 8)
             _need(size >= bits)
             used = b"".join(_chunks(read, place(first), bits))
@@ -147,9 +147,10 @@ def _exfat(read: Read) -> int:
 
 
 def _ext(read: Read) -> int | None:
-    """ext2 to ext4: the superblock's count, without the blocks that are kept back.
+    """ext2 to ext4: the superblock's count of free blocks, without the reserved ones.
 
-    Documentation/filesystems/ext4/super.rst. What was not unmounted has it in the journal.
+    Source: Documentation/filesystems/ext4/super.rst. None if the file system was not unmounted: the
+    journal has the true count then.
     """
     block = _block(read, 1024, 1024)
     total, kept, free_blocks = _numbers("<III", block, 4)

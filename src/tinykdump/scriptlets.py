@@ -85,9 +85,9 @@ def erase(host: Host) -> None:
                 disarm(host)
     finally:
         ours = [*host.children(state.IMAGES), *host.children(state.STATE), state.RUNTIME]
-        for folder in ours:
-            if folder not in (keys.MACHINE_KEYS, state.IMAGES):
-                _delete(host.path(folder))
+        for directory in ours:
+            if directory not in (keys.MACHINE_KEYS, state.IMAGES):
+                _delete(host.path(directory))
         with suppress(OSError):  # it is not empty, and why was said
             host.path(state.IMAGES).rmdir()
         if host.exists(keys.MACHINE_KEYS):

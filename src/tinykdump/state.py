@@ -30,8 +30,8 @@ _MANIFEST = "manifest.json"
 _KVER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+~-]*")
 
 
-def folder(kver: str) -> Path:
-    """The directory of a kernel's image. Raises TinykdumpError for what is no kernel version."""
+def image_directory(kver: str) -> Path:
+    """The directory of a kernel's image. Raises TinykdumpError if ``kver`` is no version."""
     if not _KVER.fullmatch(kver) or ".." in kver:
         raise TinykdumpError(
             f"{kver!r} is not a kernel version", "name a directory in /lib/modules"
@@ -40,36 +40,35 @@ def folder(kver: str) -> Path:
 
 
 def manifest_path(kver: str) -> Path:
-    """The manifest of a kernel's image: the image that it names is the one that counts."""
-    return folder(kver) / _MANIFEST
+    """The path of a kernel's manifest. Only the image that the manifest names is valid."""
+    return image_directory(kver) / _MANIFEST
 
 
 def image_path(image: Manifest) -> Path:
-    """Where the image of a manifest is.
+    """The path of a manifest's image.
 
-    Its checksum is in the name, so that a new image does not replace the old one before the new
-    manifest is renamed, and the loaded image can be loaded again.
+    The checksum is part of the name. So the old image stays until the new manifest is in place, and
+    the loaded image can be loaded again.
     """
-    if not image.sha256:  # loaded by a version that gave it this second name
-        return folder(image.kver) / "loaded.img"
-    return folder(image.kver) / f"initramfs-{image.sha256[:16]}.img"
+    if not image.sha256:  # an old version of tinykdump loaded it under this name
+        return image_directory(image.kver) / "loaded.img"
+    return image_directory(image.kver) / f"initramfs-{image.sha256[:16]}.img"
 
 
 def find_kernel(host: Host, kver: str, given: str = "") -> Kernel:
-    """The kernel of that version; its image is ``given``, in a usual place, or as it was before.
+    """Find a kernel. Its image is ``given``, in a usual place, or where the last build found it.
 
-    Raises TinykdumpError for what is no version, before anything is looked up by it, and when
-    there is no such kernel.
+    Raises TinykdumpError if ``kver`` is not a kernel version, or if there is no such kernel.
     """
-    beside = folder(kver)
+    beside = image_directory(kver)
     earlier = (image.kernel for image in noted(host, kver))
     return kernels.find(host, kver, given, beside=beside, earlier=earlier)
 
 
 def publish(host: Host, image: Manifest, packed: bytes, kernel: Kernel) -> None:
-    """Put an image in place, with its manifest and what has to be stored of its kernel.
+    """Write an image, its manifest and, if it has to be stored, its kernel image.
 
-    Raises OSError; the old image then stays.
+    Raises OSError; the old image then stays valid.
     """
     files.publish(
         {
@@ -91,7 +90,7 @@ def verify(host: Host, image: Manifest) -> None:
 
 
 def stored(host: Host) -> tuple[Path, ...]:
-    """All stored images, also kernel images, and those that no manifest names any more."""
+    """The paths of all stored images and kernel images, also of those that no manifest names."""
     return tuple(
         path
         for place in host.children(IMAGES)
@@ -102,7 +101,7 @@ def stored(host: Host) -> tuple[Path, ...]:
 
 @contextmanager
 def lock(host: Host) -> Iterator[None]:
-    """One tinykdump at a time builds or loads; the next one waits."""
+    """Let one tinykdump at a time build or load; another one waits."""
     files.private(host.path(RUNTIME))
     if host.exists(STATE):
         files.private(host.path(STATE))
@@ -113,10 +112,11 @@ def lock(host: Host) -> Iterator[None]:
 
 
 def _move_images(host: Host) -> None:
-    """Move images from where older versions had them, beside the keys: these stay.
+    """Move the images of older versions, which were beside the keys, to IMAGES.
 
-    Whoever is killed has moved some; the next one moves the rest. A manifest comes last, and
-    names a stored kernel by its new place, as the notes of what is loaded do. Raises OSError.
+    If tinykdump is killed in between, the next run moves the rest, because each manifest is moved
+    last. Paths in the manifests and in the notes of what is loaded are changed, too. Raises
+    OSError.
     """
     for place in host.children(STATE):
         if not _is_old(host, place):
@@ -134,7 +134,7 @@ def _move_images(host: Host) -> None:
 
 
 def _is_old(host: Host, place: Path) -> bool:
-    """Whether a directory beside the keys is that of a kernel's image."""
+    """Whether a directory beside the keys is a kernel's image directory of an older version."""
     if place.name in (IMAGES.name, "keys") or host.path(place).is_symlink():
         return False
     there = host.children(place)
@@ -144,15 +144,15 @@ def _is_old(host: Host, place: Path) -> bool:
 
 
 def images(host: Host) -> tuple[str, ...]:
-    """The versions of the kernels that have an image."""
+    """The versions of all kernels that have an image."""
     return tuple(place.name for place in host.children(IMAGES) if host.exists(place / _MANIFEST))
 
 
 def read_manifest(host: Host, kver: str) -> Manifest | None:
-    """The manifest of a kernel's image, or None when there is no image.
+    """Read and verify a kernel's manifest and image; None if there is no image.
 
-    Raises TinykdumpError when either is damaged. An image of an older version, whose
-    manifest has no checksum, counts as none.
+    Raises TinykdumpError if one of them is damaged. An image of an older version, whose manifest
+    has no checksum, counts as none.
     """
     image = _parsed(host, kver)
     if image is None or not image.sha256 or not host.exists(image_path(image)):
@@ -173,7 +173,7 @@ def _parsed(host: Host, kver: str) -> Manifest | None:
 
 
 def noted(host: Host, *kvers: str) -> Iterator[Manifest]:
-    """The manifests that can be read, of these kernels or all: their images may not be there."""
+    """All readable manifests of these kernels, or of all. Their images may be missing."""
     for kver in kvers or images(host):
         with suppress(TinykdumpError):
             if image := _parsed(host, kver):

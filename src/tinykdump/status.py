@@ -18,34 +18,34 @@ from tinykdump.stick import Stick
 
 @dataclass(frozen=True)
 class Status:
-    """The state of this machine, also for programs."""
+    """The state of this machine."""
 
     running: str  # kernel version
     armed: bool  # tinykdump's crash kernel is loaded
-    loaded: str  # version of tinykdump's crash kernel; "foreign": another program's; or empty
+    loaded: str  # version of tinykdump's crash kernel; "foreign": another program's; empty: none
     reserved: int  # bytes
     needed: int  # bytes for the running kernel's image; 0: no image
     key: str  # fingerprint that dumps are encrypted to; empty: none, or not encrypted
     encrypted: bool
-    target: str  # of the loaded image, otherwise of the configuration
-    stick: str  # device that is plugged in now, or empty
-    last_dump: str  # path of this machine's newest one, on a mounted stick; ".partial": cut off
+    target: str  # the dump target of the loaded image, otherwise of the configuration
+    stick: str  # device of the stick that is plugged in; empty: none
+    last_dump: str  # path of this machine's newest dump on a mounted stick; ".partial": incomplete
     crash_log: str  # where pstore keeps the crash log; empty: nowhere
-    last_crash: str  # how the dump ended, if this machine crashed in the boot before this one
-    older_crash: str  # how the last dump that pstore knows ended, if there may be a later crash
-    problems: tuple[str, ...]  # one line each, with what to do
-    stick_filesystem: str  # its type, or empty: not known
+    last_crash: str  # time and result of the dump, if the previous boot ended in a crash
+    older_crash: str  # the same of the newest crash in pstore, if it was in an earlier boot
+    problems: tuple[str, ...]  # one line each: what is wrong (what to do)
+    stick_filesystem: str  # its type; empty: not known
     stick_free: int | None  # bytes; None: not known
     expected_dump: int  # the largest size of a dump in bytes; 0: not known
-    dumps: int | None  # of this machine on the stick; None: it is not mounted
-    incomplete_dumps: int | None  # how many of them are
+    dumps: int | None  # number of this machine's dumps on the stick; None: it is not mounted
+    incomplete_dumps: int | None  # how many of them are incomplete
 
     def to_json(self) -> str:
-        """JSON, for programs; ``problems`` is empty if there are none."""
+        """The status as JSON."""
         return json.dumps(asdict(self), indent=2)
 
     def to_text(self) -> str:
-        """For people."""
+        """The status as lines of text."""
         crash = f"armed with {self.loaded}" if self.armed else "not armed"
         needed = f" (needed: {self.needed // MIB} MiB)" if self.needed else ""
         lines = [
@@ -73,14 +73,14 @@ class Status:
         return f"{self.stick}, {kind}, {have}{dump * bool(self.expected_dump)}"
 
     def _dumps(self) -> str:
-        """The line about the dumps on it."""
+        """The line about the dumps on the stick."""
         return f"{self.dumps}" + f", {self.incomplete_dumps} incomplete" * bool(
             self.incomplete_dumps
         )
 
 
 def collect(host: Host, config: Config) -> Status:
-    """The status now. Raises TinykdumpError only if there is nothing to show."""
+    """Read the status. Raises TinykdumpError only if the kernel has no kexec."""
     problems: list[str] = []
     running = host.running_kernel()
     held, mine = reservation.read(host), load.ours(host)
@@ -146,7 +146,7 @@ def collect(host: Host, config: Config) -> Status:
 
 
 def _outdated(host: Host, mine: Manifest, held: reservation.Reservation) -> Iterator[str]:
-    """The problems of the loaded crash kernel. Raises TinykdumpError."""
+    """Find problems of the loaded crash kernel. Raises TinykdumpError."""
     image = state.read_manifest(host, mine.kver)
     if image is not None and image.plan != mine.plan:
         yield f"the image of {mine.kver} is newer than the loaded one (run tinykdump -l)"
@@ -174,9 +174,9 @@ def _key(host: Host, config: Config) -> str:
 
 
 def _dumps(host: Host, plugged: Stick | None) -> tuple[Path, ...] | None:
-    """The dumps of this machine on the stick, the oldest first: their names sort by time.
+    """The dumps of this machine on the stick, the oldest first; None if it is not mounted.
 
-    None if it is not mounted. Links are not followed.
+    Links are not followed.
     """
     if plugged is None or plugged.mounted is None:
         return None

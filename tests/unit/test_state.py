@@ -104,6 +104,6 @@ def test_a_move_that_is_cut_off_goes_on(
 
 def test_a_kernel_may_be_called_like_the_keys(fake: FakeHost) -> None:
     """Its image has a place of its own."""
-    assert state.folder("keys") == state.IMAGES / "keys"
+    assert state.image_directory("keys") == state.IMAGES / "keys"
     with state.lock(fake.host):
         assert not fake.path(str(state.STATE)).exists()
