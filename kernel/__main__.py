@@ -9,7 +9,7 @@ from pathlib import Path
 
 from kernel import releases
 from kernel.build import HERE, Request, build, make_plan
-from kernel.run import KernelError, say
+from kernel.run import KernelError, explain
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -79,9 +79,7 @@ def main(words: list[str] | None = None) -> int:
     try:
         print(_build(_request(args)))
     except KernelError as error:
-        say(f"error: {error}")
-        if error.hint:
-            say(f"hint: {error.hint}")
+        print(explain(error, "kernel"), file=sys.stderr)
         return 1
     return 0
 

@@ -72,7 +72,7 @@ class Plan:
 def fragment(name: str) -> str:
     path = HERE / "config" / f"{name}.config"
     if not path.exists():
-        raise KernelError(f"configuration fragment {path} is missing")
+        raise KernelError(f"configuration fragment {path} is missing", "restore it with git")
     return path.read_text()
 
 
@@ -122,7 +122,7 @@ Progress = Callable[[int, int], None]
 
 
 def objects_in(directory: Path) -> int:
-    """The number of object files; a build that continues does not make them again."""
+    """The number of object files; an interrupted build keeps them."""
     return sum(name.endswith(".o") for _, _, names in os.walk(directory) for name in names)
 
 
@@ -163,7 +163,7 @@ def configure(plan: Plan, options: dict[str, str], *, strict: bool = True) -> No
     missing = kconfig.unmet(options, kconfig.parse(config.read_text()))
     if strict and missing:
         raise KernelError(
-            "Kconfig refused:\n  " + "\n  ".join(missing), "check the dependencies of these options"
+            f"Kconfig refused {'; '.join(missing)}", "check the dependencies of these options"
         )
 
 

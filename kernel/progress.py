@@ -14,7 +14,7 @@ from kernel.run import say
 
 # How often to print a line.
 LINE_SECONDS = 60.0
-# The time left is estimated from this last part of the build, which takes 10 minutes or more.
+# The time left is estimated from the last part of the build; a build takes 10 minutes or more.
 SPEED_SECONDS = 120.0
 
 
@@ -51,7 +51,7 @@ class _Lines:
 
 
 def remaining(seconds: float, done: int, left: int) -> str:
-    """The time left, if the build goes on as fast as in these seconds; "" at first. Pure."""
+    """The time left, at the speed of these seconds; "" at the start. Pure."""
     if done <= 0:
         return ""
     return f", {max(1, round(left * seconds / done / 60))} minutes left" if left else ", linking"

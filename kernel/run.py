@@ -12,11 +12,22 @@ from pathlib import Path
 
 
 class KernelError(Exception):
-    """An error that the user can correct; `hint` says how."""
+    """An error that the user can correct; its text is "message (hint)".
 
-    def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(message)
-        self.hint = hint
+    `output` is what a failed program printed.
+    """
+
+    def __init__(self, message: str, hint: str = "", *, output: str = "") -> None:
+        super().__init__(f"{message} ({hint})" if hint else message)
+        self.output = output
+        if output:
+            self.add_note(output)  # pytest prints it
+
+
+def explain(error: KernelError, program: str) -> str:
+    """The output of the program that failed, if any, and then the error in one line."""
+    errors = [each for each in (error.__cause__, error) if isinstance(each, KernelError)]
+    return "\n".join([*(each.output for each in errors if each.output), f"{program}: {error}"])
 
 
 def say(text: str) -> None:
@@ -39,7 +50,7 @@ def output(
     env: Mapping[str, str] | None = None,
     stdin: str | None = None,
 ) -> str:
-    """Run a program and return its output. Raises KernelError with its messages if it fails."""
+    """Run a program and return its output. Raises KernelError with its output if it fails."""
     args = [str(arg) for arg in argv]
     try:
         done = subprocess.run(
@@ -52,16 +63,18 @@ def output(
             check=False,
         )
     except FileNotFoundError as error:
-        hint = "install what python3 -m kernel deps lists"
-        raise KernelError(f"{args[0]} is not installed", hint) from error
+        raise KernelError(f"{args[0]} is not installed", "run tools/deps kernel") from error
     if done.returncode:
-        command = " ".join(args[:4])
-        raise KernelError(f"{command} ... failed:\n{_tail(done.stdout + done.stderr)}")
+        raise KernelError(
+            f"{' '.join(args[:4])} ... failed with status {done.returncode}",
+            "see its output",
+            output=_tail(done.stdout + done.stderr),
+        )
     return done.stdout
 
 
 def _waits(process: subprocess.Popen[bytes]) -> bool:
-    """Wait a second; whether the process still runs."""
+    """Wait a second; returns whether the process still runs."""
     try:
         process.wait(1)
     except subprocess.TimeoutExpired:
@@ -77,7 +90,7 @@ def logged(
     env: Mapping[str, str] | None = None,
     watch: Callable[[], None] | None = None,
 ) -> None:
-    """Run a program that takes long, with its output in `log`, and call `watch` every second.
+    """Run a slow program with its output in `log`, and call `watch` every second.
 
     Raises KernelError with the last lines of the output if it fails.
     """
@@ -98,8 +111,9 @@ def logged(
                     watch()
     if process.returncode:
         raise KernelError(
-            f"{args[0]} failed ({process.returncode}):\n{_tail(log.read_text(errors='replace'))}",
-            f"see the complete output in {log}",
+            f"{args[0]} failed with status {process.returncode}",
+            f"see {log}",
+            output=_tail(log.read_text(errors="replace")),
         )
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Finds the kernel source: a given tarball, the cache, kernel.org, or Debian's archive."""
+"""Finds the kernel source: in a given tarball, the cache, kernel.org or Debian's archive."""
 
 import hashlib
 import os
@@ -28,6 +28,9 @@ class Source:
     version: str
     archive: Path
     sha256: str
+
+
+_OTHER = "set TINYKDUMP_KERNEL_SOURCE to another tarball"
 
 
 class NoSourceError(KernelError):
@@ -77,9 +80,9 @@ def _version_of(archive: Path) -> str:
             content = tar.extractfile(makefile) if makefile else None
             version = version_in(content.read().decode()) if content else None
     except (OSError, tarfile.TarError) as error:
-        raise KernelError(f"{archive} cannot be read: {error}") from error
+        raise KernelError(f"{archive} cannot be read: {error}", _OTHER) from error
     if not version:
-        raise KernelError(f"{archive} is not a tarball of Linux X.Y.Z")
+        raise KernelError(f"{archive} is not a tarball of a Linux release", _OTHER)
     return version
 
 
@@ -118,7 +121,7 @@ def _from_kernel_org(series: str, directory: Path) -> Path:
         raise NoSourceError("kernel.org cannot be reached") from error
     if _sha256(directory / name) != sums[name]:
         (directory / name).unlink()
-        raise KernelError(f"{name} does not match its checksum on kernel.org")
+        raise KernelError(f"{name} does not match its checksum on kernel.org", "try again")
     return directory / name
 
 
@@ -142,7 +145,7 @@ def _apt_sources() -> Iterator[str]:
 
 
 def _private_apt(archive: str, directory: Path) -> list[str]:
-    """Options with which apt reads these suites and leaves the machine's own setup alone."""
+    """Options that make apt read these suites without changing the machine's own setup."""
     for name in ("sources", "lists/partial", "cache/archives/partial"):
         (directory / name).mkdir(parents=True, exist_ok=True)
     (directory / "sources/linux.sources").write_text(
@@ -166,7 +169,7 @@ def _private_apt(archive: str, directory: Path) -> list[str]:
 
 
 def _debian(directory: Path) -> list[str]:
-    """Update the lists of Debian's archive; returns apt's options for them."""
+    """Download the lists of Debian's archive; returns apt's options for them."""
     archive = debian_archive(list(_apt_sources()))
     if not archive or not shutil.which("apt-get"):
         raise NoSourceError("apt on this machine has no Debian archive")
@@ -179,7 +182,7 @@ def _debian(directory: Path) -> list[str]:
 
 
 def _versions(shown: str, series: str) -> list[str]:
-    """The packages' versions that belong to that series, newest first. Pure."""
+    """The versions of the packages that belong to that series, newest first. Pure."""
     packages = re.findall(r"^Version: (\S+)$", shown, re.MULTILINE)
     return [
         next(name for name in packages if name.startswith(f"{version}-"))
@@ -188,7 +191,7 @@ def _versions(shown: str, series: str) -> list[str]:
 
 
 def _from_binary_package(series: str, directory: Path) -> Path:
-    """Debian's package linux-source-X.Y, with Debian's patches, in its newest version."""
+    """Debian's newest package linux-source-X.Y, which has Debian's patches."""
     apt = _debian(directory)
     package = f"linux-source-{series}"
     try:
@@ -209,7 +212,7 @@ def _from_binary_package(series: str, directory: Path) -> Path:
 def _from_source_package(series: str, directory: Path) -> Path:
     """Debian's .orig.tar.xz, without patches, in the newest version that the pool still has."""
     apt = _debian(directory)
-    nothing = f"Debian ({DEBIAN_SUITES}) has no source package for it"
+    nothing = f"Debian ({DEBIAN_SUITES}) has no source package of it"
     try:
         shown = output(["apt-cache", *apt, "showsrc", "--only-source", "linux"])
     except KernelError as error:
@@ -239,7 +242,7 @@ def _from_cache(series: str, directory: Path) -> Path:
     return archives[max(archives, key=version_key)]
 
 
-# The places to search, in this order. Each may drop an old release.
+# The places to search, in this order. Any of them may drop an old release.
 PLACES: tuple[Callable[[str, Path], Path], ...] = (
     _from_cache, _from_kernel_org, _from_binary_package, _from_source_package,
 )  # fmt: skip

@@ -27,7 +27,7 @@ from rich.table import Table
 from kernel import progress
 from kernel.build import Request, make_plan
 from kernel.build import build as build_kernel
-from kernel.run import KernelError
+from kernel.run import KernelError, explain
 from kernel.source import NoSourceError
 from tests.bench import cpu
 from tests.vm import service, vmcore
@@ -74,7 +74,7 @@ class Report:
     image_packed_bytes: int = 0
     image_unpacked_bytes: int = 0
     build_in_guest_seconds: float = 0.0
-    build_cpu_seconds: float = 0.0  # on this machine, with warm caches
+    build_cpu_seconds: float = 0.0  # on this machine, with the inputs in the page cache
     reserved_at_boot_bytes: int = 0
     reserved_bytes: int = 0
     available_before_bytes: int = 0
@@ -91,7 +91,7 @@ class Report:
     steps: dict[str, float] = field(default_factory=dict)
 
     def step(self, name: str) -> AbstractContextManager[None]:
-        """A step of this act."""
+        """Run a step of this act."""
         return step(name, self.steps)
 
 
@@ -110,8 +110,7 @@ def main() -> int:
             except NoSourceError as error:
                 if acts == (name,):
                     raise
-                reason = f"The second act is left out: {error} ({error.hint})"
-                SCREEN.print(f"\n{reason}", soft_wrap=True)
+                SCREEN.print(f"\nThe second act is left out: {error}", soft_wrap=True)
                 break
         title = f"Act {number} of {len(acts)}: {kernel.kver if kernel else root.kver}"
         SCREEN.print(f"\n[bold]{title}[/bold]")
@@ -120,14 +119,14 @@ def main() -> int:
 
 
 def chosen(name: str) -> tuple[str, ...]:
-    """The act of that name, or both."""
+    """The act that `name` names, or both acts if it is empty."""
     if name and name not in ACTS:
         raise SystemExit(f"demo: KERNEL={name} is neither {' nor '.join(ACTS)}")
     return (name,) if name else ACTS
 
 
 def patched() -> Kernel:
-    """The kernel with the series. Raises NoSourceError where there is nothing to build it of."""
+    """Build the kernel with the series. Raises NoSourceError if the source cannot be found."""
     SCREEN.print()
     with step("install the packages that a kernel build needs"):
         subprocess.run(["tools/deps", "kernel"], cwd=service.REPOSITORY, check=True,
@@ -143,7 +142,7 @@ def patched() -> Kernel:
 
 
 def perform(root: rootfs.Root, kernel: Kernel | None, output: Path) -> bool:
-    """One act, on that kernel or the root's own; whether the mark is in the restored dump."""
+    """Perform an act on `kernel`, or on the root's own; returns whether the dump has the mark."""
     output.mkdir(parents=True)
     report = Report(mark=service.mark())
     with report.step("make a FAT stick and a key"):
@@ -229,7 +228,7 @@ def check(report: Report, image: stick.Image, keys: service.KeyPair, output: Pat
 
 
 def show(report: Report, output: Path) -> None:
-    """The summary."""
+    """Print the summary."""
     mib = 1 << 20
     table = Table(title="\ntinykdump", show_header=False)
     rows = {
@@ -237,8 +236,8 @@ def show(report: Report, output: Path) -> None:
         "image": f"{report.image_packed_bytes / 1e6:.2f} MB packed, "
         f"{report.image_unpacked_bytes / 1e6:.2f} MB unpacked",
         "modules": f"{len(report.modules)}: {', '.join(report.modules)}",
-        "build": f"{report.build_cpu_seconds} s of CPU on this machine, "
-        f"{report.build_in_guest_seconds} s in the emulated one",
+        "build": f"{report.build_cpu_seconds} s of CPU time on this machine, "
+        f"{report.build_in_guest_seconds} s in the guest",
         "memory reserved": f"{report.reserved_bytes // mib} MiB, "
         f"of {report.reserved_at_boot_bytes // mib} MiB at boot",
         "memory available": f"{report.available_before_bytes // mib} MiB before, "
@@ -262,4 +261,4 @@ if __name__ == "__main__":
     try:
         sys.exit(main())
     except KernelError as error:
-        sys.exit(f"demo: {error}" + (f" ({error.hint})" if error.hint else ""))
+        sys.exit(explain(error, "demo"))

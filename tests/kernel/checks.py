@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a reviewer would ask of each patch: it is clean, and it builds."""
+"""Checks of each patch: checkpatch, and whether it builds."""
 
 import re
 import tomllib
@@ -12,15 +12,15 @@ from kernel.tree import Commit, checkout, touched
 
 
 def checkpatch_arguments(exceptions: dict[str, str]) -> list[str]:
-    """The types of complaints that checkpatch.toml gives a reason to ignore."""
+    """The option that ignores the types of messages in checkpatch.toml."""
     return ["--ignore", ",".join(sorted(exceptions))] if exceptions else []
 
 
 def targets(files: list[str], tree: Path) -> list[str]:
-    """What make has to build so that everything that a commit touched is compiled.
+    """The targets of make that compile every file that a commit touched.
 
-    A directory builds the objects that the configuration asks for in it; a
-    header of the whole kernel can be included anywhere.
+    A directory as a target builds its configured objects. A header in include/ can be used
+    anywhere.
     """
     if any(file.startswith("include/") or "/include/" in file for file in files):
         return ["vmlinux", "modules"]
@@ -32,7 +32,7 @@ def targets(files: list[str], tree: Path) -> list[str]:
 
 
 def checkpatch(plan: Plan, commit: Commit) -> list[str]:
-    """Its complaints."""
+    """The messages of checkpatch.pl for a commit."""
     exceptions = tomllib.loads((HERE / "checkpatch.toml").read_text())["ignore"]
     argv = [
         "scripts/checkpatch.pl",
@@ -46,24 +46,24 @@ def checkpatch(plan: Plan, commit: Commit) -> list[str]:
         try:
             text = output([*argv, str(commit.patch.resolve())], cwd=plan.tree)
         except KernelError as error:
-            text = str(error)
-    # It names the patch when there is something to say, and only then.
+            text = error.output
+    # If there are messages, checkpatch also prints the patch's name.
     return [line for line in text.splitlines() if re.match(r"(ERROR|WARNING|CHECK):", line)]
 
 
 def compile_commit(plan: Plan, commit: Commit) -> None:
-    """Compile what a commit touches. Raises KernelError with what the compiler says."""
+    """Compile what a commit touches. Raises KernelError with the compiler's messages."""
     with locked(plan):
         checkout(plan.tree, commit.id)
         wanted = targets(touched(commit.patch.read_text()), plan.tree)
-        # An option that a later commit brings is unknown here, and ignored.
+        # Options that later commits add are unknown here, and are ignored.
         configure(plan, plan.options, strict=False)
         if wanted:
             make(plan, "prepare", "modules_prepare", *wanted, log="check.log")
 
 
 def unmet_user_options(plan: Plan) -> list[str]:
-    """What of tinykdump.config does not come out as written on top of a usual configuration."""
+    """The options of tinykdump.config that Kconfig changes on top of the default configuration."""
     objects = plan.objects.with_name(f"{plan.objects.name}-defconfig")
     objects.mkdir(parents=True, exist_ok=True)
     text = fragment("tinykdump")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The pure parts of what builds and checks the kernel series."""
+"""The functions that build and check the kernel series, without a real kernel."""
 
 import io
 import json
@@ -15,7 +15,7 @@ from kernel import kconfig, source
 from kernel.build import HERE, SERIES
 from kernel.progress import remaining
 from kernel.releases import NEWEST
-from kernel.run import KernelError
+from kernel.run import KernelError, explain, output
 from kernel.source import NoSourceError, debian_archive, get_source, newest, version_in
 from kernel.tree import find_series, git, make_tree, touched
 from tests.bench.growth import pick, report, table
@@ -71,7 +71,7 @@ def test_version_is_what_the_makefile_says(makefile: str, version: str | None) -
 
 
 def tarball(path: Path, directory: str, sublevel: int = 13) -> Path:
-    """A source of Linux, as small as can be."""
+    """The smallest tarball that is a source of Linux."""
     content = MAKEFILE.format(sublevel, "").encode()
     with tarfile.open(path, "w:xz") as tar:
         for name in ("Documentation/Makefile", "Makefile"):
@@ -81,11 +81,11 @@ def tarball(path: Path, directory: str, sublevel: int = 13) -> Path:
     return path
 
 
-def nobody(_series: str, _directory: Path) -> Path:
-    raise NoSourceError("nobody has it")
+def empty_place(_series: str, _directory: Path) -> Path:
+    raise NoSourceError("the cache does not have it")
 
 
-def test_first_place_that_has_the_source_is_taken(tmp_path: Path) -> None:
+def test_source_comes_from_the_first_place_that_has_it(tmp_path: Path) -> None:
     asked: list[str] = []
 
     def place(name: str, sublevel: int) -> Callable[[str, Path], Path]:
@@ -95,23 +95,23 @@ def test_first_place_that_has_the_source_is_taken(tmp_path: Path) -> None:
 
         return ask
 
-    found = get_source("7.2", tmp_path, None, (nobody, place("one", 13), place("two", 14)))
+    found = get_source("7.2", tmp_path, None, (empty_place, place("one", 13), place("two", 14)))
     assert (found.version, asked) == ("7.2.13", ["one"])
 
 
-def test_given_tarball_is_taken_before_all(tmp_path: Path) -> None:
+def test_given_tarball_replaces_the_search(tmp_path: Path) -> None:
     given = tarball(tmp_path / "given.tar.xz", "linux-7.2.9", 9)
-    assert get_source("7.2", tmp_path, given, (nobody,)).version == "7.2.9"
+    assert get_source("7.2", tmp_path, given, (empty_place,)).version == "7.2.9"
 
 
-def test_what_was_downloaded_once_is_there(tmp_path: Path) -> None:
+def test_downloaded_source_is_found_in_the_cache(tmp_path: Path) -> None:
     tarball(tmp_path / "linux-7.2.9.tar.xz", "linux-7.2.9", 9)
     tarball(tmp_path / "linux-source-7.2.13.tar.xz", "linux-source-7.2")
     tarball(tmp_path / "linux_7.2.8.orig.tar.xz", "linux-7.2.8", 8)
     assert get_source("7.2", tmp_path, None, (source.PLACES[0],)).version == "7.2.13"
 
 
-def test_two_that_make_the_same_tree_at_once_get_the_same(tmp_path: Path) -> None:
+def test_processes_that_make_the_same_tree_at_once_share_it(tmp_path: Path) -> None:
     given = get_source("7.2", tmp_path, tarball(tmp_path / "given.tar.xz", "linux-7.2.13"))
     with ThreadPoolExecutor(4) as pool:
         made = list(pool.map(lambda _: make_tree(given, tmp_path / "tree"), range(4)))
@@ -120,19 +120,26 @@ def test_two_that_make_the_same_tree_at_once_get_the_same(tmp_path: Path) -> Non
     assert (made[0] / "Makefile").exists()
 
 
-def test_no_source_is_one_line_with_all_reasons_and_what_to_do(tmp_path: Path) -> None:
+def test_missing_source_is_one_line_with_all_reasons_and_a_hint(tmp_path: Path) -> None:
     def elsewhere(_series: str, _directory: Path) -> Path:
-        raise NoSourceError("neither has he")
+        raise NoSourceError("nor has kernel.org")
 
     with pytest.raises(NoSourceError) as caught:
-        get_source("7.2", tmp_path, None, (nobody, elsewhere))
+        get_source("7.2", tmp_path, None, (empty_place, elsewhere))
     assert str(caught.value) == (
-        "cannot find the source of Linux 7.2: nobody has it, neither has he"
+        "cannot find the source of Linux 7.2: the cache does not have it, nor has kernel.org "
+        "(set TINYKDUMP_KERNEL_SOURCE to a tarball of it)"
     )
-    assert "TINYKDUMP_KERNEL_SOURCE" in caught.value.hint
 
 
-def test_what_is_no_kernel_is_refused(tmp_path: Path) -> None:
+def test_error_is_one_line_after_the_output_of_the_program() -> None:
+    with pytest.raises(KernelError) as caught:
+        output(["sh", "-c", "echo broken; exit 3"])
+    line = "kernel: sh -c echo broken; exit 3 ... failed with status 3 (see its output)"
+    assert explain(caught.value, "kernel") == f"broken\n{line}"
+
+
+def test_file_that_is_no_tarball_of_linux_is_refused(tmp_path: Path) -> None:
     (tmp_path / "given.tar.xz").write_bytes(b"something else")
     with pytest.raises(KernelError, match="cannot be read"):
         get_source("7.2", tmp_path, tmp_path / "given.tar.xz")
@@ -147,13 +154,13 @@ def test_what_is_no_kernel_is_refused(tmp_path: Path) -> None:
         (600, 3000, 0, ", linking"),
     ],
 )
-def test_time_that_is_left_is_told_from_what_was_done(
+def test_time_left_is_estimated_from_the_speed(
     seconds: float, done: int, left: int, text: str
 ) -> None:
     assert remaining(seconds, done, left) == text
 
 
-def test_package_and_letters_name_the_version_that_was_tested() -> None:
+def test_package_and_cover_letters_name_the_tested_version() -> None:
     spec = (HERE.parent / "tinykdump.spec").read_text()
     assert f"{{!?kernel_version: %global kernel_version {NEWEST.tested}}}" in spec
     assert f"%global kernel_series {NEWEST.name}\n" in spec
@@ -170,7 +177,7 @@ def test_fragments_are_merged_and_compared() -> None:
     assert kconfig.unmet(wanted, {"CONFIG_S": '"x"'}) == ["CONFIG_A: wanted y, got n"]
 
 
-def test_comments_are_no_options() -> None:
+def test_comments_are_not_options() -> None:
     assert kconfig.parse("# Help: CONFIG_A=y\n#CONFIG_B=y\n") == {}
 
 
@@ -252,7 +259,7 @@ kernel/fs/fat/fat.ko:
 """
 
 
-def test_modules_come_after_what_they_need_and_what_is_built_in_has_no_file(
+def test_modules_come_after_their_dependencies_and_built_in_ones_have_no_file(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "modules.dep").write_text(MODULES_DEP)
@@ -278,13 +285,13 @@ def outcomes(*figures: dict[str, str]) -> list[Outcome]:
     ]
 
 
-def test_kernels_of_different_size_reserve_the_same() -> None:
+def test_the_size_of_the_kernel_does_not_count_as_a_difference() -> None:
     ours = outcomes({"MemTotal": "1000"}, {"MemTotal": "900", "size": "1", "more": "x"})
     stock = outcomes({"MemTotal": "1010"}, {"MemTotal": "910", "size": "1"})
     assert differing(ours, stock) == []
 
 
-def test_a_difference_to_the_stock_kernel_is_named() -> None:
+def test_difference_from_the_stock_kernel_is_named() -> None:
     ours = outcomes({"MemTotal": "1000"}, {"MemTotal": "904"})
     stock = outcomes({"MemTotal": "1010"}, {"MemTotal": "910", "size": "1"})
     assert differing(ours, stock) == [
@@ -293,7 +300,7 @@ def test_a_difference_to_the_stock_kernel_is_named() -> None:
     ]
 
 
-def test_bench_says_what_was_measured() -> None:
+def test_bench_prints_its_measurements() -> None:
     measured = outcomes({"rounds": "200", "failed": "3"})
     header, line = table(measured).splitlines()
     assert header.split()[:3] == ["scenario", "rounds", "failed"]
@@ -301,7 +308,7 @@ def test_bench_says_what_was_measured() -> None:
     assert json.loads(report(measured))["none"]["figures"] == {"rounds": "200", "failed": "3"}
 
 
-def test_memory_that_an_area_must_not_cost() -> None:
+def test_area_that_takes_memory_is_named() -> None:
     def outcome(name: str, total: str, memory: str = "1G") -> Outcome:
         return Outcome(Scenario(name, "resize", memory=memory), (), {"MemTotal": total})
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Which acts `make demo` has. What happens in one is left to make demo: here nothing boots."""
+"""The acts that `make demo` performs; nothing boots here."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from tests.vmtest.rootfs import Root
 
 @pytest.fixture
 def performed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
-    """The acts that were played; a kernel takes minutes to build, and a guest to boot."""
+    """The names of the acts, which are not really performed: that takes minutes."""
     acts: list[str] = []
 
     def perform(_root: Root, kernel: Kernel | None, output: Path) -> bool:
@@ -39,7 +39,7 @@ def no_source() -> Kernel:
     ("chosen", "acts"),
     [("", ["stock", "patched"]), ("stock", ["stock"]), ("patched", ["patched"])],
 )
-def test_both_acts_or_the_one_that_is_named(
+def test_both_acts_or_the_named_one(
     performed: list[str], monkeypatch: pytest.MonkeyPatch, chosen: str, acts: list[str]
 ) -> None:
     monkeypatch.setenv("KERNEL", chosen)
@@ -47,7 +47,7 @@ def test_both_acts_or_the_one_that_is_named(
     assert performed == acts
 
 
-def test_without_a_source_the_first_act_stands_and_one_line_says_why(
+def test_without_a_source_one_line_says_why_the_second_act_is_left_out(
     performed: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("KERNEL", "")
@@ -61,7 +61,7 @@ def test_without_a_source_the_first_act_stands_and_one_line_says_why(
     )
 
 
-def test_act_that_is_asked_for_alone_is_not_left_out(
+def test_act_that_is_named_is_not_left_out(
     performed: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KERNEL", "patched")
@@ -71,7 +71,7 @@ def test_act_that_is_asked_for_alone_is_not_left_out(
     assert performed == []
 
 
-def test_kernel_that_does_not_build_is_no_reason_to_leave_it_out(
+def test_build_error_of_the_kernel_ends_the_demo(
     performed: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails() -> Kernel:
