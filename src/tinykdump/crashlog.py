@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a crash kernel said, from the records that pstore kept. Bytes in, values out; no I/O here.
+"""Reads the log of a crash kernel from the records of pstore. Pure: bytes in, values out.
 
 Formats: Documentation/ABI/testing/pstore in the kernel. With CONFIG_PSTORE_KEXEC_CONSOLE there
-are kexec-console records: one file of plain text, or several that begin with a line
-"kexec-console#ID PartN" and go on in the format of syslog(2). A kernel without it leaves dmesg
-records, "Panic#1 PartN" or "Shutdown#1 PartN", where Part1 is the end of the log, and where
-ramoops is the backend a console record that takes the place of the crashed kernel's.
+are kexec-console records: one file of plain text, or several files that begin with a line
+"kexec-console#ID PartN" and continue in the format of syslog(2). A kernel without it leaves dmesg
+records, "Panic#1 PartN" or "Shutdown#1 PartN", where Part1 is the end of the log. With ramoops it
+also leaves a console record, which replaces that of the crashed kernel.
 
-Anybody who can plug in a device can have the kernel log a text of theirs. What is believed is
-where a line begins and who has logged it, both of which the kernel writes.
+A device that is plugged in can make the kernel log any text. This module trusts only what the
+kernel itself writes: where a line begins, and whether the kernel or a program logged it.
 """
 
 import re
@@ -17,19 +17,19 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-# What pstore's files are called here, the best ones last.
+# How the names of pstore's files begin, the best kind of record last.
 _KINDS = ("dmesg-", "console-", "kexec-console-")
-# A kernel that does not know the type of a record says so, and leaves it packed.
+# A kernel that does not know the type of a record names it so, and does not unpack it.
 _UNKNOWN = "unknown-"
 _PACKED = ".enc.z"
-# What a record unpacks to at most, in bytes: pstore's own buffers are a few KiB.
+# The limit of an unpacked record, in bytes: pstore's own buffers are a few KiB.
 _LARGEST = 1 << 20
 
 _PART = re.compile(
     r"(kexec-console(?:#[0-9a-f]{1,16})?|[A-Za-z ]{1,32}#\d{1,9}) Part(\d{1,3})(?:\n|\Z)"
 )
 _PRIORITY = re.compile(r"^<\d{1,4}>", re.MULTILINE)
-# As the kernel begins each line: priority (in records only), time, caller (where configured).
+# The kernel begins each line with priority (in records only), time and caller (if configured).
 _LINE = re.compile(r"(?:<(\d{1,4})>)?\[ {0,11}(\d{1,10}\.\d{6})\](?:\[ {0,9}[TC]\d{1,10}\])? (.*)")
 _STAGE = re.compile(r"tinykdump: \[\d{1,10}\.\d\d s\] (.*)")
 _PANIC = re.compile(r"Kernel panic - not syncing: (.*)")
@@ -37,49 +37,49 @@ _PANIC = re.compile(r"Kernel panic - not syncing: (.*)")
 
 @dataclass(frozen=True)
 class Boots:
-    """When this machine was started, in seconds since 1970."""
+    """When the machine booted, in seconds since 1970."""
 
     this: float
-    previous: float | None = None  # None: nobody has written it down
+    previous: float | None = None  # None: not known
 
 
 @dataclass(frozen=True)
 class Record:
-    """One file of pstore, unpacked, with nothing in it that a terminal would obey."""
+    """One file of pstore, unpacked, without control characters."""
 
     name: str
     text: str
-    # It was written between these two, in seconds since 1970. They are one where it is known.
+    # It was written between these times, in seconds since 1970; they are equal if it is known when.
     since: float
     time: float
 
     @property
     def kind(self) -> int:
-        """An index of _KINDS."""
+        """The kind of record, an index of _KINDS."""
         if self.name.startswith(_UNKNOWN):
             return len(_KINDS) - 1
         return next(n for n, prefix in enumerate(_KINDS) if self.name.startswith(prefix))
 
     @property
     def heading(self) -> str:
-        """What the parts of one log have in common; empty for the plain text of a stream."""
+        """The heading, which all parts of a log share; empty for a stream of plain text."""
         match = _PART.match(self.text)
         return match[1] if match else ""
 
     @property
     def part(self) -> int:
-        """The number of the part, 0 for a stream."""
+        """The number of the part; 0 for a stream."""
         match = _PART.match(self.text)
         return int(match[2]) if match else 0
 
     @property
     def body(self) -> str:
-        """The text without the line that names the part."""
+        """The text without the heading."""
         return _PART.sub("", self.text, count=1) if self.part else self.text
 
     @property
     def names_its_log(self) -> bool:
-        """Whether the heading is that of one crash kernel alone."""
+        """Whether the heading is unique to one crash kernel."""
         return self.heading.startswith("kexec-console#")
 
 
@@ -87,32 +87,32 @@ class Record:
 class CrashLog:
     """The log of one crash kernel."""
 
-    raw: str  # with the priorities, where the records have them
-    is_whole: bool  # False: made from dmesg records, which a hang does not leave
-    since: float = 0.0  # see Record
+    raw: str  # with priorities if the records have them
+    is_whole: bool  # False: from dmesg records, which a kernel that hangs does not write
+    since: float = 0.0  # as in Record
     time: float = 0.0
 
     @property
     def text(self) -> str:
-        """For people."""
+        """The log without priorities, for people."""
         return _PRIORITY.sub("", self.raw)
 
     @property
     def stages(self) -> tuple[str, ...]:
-        """The stages that src/crash reported; none when it never came that far."""
+        """The stages that src/crash reported; none if it did not start."""
         return tuple(text for _, text in _said(self.raw, _STAGE, by_kernel=False))
 
     @property
     def stage(self) -> str:
-        """The last of them, or ""."""
+        """The last stage, or ""."""
         return self.stages[-1] if self.stages else ""
 
     @property
     def verdict(self) -> str:
-        """What became of the dump, in one line."""
+        """The result of the dump, in one line."""
         saved = [stage for stage in self.stages if stage.startswith("saved as ")]
         failed = [stage for stage in self.stages if stage.startswith("failed: ")]
-        # The first failure is the reason; what fails after it, fails for the same one.
+        # The first failure is the reason; later ones follow from it.
         if saved:
             return ", but ".join([saved[-1], *failed[:1]])
         if failed:
@@ -125,20 +125,20 @@ class CrashLog:
 
     @property
     def when(self) -> str:
-        """The time of the crash, as well as it is known."""
+        """The time of the crash, or the time before which it happened."""
         text = f"{datetime.fromtimestamp(self.time, UTC):%Y-%m-%d %H:%M:%S} UTC"
         return text if self.since == self.time else f"before {text}"
 
     def ended_previous(self, boots: Boots) -> bool:
-        """Whether it is for certain the crash that ended the boot before this one."""
+        """Whether this crash certainly ended the previous boot."""
         return boots.previous is not None and self.since >= boots.previous
 
 
 def previous_boot(text: str) -> float | None:
-    """When the boot before this one began, from "journalctl --list-boots --utc".
+    """When the previous boot began, from "journalctl --list-boots --utc"; None if not known.
 
-    Its lines have a number, 0 for this boot, an ID, and the times of the first and the last
-    message, as in "-1 ID Wed 2026-11-25 17:38:02 UTC". None where the journal is not kept.
+    Each line has a number (0: this boot), an ID, and the times of the first and the last message:
+    "-1 ID Wed 2026-11-25 17:38:02 UTC".
     """
     found = re.search(
         r"^ *-1 [0-9a-f]{32} \w{3} (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) UTC", text, re.MULTILINE
@@ -147,19 +147,19 @@ def previous_boot(text: str) -> float | None:
 
 
 def is_of_interest(name: str) -> bool:
-    """Whether a file of that name can be a crash kernel's."""
+    """Whether a file of that name can be from a crash kernel."""
     return name.startswith((*_KINDS, _UNKNOWN))
 
 
 def record(name: str, data: bytes, modified: float, *, collected: bool,
            boots: Boots) -> Record | None:  # fmt: skip
-    """A file of pstore; None where nothing in it can be a crash kernel's.
+    """Read a file of pstore; returns None if it cannot be from a crash kernel.
 
-    ``modified`` is the file's time, ``collected`` whether it was moved out of pstore, which
+    ``modified`` is the file's time, ``collected`` whether it was moved out of pstore, as
     systemd-pstore does with every record at every boot.
     """
     known = not name.startswith(_UNKNOWN)
-    # ERST does not tell a kernel that does not know the type whether it is packed.
+    # With ERST, a kernel that does not know the type cannot tell whether the record is packed.
     is_packed = name.endswith(_PACKED) or not (known or data.startswith(b"kexec-console"))
     found = Record(name, _clean(_unpack(data) if is_packed else data), 0.0, 0.0)
     if not found.text or not (known or found.heading.startswith("kexec-console")):
@@ -173,8 +173,8 @@ def _between(modified: float, boots: Boots, *, is_dated: bool,
              collected: bool) -> tuple[float, float]:  # fmt: skip
     """Between which times a record was written.
 
-    A stream has no time: its file is as old as the first look at it. Nor is one believed that
-    this boot is older than.
+    A stream records no time: its file has the time when pstore was mounted. A time after the start
+    of this boot is wrong.
     """
     if modified >= boots.this:
         first = boots.previous if collected and boots.previous is not None else 0.0
@@ -184,7 +184,7 @@ def _between(modified: float, boots: Boots, *, is_dated: bool,
 
 
 def _unpack(data: bytes) -> bytes:
-    """Raw deflate, as pstore packs; nothing where it is not that."""
+    """Unpack raw deflate, which pstore uses; returns nothing for other data."""
     try:
         return zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, _LARGEST)
     except zlib.error:
@@ -192,18 +192,18 @@ def _unpack(data: bytes) -> bytes:
 
 
 def _clean(data: bytes) -> str:
-    """Without control characters: the text goes to root's terminal."""
+    """The text without control characters: it goes to root's terminal."""
     text = data.decode(errors="replace")
     return "".join(c for c in text if c.isprintable() or c in "\n\t").strip()
 
 
 def newest(records: Iterable[Record]) -> CrashLog | None:
-    """The log of the last crash kernel that left something, or None."""
+    """The log of the last crash kernel that left one, or None."""
     logs = [log for log in _logs(_once(records)) if _is_crash_kernels(log)]
     if not logs:
         return None
     last = max(logs, key=lambda log: (log[-1].time, log[0].kind))
-    # The same crash kernel can have left more than one log of itself.
+    # One crash kernel can leave several logs.
     same = [log for log in logs if log is last or _stamps(log) & _stamps(last)]
     best = max(same, key=lambda log: (log[0].kind, log[-1].time))
     is_dmesg = best[0].kind == 0
@@ -213,7 +213,7 @@ def newest(records: Iterable[Record]) -> CrashLog | None:
 
 
 def _once(records: Iterable[Record]) -> list[Record]:
-    """Each text once, under its best name, at the first time that it was seen."""
+    """Each text once, with the best of its names and the earliest of its times."""
     found: dict[str, Record] = {}
     for each in records:
         other = found.get(each.text, each)
@@ -224,28 +224,28 @@ def _once(records: Iterable[Record]) -> list[Record]:
 
 
 def _is_crash_kernels(log: Sequence[Record]) -> bool:
-    """Whether it is of a type that only crash kernels write, or has what only src/crash says."""
+    """Whether only crash kernels write this kind of record, or src/crash wrote to the log."""
     return log[0].kind == len(_KINDS) - 1 or bool(_stamps(log))
 
 
 def _stamps(log: Iterable[Record]) -> set[tuple[str, str]]:
-    """What no two crash kernels have in common: their stages, to the microsecond."""
+    """The stages with their times in microseconds, which no other crash kernel has."""
     return {said for each in log for said in _said(each.body, _STAGE, by_kernel=False)}
 
 
 def _said(text: str, pattern: re.Pattern[str], *, by_kernel: bool) -> Iterator[tuple[str, str]]:
-    """Time and what ``pattern`` finds, of each message that it fits.
+    """The time and the first group of each message that matches ``pattern``.
 
-    A message can have several lines, all with the time of the first. What comes after that one
-    is quoted, and can be anything. Without priorities nothing tells that from a line that
-    stands alone but the line before, so that has to be there.
+    All lines of a message have the time of its first line; the later ones can be quoted from a
+    device. Without priorities, a line is the first one of its message only if the line before it
+    is known and has another time.
     """
     before = ""
     for line in text.split("\n"):
         match = _LINE.fullmatch(line)
         priority, stamp, message = match.groups() if match else ("", "", "")
         is_first = stamp != before and bool(priority or before)
-        # /dev/kmsg gives nobody the kernel's facility, which is 0.
+        # Messages that programs write to /dev/kmsg never have the kernel's facility, 0.
         is_theirs = not priority or (int(priority) < 8) == by_kernel
         found = pattern.fullmatch(message)
         if found and is_first and is_theirs:
@@ -254,10 +254,10 @@ def _said(text: str, pattern: re.Pattern[str], *, by_kernel: bool) -> Iterator[t
 
 
 def _logs(records: Iterable[Record]) -> Iterator[list[Record]]:
-    """The records put together to logs, each in the order of its parts.
+    """Group the records into logs, each in the order of its parts.
 
-    Where the heading does not say whose they are: each log starts with its first part, and its
-    parts were written one after the other.
+    If the heading is not unique to a log, each log starts with its first part, and its parts were
+    written one after the other.
     """
     log: list[Record] = []
     for each in sorted(records, key=_order):
@@ -265,7 +265,7 @@ def _logs(records: Iterable[Record]) -> Iterator[list[Record]]:
             if each.part > log[-1].part:
                 log.append(each)
                 continue
-            if each.names_its_log:  # it was written again, with more in it
+            if each.names_its_log:  # the same part, written again with more text
                 log[-1] = each
                 continue
         if log:

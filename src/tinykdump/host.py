@@ -69,7 +69,7 @@ class Host:
             return self.path(self.resolve(name) or name).read_bytes()
         except OSError as error:
             raise TinykdumpError(
-                f"{name}: {error.strerror}", "check that the file is there and readable"
+                f"{name}: {error.strerror}", "check that the file exists and is readable"
             ) from None
 
     def text(self, name: str | Path) -> str | None:
@@ -80,7 +80,7 @@ class Host:
             return None
 
     def running_kernel(self) -> str:
-        """The version of the running kernel, as uname -r says it."""
+        """The version of the running kernel, as uname -r prints it."""
         return self.text("/proc/sys/kernel/osrelease") or ""
 
     def vouch(self, name: str | Path) -> None:
@@ -114,8 +114,8 @@ class Host:
     def walk(self, name: str | Path) -> Iterator[tuple[Path, list[str]]]:
         """Every directory below ``name`` with the sorted names of its files."""
         top = self.path(self.resolve(name) or name)
-        for directory, folders, files in os.walk(top):
-            folders.sort()
+        for directory, subdirectories, files in os.walk(top):
+            subdirectories.sort()
             yield Path(str(name)) / Path(directory).relative_to(top), sorted(files)
 
     def write(self, name: str | Path, value: str) -> None:

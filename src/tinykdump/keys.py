@@ -23,16 +23,16 @@ MACHINE_KEYS = Path("/var/lib/tinykdump/keys")
 ROOT_KEYS = Path("/root/.gnupg")
 MACHINE_USER = "tinykdump"
 
-# Only making a key needs an agent, and one that was started would keep running. A key that is
-# newer than the clock is valid: the clock is wrong at a boot with an empty battery and no network.
-# The crash side ignores the clock in the same way when it encrypts.
+# Only making a key needs an agent, and an agent would keep running. Keys that are newer than the
+# clock are valid: after a boot with an empty battery and no network, the clock is wrong. The crash
+# side ignores the clock, too.
 _QUIET = [
     "--no-autostart", "--no-auto-check-trustdb", "--ignore-time-conflict", "--ignore-valid-from",
 ]  # fmt: skip
 
 
-# Variables that gpg-agent(1) passes to pinentry, which asks for a passphrase; GPG_TTY is the
-# user's terminal.
+# gpg-agent(1) passes these to pinentry, which asks for a passphrase; GPG_TTY is the user's
+# terminal.
 _ASKING = (
     "GPG_TTY", "TERM", "DISPLAY", "XAUTHORITY", "WAYLAND_DISPLAY", "XDG_RUNTIME_DIR",
     "XDG_SESSION_TYPE", "DBUS_SESSION_BUS_ADDRESS", "PINENTRY_USER_DATA",
@@ -127,7 +127,7 @@ def configured(key: str, host: Host) -> Key:
 
 
 def from_file(content: bytes, name: str) -> Key:
-    """The one key in exported ``content``, checked; ``name`` is for messages."""
+    """The only key in exported ``content``, checked; ``name`` is for messages."""
     with (
         tempfile.TemporaryDirectory(prefix="tinykdump-") as home,
         _looking(Path(home)) as keyring,
@@ -163,7 +163,7 @@ def check(listed: Mapping[str, Any], name: str) -> None:
 
 
 def machine_key(host: Host, *, create: bool) -> Key:
-    """The key of this machine; if there is none and ``create`` is set, it is made now.
+    """The key of this machine; makes it if there is none and ``create`` is set.
 
     Its secret part has no passphrase and is readable by root only: root can read the memory of
     this machine anyway. Raises TinykdumpError if there is none.
@@ -236,7 +236,7 @@ def _export(keyring: gnupg.GPG, listed: Mapping[str, Any]) -> Key:
 def last_change(public: bytes) -> str:
     """When a public key was last changed: the latest time in its packets (RFC 9580, 5.2 and 5.5).
 
-    Every part that is valid now was valid then, and the time is the same for each build.
+    Every part of the key that is valid now was valid then. The time is the same for each build.
     """
     with tempfile.TemporaryDirectory(prefix="tinykdump-") as home:
         listed = run(

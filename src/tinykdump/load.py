@@ -33,9 +33,9 @@ def ours(host: Host) -> Manifest | None:
 
 
 def _settle(host: Host) -> None:
-    """Rename the note of the image being loaded to that of the loaded image, if one is loaded.
+    """If an image is loaded, make the note for loading the note of the loaded image.
 
-    Otherwise delete the notes: they must not claim what another program loads later.
+    Otherwise delete both notes: what another program loads later is not tinykdump's.
     """
     if not reservation.read(host).loaded:
         for note in (LOADING, LOADED):

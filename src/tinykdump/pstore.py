@@ -14,15 +14,15 @@ from tinykdump.errors import TinykdumpError
 from tinykdump.host import Host
 from tinykdump.run import run
 
-# systemd-pstore(8) moves every record from the first place to the second one at boot.
+# systemd-pstore(8) moves every record from the first directory to the second one at boot.
 _MOUNT = Path("/sys/fs/pstore")
 _ARCHIVE = Path("/var/lib/systemd/pstore")
-# Bytes of a record that are read: ramoops can have a zone of some MiB.
+# The limit of a record that is read, in bytes: a zone of ramoops can have several MiB.
 _LARGEST = 16 << 20
 
-# Backend, as /sys/module/pstore/parameters/backend says it -> parameters of the module of that
-# name which the crash kernel has to share: what two kernels have to agree on to use one region
-# (Documentation/admin-guide/ramoops.rst), and what a distribution may have switched off.
+# Backend, as in /sys/module/pstore/parameters/backend -> the parameters of the module of that name
+# that the crash kernel gets, too: two kernels share a region only if they agree on it
+# (Documentation/admin-guide/ramoops.rst), and distributions disable some backends by default.
 _MODULES: Mapping[str, tuple[str, ...]] = {
     "ramoops": (
         "mem_address", "mem_size", "mem_type", "record_size", "console_size", "ftrace_size",
@@ -31,15 +31,15 @@ _MODULES: Mapping[str, tuple[str, ...]] = {
     "efi_pstore": ("pstore_disable", "record_size"),
 }  # fmt: skip
 
-# A kernel without the record type of its own for crash kernels writes dmesg records at the end
-# of every boot when it is told to. ramoops has a limit of its own, where 0 is to follow it.
+# A kernel without the record type for crash kernels can write dmesg records at the end of every
+# boot. ramoops has its own limit, which 0 turns off.
 _ALWAYS_DUMP = ("printk.always_kmsg_dump=1", "pstore.kmsg_bytes=32768")
 _RAMOOPS_ALWAYS_DUMP = ("ramoops.max_reason=0",)
-# A kernel with the type writes it to the firmware's variables only when it is told to.
+# A kernel with that record type writes it to EFI variables only on request.
 _EFI = "efi_pstore"
 _EFI_TOO = ("pstore.kexec_console=efi",)
 _EFI_OFF = ("efi_pstore.pstore_disable=Y",)
-# crashlog.py tells by the times what is a line of its own.
+# crashlog.py needs the times to find the first line of each message.
 _TIMES = ("printk.time=1",)
 
 
@@ -53,22 +53,22 @@ def _has_type(kernel_config: str) -> bool:
 
 
 def modules(host: Host) -> tuple[str, ...]:
-    """The module of the backend in use; none where pstore has no backend, or no module for it."""
+    """The module of the backend in use; none if there is no backend, or it has no module."""
     backend = _backend(host)
     return (backend,) if backend in _MODULES else ()
 
 
 def parameters(host: Host, kernel_config: str, *, efi: bool) -> tuple[str, ...]:
-    """What a crash kernel with that .config is told, so that what it logs is kept.
+    """The parameters that make pstore keep the log of a crash kernel with that .config.
 
-    ``efi`` is whether it may write variables of the firmware.
+    ``efi`` says whether it may write EFI variables.
     """
     backend = _backend(host)
     if not backend:
         return ()
     if backend == _EFI and not efi:
         return _EFI_OFF
-    # Of several backends the first one to come is taken, which need not be the same one there.
+    # Otherwise the first backend to register is used, which may differ in the crash kernel.
     words = [f"pstore.backend={backend}", *_TIMES]
     for name in _MODULES.get(backend, ()):
         value = host.text(f"/sys/module/{backend}/parameters/{name}")
@@ -83,7 +83,7 @@ def parameters(host: Host, kernel_config: str, *, efi: bool) -> tuple[str, ...]:
 
 
 def description(host: Host, kernel_config: str, *, efi: bool) -> str:
-    """Where a crash kernel with that .config leaves its log; empty where nothing keeps it."""
+    """Where a crash kernel with that .config leaves its log; empty: nowhere."""
     backend = _backend(host)
     if backend == _EFI and not efi:
         return "lost: the configuration keeps it out of EFI variables (efi_log)"
@@ -93,7 +93,7 @@ def description(host: Host, kernel_config: str, *, efi: bool) -> str:
 
 
 def boots(host: Host) -> Boots:
-    """When this machine was started, and the time before, as far as the journal knows."""
+    """When this boot began, and the previous one if the journal has it."""
     this = re.search(r"^btime (\d{1,12})$", host.text("/proc/stat") or "", re.MULTILINE)
     return Boots(float(this[1]) if this else time.time(), _previous_boot(host))
 
@@ -108,7 +108,7 @@ def _previous_boot(host: Host) -> float | None:
 
 
 def crash_log(host: Host, known: Boots) -> CrashLog | None:
-    """What the last crash kernel said, as far as pstore or its archive has it."""
+    """The log of the last crash kernel in pstore or its archive; None if there is none."""
     found = [
         record
         for place, collected in ((_MOUNT, False), (_ARCHIVE, True))
@@ -120,10 +120,10 @@ def crash_log(host: Host, known: Boots) -> CrashLog | None:
 
 
 def _record(path: Path, known: Boots, *, collected: bool) -> Record | None:
-    """One file; None where it is gone, is no file, or is not a crash kernel's."""
+    """Read a file; returns None if it is gone, not a regular file or not from a crash kernel."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError:  # systemd-pstore has just moved it; or we are not root
+    except OSError:  # systemd-pstore has just moved it, or the user is not root
         return None
     with os.fdopen(descriptor, "rb") as stream:
         status = os.fstat(descriptor)

@@ -17,7 +17,7 @@ from tinykdump.host import Host
 from tinykdump.image import programs
 from tinykdump.run import run
 
-# How src/crash/lib.sh recognizes a disk behind USB; it hides all others.
+# src/crash/lib.sh recognizes a disk behind USB in the same way, and hides all others.
 _USB = re.compile(r".*/usb[0-9].*/.*")
 
 
@@ -95,14 +95,14 @@ def _free(host: Host, device: Path, filesystem: str, place: Path | None) -> int 
             return room.free(filesystem, lambda at, size: os.pread(descriptor, size, at))
         finally:
             os.close(descriptor)
-    except OSError:  # it was pulled out, or cannot be read
+    except OSError:  # it was unplugged, or cannot be read
         return None
 
 
 def problems(
     found: Sequence[Stick], target: str, filesystems: Sequence[str], dump: int
 ) -> Iterator[str]:
-    """Why the crash kernel could not save a dump of ``dump`` bytes, one line each.
+    """The reasons why the crash kernel could not save a dump of ``dump`` bytes, one line each.
 
     ``filesystems`` are those that the image mounts. A stick that is not plugged in is no problem.
     """
@@ -131,7 +131,7 @@ def _problems(stick: Stick, target: str, filesystems: Sequence[str], dump: int) 
 
 
 def expected_dump(host: Host, level: int) -> int:
-    """Bytes that a dump of the running kernel takes at the most; see room.expected_dump."""
+    """The largest size of a dump of the running kernel, in bytes; see room.expected_dump."""
     if programs.keeps_free_pages(host):
         level &= ~room.FREE_PAGES
     meminfo, iomem = host.text("/proc/meminfo") or "", host.text("/proc/iomem") or ""

@@ -324,7 +324,7 @@ def test_what_cannot_be_built_again_is_loaded_as_it_is(
     out, err = capfd.readouterr()
     assert err == (
         f"tinykdump: cannot rebuild the image of {KVER}, using the existing one: /root/key.asc: "
-        "No such file or directory (check that the file is there and readable)\n"
+        "No such file or directory (check that the file exists and is readable)\n"
     )
     assert f"key {keys.fingerprint('good@example.org')}\nloaded; " in out
     assert loading.path(LOADED).read_text() == "1"

@@ -27,7 +27,7 @@ COMPRESSORS: dict[str, Sequence[str]] = {
 def compressor(kernel_config: str) -> str:
     """The best compression that a kernel with that .config text can unpack.
 
-    It is gzip when the configuration is unknown: every distribution's kernel has that.
+    It is gzip if the configuration is unknown: the kernels of all distributions support that.
     """
     lines = set(kernel_config.splitlines())
     return next((name for name in COMPRESSORS if f"CONFIG_RD_{name}=y" in lines), "GZIP")
@@ -37,7 +37,7 @@ def compressor(kernel_config: str) -> str:
 def staged(entries: Iterable[Entry], below: Path) -> Iterator[Path]:
     """Write the planned tree to a new private directory, and remove it at the end.
 
-    Also removes what a killed build left: only one build runs at a time.
+    Also removes the trees of killed builds: only one build runs at a time.
     """
     files.private(below)
     for left in below.glob("stage-*"):

@@ -132,8 +132,8 @@ def _controllers(
 ) -> tuple[str, ...]:
     """The ``drivers`` whose aliases match one of the devices, and those that drive one now.
 
-    The latter are of the running kernel: another kernel may not have them. They are loaded even
-    if blacklisted, because a blacklist applies only to loading by a device's alias.
+    The latter are the running kernel's: another kernel may not have them. They are loaded even if
+    blacklisted, because a blacklist applies only to loading by a device's alias.
     """
     found = {device.driver for device in devices if tree.has(device.driver)}
     for device in devices:

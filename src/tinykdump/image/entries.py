@@ -55,7 +55,7 @@ def plan(entries: Iterable[Entry]) -> tuple[Entry, ...]:
             raise TinykdumpError(
                 f"{old.source or 'tinykdump'} and {entry.source or 'tinykdump'} "
                 f"both want {entry.path} in the image",
-                "remove one of the two packages, or leave out the script or module",
+                "remove one of the two packages, the script or the module",
             )
 
     for entry in entries:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What an old makedumpfile gets wrong with newer kernels. Pure: bytes in, values out."""
+"""Workarounds for old versions of makedumpfile. Pure: bytes in, values out."""
 
 import re
 

@@ -214,7 +214,7 @@ class ModuleTree:
         )
 
     def _candidate(self, name: str) -> Module:
-        """A module that this machine may not need, so a damaged one is no error here.
+        """A module that this machine may not need, so damage is not an error here.
 
         Its aliases then come from modules.alias; without that file, it matches every device.
         lookup() reports the damage if the module is needed.

@@ -42,7 +42,7 @@ class Wish:
     required: bool = True
 
 
-# name -> the module; None when it is built into the kernel. Raises NotFoundError.
+# Name -> the module; None if it is built into the kernel. Raises NotFoundError.
 Lookup = Callable[[str], Module | None]
 
 
