@@ -2,9 +2,9 @@
 # shellcheck shell=sh
 # The functions of src/crash/init. POSIX sh, run by busybox.
 #
-# Two processes share the work. PID 1 supervises: it never touches the stick, so nothing that
-# hangs there can stop it. capture() runs in a child; each of its functions is one stage, and one
-# that fails calls die, which ends the child. They share the files in $TMP:
+# Two processes share the work. PID 1 supervises: it never touches the stick, so a stick that hangs
+# cannot stop it. capture() runs in a child. Each of its functions is one stage; a stage that fails
+# calls die, which ends the child. Both processes use the files in $TMP:
 #
 #   progress  grows while there is progress
 #   patience  allowed seconds without progress
@@ -49,7 +49,7 @@ stage() {
 	tick
 }
 
-# Tell the supervisor about progress.
+# Tell the supervisor that there is progress.
 tick() {
 	echo >>"$TMP/progress"
 }
@@ -74,8 +74,8 @@ mount_kernel_interfaces() {
 
 # --- the supervisor, PID 1 --------------------------------------------------------------
 
-# supervise FUNCTION SECONDS: run FUNCTION in a child, and end it after so long without progress.
-# Returns its status, or 1. makedumpfile is killed first: the child may be able to do without it.
+# supervise FUNCTION SECONDS: run FUNCTION in a child, and end it after SECONDS without progress.
+# Returns its status, or 1. Kills makedumpfile first: the child may be able to go on without it.
 supervise() {
 	echo "$2" >"$TMP/patience"
 	("$1") &
@@ -119,7 +119,7 @@ is_running() {
 	read -r _ _ state _ 2>/dev/null <"/proc/$1/stat" && [ "$state" != Z ]
 }
 
-# Kill every process but PID 1, and do not wait: one that waits for a disk may never end.
+# Kill every process but PID 1 without waiting: a process that waits for a disk may never end.
 end_all() {
 	[ $$ -ne 1 ] || kill -9 -1
 	FED=
@@ -152,8 +152,8 @@ leave_stick() {
 	umount "$STICK" 2>/dev/null || sync
 }
 
-# Do what is configured. Stop feeding the watchdogs first, so that they end a reboot that hangs.
-# Before poweroff and halt, stop the watchdogs.
+# Take the configured action. Stop feeding the watchdogs first, so that they end a reboot that
+# hangs. Before poweroff and halt, stop the watchdogs.
 final_action() {
 	outcome=failed
 	[ ! -e "$TMP/saved" ] || outcome=saved
@@ -175,8 +175,8 @@ final_action() {
 
 # --- hardware ---------------------------------------------------------------------------
 
-# In load order, with their parameters: there is no modprobe that would take those from the
-# command line. Loaded modules are deleted to save memory.
+# Load the modules in order, with their parameters: without modprobe, nothing else takes these from
+# the command line. Delete loaded modules to save memory.
 load_modules() {
 	while read -r module parameters; do
 		insmod "$module" ${parameters:+"$parameters"} || say "could not load $module"
@@ -184,7 +184,7 @@ load_modules() {
 	done <"$MODULES"
 }
 
-# Some backends of pstore, which keeps the crash log, write nothing until it is mounted.
+# pstore keeps the crash log; some of its backends write nothing until it is mounted.
 mount_pstore() {
 	[ ! -d /sys/fs/pstore ] || mount -t pstore pstore /sys/fs/pstore
 }
@@ -298,8 +298,8 @@ free_kib() {
 	df -Pk "${DUMP:-$STICK}" | { read -r _ && read -r _ _ _ free _ && echo "$free"; }
 }
 
-# make_room KIB: delete old files, one at a time, until that much space is free. Fails if it is
-# not.
+# make_room KIB: delete old files, one at a time, until that much space is free; fails if there are
+# none left.
 make_room() {
 	while [ "$(free_kib)" -lt "$1" ]; do
 		remove_torn_memory || remove_oldest_dump || return
@@ -322,8 +322,8 @@ remove_torn_memory() {
 	return 1
 }
 
-# The names of this machine's complete dumps except the new one, the oldest first: they sort by
-# time. Other names are skipped; they could contain spaces.
+# The names of this machine's complete dumps except the new one, the oldest first. They sort by
+# time. Other names are skipped: they could contain spaces.
 old_dumps() {
 	for old in "$MINE"/[0-9]*Z*; do
 		case ${old##*/} in
@@ -381,8 +381,8 @@ read_memory() {
 
 # --- writing ----------------------------------------------------------------------------
 
-# The faked time is the key's last change. A key that was valid when tinykdump built this image
-# was valid then, so this machine's clock does not matter.
+# The faked time is the key's last change: every key that tinykdump accepts was valid then, so this
+# machine's clock does not matter.
 encrypt() {
 	if [ -z "$KEY_TIME" ]; then
 		cat
@@ -427,9 +427,9 @@ write_parts() {
 	done
 }
 
-# Write standard input to the file $1, until it ends or the part is full, and copy it to standard
-# output for the checksum. $TMP/more remains if there may be more input. After the first error of
-# the stick nothing reads the input, and SIGPIPE ends its producer. (tee would continue, and each
+# Write standard input to the file $1 until the input ends or the part is full, and copy it to
+# standard output for the checksum. $TMP/more remains if there may be more input. After an error of
+# the stick nothing reads the input, so SIGPIPE ends its producer. (tee would continue, and each
 # write would search the full FAT.)
 write_part() {
 	chunk=0 syncing=
@@ -478,7 +478,7 @@ show_progress() {
 	done
 }
 
-# Whether one of these causes was recorded.
+# Whether fail recorded one of these causes.
 has_failed() {
 	for cause; do
 		[ ! -e "$TMP/fail.$cause" ] || return 0
@@ -486,8 +486,8 @@ has_failed() {
 	return 1
 }
 
-# save NAME COMMAND: write the output of COMMAND to the stick, encrypted. If it is incomplete, sets
-# FAILURE to the reasons, and CAUSE to the one from which the others follow.
+# save NAME COMMAND: write the output of COMMAND to the stick, encrypted. If it is incomplete, set
+# CAUSE to the first cause, and FAILURE to its messages.
 save() {
 	rm -f "$TMP"/fail.* "$TMP/errors"
 	show_progress "$1" &
@@ -549,7 +549,7 @@ forget() {
 	to_stick "$DUMP/SHA256SUMS" <"$TMP/sums" 2>"$TMP/dd" || die "writing SHA256SUMS: $(sed -n 1p "$TMP/dd")"
 }
 
-# All parts are on the medium; log "saved" once the new name is, too.
+# All parts are on the medium. Log "saved" when the new name is there, too.
 publish() {
 	mv "$DUMP" "$FINAL_NAME" 2>"$TMP/mv" || die "renaming $DUMP: $(tail -n 1 "$TMP/mv")"
 	to_stick "$FINAL_NAME/SHA256SUMS" </dev/null 2>"$TMP/dd" ||
