@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Stages of src/crash/lib.sh under the real busybox, on trees and with a real key."""
+"""The functions of src/crash/lib.sh, run by the real busybox on directory trees."""
 
 import hashlib
 import struct
@@ -21,9 +21,9 @@ LIB = Path(__file__).parents[2] / "src/crash/lib.sh"
 MACHINE = "0123456789ab"
 BLOCK = 65536  # bytes, the unit of CHUNK
 
-# What /etc/tinykdump.conf says, and then what must not happen to the machine that tests: the
-# shell takes functions before applets and programs. Of sleep only show_progress is left out,
-# which would outlive its stage by the rest of ten seconds. busybox is not to install its links.
+# The values of /etc/tinykdump.conf, and functions that replace what must not happen on this
+# machine: the shell prefers functions to applets and programs. sleep skips only the ten seconds of
+# show_progress, which would outlive its stage. busybox must not install its links.
 PREAMBLE = """\
 exec 9>&1
 KMSG=/proc/self/fd/9 SYS={top}/sys DEV={top}/dev STICK={top}/stick TMP={top}/tmp
@@ -45,7 +45,7 @@ DUMP={top}/stick/dump.partial MINE={top}/stick/tinykdump/0123456789ab
 
 @dataclass(frozen=True)
 class Crash:
-    """The crash kernel's world, below a directory."""
+    """The file systems of a crash kernel, below a directory."""
 
     top: Path
 
@@ -62,10 +62,9 @@ class Crash:
         return of_machine(self.stick, MACHINE)
 
     def run(self, script: str, stdin: bytes = b"") -> tuple[int, str]:
-        """The status of busybox's shell, and the kernel's log.
+        """Run a script in busybox's shell; returns its status and the kernel's log.
 
-        The shell is PID 1 of a namespace: it ends every process that it sees, as in the crash
-        kernel.
+        The shell is PID 1 of a namespace, because it kills every process that it sees.
         """
         text = PREAMBLE.format(top=self.top, lib=LIB) + script
         done = subprocess.run(
@@ -83,7 +82,7 @@ class Crash:
 
 @pytest.fixture(scope="session")
 def applets(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """busybox under each of its names: they come before the programs of this machine."""
+    """A directory with busybox under the name of each applet, for the start of PATH."""
     path = tmp_path_factory.mktemp("applets")
     subprocess.run([fakehost.real("busybox"), "--install", "-s", path], check=True)
     return path
@@ -107,8 +106,8 @@ def full_stick(crash: Crash) -> Iterator[Crash]:
 
 @pytest.fixture
 def short_medium(crash: Crash) -> Iterator[Crash]:
-    """A block device of 64 MiB whose backing file cannot grow beyond 12 MiB: a real write error,
-    which the kernel meets when it writes back what dd has long written."""
+    """A block device of 64 MiB whose backing file cannot grow beyond 12 MiB. The kernel gets a
+    write error when it writes back data that dd has already written."""
     backing, size = crash.top / "backing", 12 << 20
     backing.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "none", backing], check=True)
@@ -120,7 +119,7 @@ def short_medium(crash: Crash) -> Iterator[Crash]:
     crash.dump.mkdir()
     yield crash
     subprocess.run(["umount", crash.stick], check=True)
-    # The loop device lets its file go a moment later.
+    # The loop device closes its file a moment later.
     subprocess.run(["umount", "--lazy", backing], check=True)
 
 
@@ -161,8 +160,8 @@ def test_parts(crash: Crash, size: int, chunk: int, chunks: str, parts: list[int
     }
 
 
-def test_the_first_error_of_a_stick_is_the_last_write(full_stick: Crash) -> None:
-    """Data without an end: only giving up ends this."""
+def test_nothing_is_written_after_the_first_error_of_a_stick(full_stick: Crash) -> None:
+    """The input never ends: only giving up ends this test."""
     status, log = full_stick.run(f"produce() {{ yes; }}; {SAVE}")
     assert status == 0, log
     assert "FAILED stick: writing x.000: dd: " in log
@@ -176,7 +175,7 @@ def test_the_first_error_of_a_stick_is_the_last_write(full_stick: Crash) -> None
         ("produce() { echo data; echo 'no vmcore' >&2; return 3; }", "read: produce: no vmcore"),
         ("produce() { echo data; }; KEY_TIME=20260101T000000", "gpg: gpg: "),
         ("produce() { echo data; }; DUMP=$TMP/none", "stick: writing x.000: dd: "),
-        # The first cause is named: that makedumpfile ends by SIGPIPE follows from it.
+        # Only the first cause is reported: SIGPIPE then ends the producer.
         ("produce() { yes; return 1; }; DUMP=$TMP/none", "stick: writing x.000: dd: "),
     ],
 )
@@ -193,8 +192,8 @@ def test_save_on_a_full_stick(full_stick: Crash) -> None:
     assert "No space left" in log
 
 
-def test_a_write_that_fails_later_is_not_saved(short_medium: Crash) -> None:
-    """30 MB into a medium of 12: dd and sync(2) know nothing of it, and the old dump stays."""
+def test_a_dump_whose_write_back_fails_is_not_saved(short_medium: Crash) -> None:
+    """30 MB do not fit. dd and sync(2) do not report the error, and the old dump stays."""
     crash = short_medium
     old = crash.dumps / "20260101T000000Z"
     old.mkdir(parents=True)
@@ -210,8 +209,8 @@ def test_a_write_that_fails_later_is_not_saved(short_medium: Crash) -> None:
     assert [path.name for path in crash.dumps.glob("*Z")] == [old.name]
 
 
-def test_what_cannot_be_read_back_is_not_summed(crash: Crash) -> None:
-    """A sum of less than was written would be found wrong at home, when it is too late."""
+def test_data_that_cannot_be_read_back_gets_no_checksum(crash: Crash) -> None:
+    """Nobody would notice that the checksum is wrong before the dump is restored."""
     dd = 'dd() { case $* in *" if="*) echo EIO >&2; return 1 ;; esac; command dd "$@"; };'
     _, log = crash.run(f"{dd} produce() {{ echo data; }}; {SAVE}")
     assert "FAILED stick: reading x.000 back: EIO\n" in log
@@ -224,11 +223,11 @@ def test_save_without_encryption(crash: Crash) -> None:
 
 @pytest.mark.parametrize("user", ["good", "expired"])
 def test_encrypt(crash: Crash, keys: Keyring, user: str) -> None:
-    """Whatever the clock says: one key is good now, the other one was good long ago."""
+    """The clock does not matter: one key is valid now, the other was valid long ago."""
     key = crash.top / "key"
     key.write_bytes(keys.public(f"{user}@example.org"))
     valid_at = keys_of_tinykdump.last_change(key.read_bytes())
-    # The one path that is not a variable: the key is in the image's /etc.
+    # The path of the key is the only one that is not a variable.
     wrapper = f"""
     gpg() {{
         for word; do
@@ -254,7 +253,7 @@ def test_modules_are_loaded_in_order_and_with_their_parameters(crash: Crash) -> 
     order.write_text(f'{first} size=1 name="x  *"\n{second}\n')
     first.touch()
     second.touch()
-    # busybox's insmod puts its arguments together again; what the shell must not do is read them.
+    # busybox's insmod joins its arguments again; the shell must not interpret them.
     insmod = f'insmod() {{ say "$# $*"; [ "$1" = {first} ]; }};'
     status, log = crash.run(f"{insmod} MODULES={order}; load_modules")
     assert status == 0, log
@@ -377,14 +376,14 @@ def test_a_link_on_the_stick_is_not_followed(crash: Crash, link: str) -> None:
     assert list(elsewhere.iterdir()) == []
 
 
-def test_a_stick_that_can_not_be_written(read_only_stick: Crash) -> None:
+def test_a_stick_that_cannot_be_written(read_only_stick: Crash) -> None:
     status, log = read_only_stick.run(OPEN)
     assert status == 1
     assert "failed: cannot write to the stick: mkdir: " in log
 
 
-def test_a_stick_that_takes_no_file(crash: Crash) -> None:
-    """It has room for the directories. A redirection that fails would end the shell silently."""
+def test_a_stick_on_which_no_file_can_be_made(crash: Crash) -> None:
+    """It takes directories only. A failed redirection would end the shell without a message."""
     tmpfs = f"mount -t tmpfs -o nr_inodes=4 none {crash.stick}"
     status, log = crash.run(f"{tmpfs} && {OPEN}")
     assert status == 1
@@ -410,7 +409,7 @@ def test_publish(crash: Crash) -> None:
         (1, "1Z", ["1Z"]),
     ],
 )
-def test_old_dumps_go_down_to_keep(crash: Crash, keep: int, new: str, left: list[str]) -> None:
+def test_no_more_than_keep_dumps_stay(crash: Crash, keep: int, new: str, left: list[str]) -> None:
     others = ["0Z.partial", "0Z-incomplete", "notes"]
     for name in ("1Z", "2Z", "2Z-1", "3Z"):
         (crash.dumps / name).mkdir(parents=True)
@@ -434,7 +433,7 @@ NOTE = struct.pack("<III12s", 12, 0, 0, b"VMCOREINFO") + b"OSRELEASE=7\n"
 
 
 def vmcore(notes: bytes) -> bytes:
-    """As /proc/vmcore begins: header, a program header of the notes, the notes, then memory."""
+    """The start of /proc/vmcore: ELF header, program header of the notes, notes, then memory."""
     headers = bytes(64) + struct.pack("<IIQQQQQQ", 4, 0, 4096, 0, 0, len(notes), len(notes), 0)
     return headers.ljust(4096, b"\0") + notes.ljust(-len(notes) % 4096 + len(notes), b"\0")
 
@@ -445,10 +444,10 @@ def vmcore(notes: bytes) -> bytes:
         (vmcore(NOTE + NEW + b"8\n"), True),
         (vmcore(bytes(70_000) + NOTE + b"SIZE(page)=64\n" + NEW + b"8\n"), True),
         (vmcore(NOTE + OLD + b"8\n"), False),
-        (vmcore(NOTE + OLD + b"8\n") + b"\n" + NEW + b"8\n", False),  # in memory, whosever it is
+        (vmcore(NOTE + OLD + b"8\n") + b"\n" + NEW + b"8\n", False),  # in memory, not in the notes
     ],
 )
-def test_makedumpfile_looks_for_what_the_crashed_kernel_has(
+def test_makedumpfile_is_patched_for_the_crashed_kernel(
     crash: Crash, core: bytes, taught: bool
 ) -> None:
     names = {name: crash.top / name for name in ("VMCORE", "MAKEDUMPFILE", "RENAMED")}
@@ -463,8 +462,8 @@ def test_makedumpfile_looks_for_what_the_crashed_kernel_has(
     assert names["MAKEDUMPFILE"].read_bytes() == expected
 
 
-def test_a_makedumpfile_that_knows_it_is_left_alone(crash: Crash) -> None:
-    """Nothing is looked at."""
+def test_a_makedumpfile_that_knows_the_name_is_not_patched(crash: Crash) -> None:
+    """It does not read the vmcore."""
     assert crash.run("RENAMED=/dev/null VMCORE=/none; teach_makedumpfile") == (0, "")
 
 
@@ -491,8 +490,8 @@ def test_the_script_never_ends_the_dump(crash: Crash, body: str, says: str) -> N
     assert log.endswith("went on\n")
 
 
-def test_nothing_of_the_script_goes_on(crash: Crash) -> None:
-    """A process that it has left behind, also one that was to be ended and was not."""
+def test_no_process_of_the_script_stays(crash: Crash) -> None:
+    """Not even a process in the background that ignores SIGTERM."""
     script = crash.top / "script"
     script.write_text("#!/bin/sh\n(trap '' TERM; sleep 3; echo late >$1/late) &\nsleep 30\n")
     script.chmod(0o755)
@@ -506,14 +505,15 @@ STAGES = ("load_modules", "mount_pstore", "wait_for_stick", "mount_stick", "run_
           "open_dump_directory", "teach_makedumpfile", "save_log", "save_memory", "publish",
           "remove_old_dumps")  # fmt: skip
 
-# src/crash/init, with its stages as functions that a test gives.
+# src/crash/init, without the lines that replace the functions of a test.
 INIT = (LIB.parent / "init").read_text().replace("/etc/tinykdump.conf", "/dev/null")
 INIT = INIT.replace(". /lib/tinykdump.sh", "").replace("set_paths\n", "")
 INIT = INIT.replace("mount_kernel_interfaces\n", "").replace("leave_stick 60", "leave_stick 2")
 
 
 def init(crash: Crash, script: str, real: Sequence[str] = ()) -> str:
-    """The log of a crash kernel whose stages, but the real ones, do only what ``script`` says."""
+    """Run src/crash/init with the stages in ``real``, and with those that ``script`` defines;
+    returns the log."""
     nothing = "".join(f"{stage}() {{ :; }}\n" for stage in STAGES if stage not in real)
     _, log = crash.run(f"{nothing}\n{script}\n{INIT}")
     return log
@@ -528,7 +528,7 @@ def init(crash: Crash, script: str, real: Sequence[str] = ()) -> str:
         ("run_script() { set -u; : $unset; }", "failed", "failed: the dump ended with status"),
         ("run_script() { : >/none/x; }", "failed", "failed: the dump ended with status"),
         ("run_script() { exec sh -c 'kill -9 $$'; }", "failed", "failed: the dump ended with"),
-        # Nothing grows: the write that hangs, and everything else that waits for it.
+        # No progress: a write hangs, or something else.
         ("save_memory() { command sleep 50; }", "failed", "failed: no progress for "),
         ("save_memory() { trap '' TERM INT; while :; do :; done; }", "failed", "failed: no pro"),
     ],
@@ -551,7 +551,7 @@ def test_other_final_actions(crash: Crash, action: str) -> None:
     assert log.endswith(f"ACTION {action} -n -f\n")
 
 
-def test_a_stick_that_hangs_to_the_end_does_not_keep_the_final_action_away(crash: Crash) -> None:
+def test_a_stick_that_hangs_does_not_prevent_the_final_action(crash: Crash) -> None:
     hang = "command sleep 50"
     log = init(crash, f"save_log() {{ {hang}; }}; umount() {{ {hang}; }}")
     assert log.count("failed: no progress for ") == 2
@@ -559,14 +559,14 @@ def test_a_stick_that_hangs_to_the_end_does_not_keep_the_final_action_away(crash
 
 
 def test_a_reboot_that_hangs_is_forced(crash: Crash) -> None:
-    """Some driver waits for a device."""
+    """A driver waits for its device."""
     wait = 'sleep() { [ "$1" != 30 ] || set -- 1; command sleep "$1"; }'
     init(crash, f"{wait}; reboot() {{ command sleep 3; }}")
     assert (crash.top / "sysrq").read_text() == "b\n"
 
 
-def test_a_makedumpfile_that_hangs_is_ended_and_the_next_way_taken(crash: Crash) -> None:
-    """Played: a makedumpfile that never ends, at any level."""
+def test_a_makedumpfile_that_hangs_is_killed_and_the_memory_is_copied(crash: Crash) -> None:
+    """Simulated: makedumpfile never ends, at any level."""
     (crash.top / "bin").unlink()
     (crash.top / "bin").mkdir()
     hang = crash.top / "bin/makedumpfile"
@@ -584,8 +584,10 @@ def test_a_makedumpfile_that_hangs_is_ended_and_the_next_way_taken(crash: Crash)
     assert not list(crash.dump.glob("vmcore.flat*"))
 
 
-def test_a_makedumpfile_that_cannot_be_ended_does_not_hold_up(crash: Crash) -> None:
-    """Played: it waits for the disk as well, so that SIGKILL does nothing."""
+def test_a_makedumpfile_that_cannot_be_killed_does_not_prevent_the_final_action(
+    crash: Crash,
+) -> None:
+    """Simulated: makedumpfile waits for the disk, too, so SIGKILL has no effect."""
     hang = "save_memory() { command sleep 50; }; pidof() { echo 999999; }; kill() { :; }"
     log = init(crash, hang)
     assert log.count("killed makedumpfile: no progress for ") == 1
@@ -594,7 +596,7 @@ def test_a_makedumpfile_that_cannot_be_ended_does_not_hold_up(crash: Crash) -> N
 
 
 @pytest.mark.parametrize("saved", [False, True])
-def test_the_crash_kernels_log_goes_along_with_a_failure(crash: Crash, saved: bool) -> None:
+def test_the_crash_kernels_log_is_saved_after_a_failure(crash: Crash, saved: bool) -> None:
     publish = "publish() { touch $TMP/saved; }" if saved else "publish() { die no; }"
     init(crash, f"dmesg() {{ echo log; }}; echo $DUMP >$TMP/dump; {publish}")
     assert (crash.dump / "crash-kernel.txt.000").exists() is not saved
@@ -604,7 +606,7 @@ def test_the_crash_kernels_log_goes_along_with_a_failure(crash: Crash, saved: bo
 
 
 def memory(crash: Crash, makedumpfile: str, more: str = "") -> tuple[int, str]:
-    """save_log and save_memory with that body of a makedumpfile; ``$*`` are its arguments."""
+    """Save the log and the memory; ``makedumpfile`` is a function body, with arguments ``$*``."""
     (crash.top / "core").write_bytes(b"all of it")
     return crash.run(
         f"makedumpfile() {{ {makedumpfile}; }}; VMCORE={crash.top}/core; {more}"
@@ -612,7 +614,7 @@ def memory(crash: Crash, makedumpfile: str, more: str = "") -> tuple[int, str]:
     )
 
 
-def test_a_log_that_cannot_be_read_does_not_cost_the_memory(crash: Crash) -> None:
+def test_the_memory_is_saved_even_if_the_log_cannot_be_read(crash: Crash) -> None:
     status, log = memory(crash, 'case $* in *dmesg*) echo "no log" >&2; return 1 ;; esac; echo x')
     assert status == 0, log
     assert "could not save the log: read_log: no log; going on\n" in log
@@ -625,7 +627,7 @@ LEVELS = 'case $* in *dmesg*) echo log >$TMP/dmesg; return ;; *"-d {level} "*) e
 
 
 def test_a_log_that_is_cut_off_has_no_sum(crash: Crash) -> None:
-    """The dump is complete but for the log: restore reports that."""
+    """restore reports it; the rest of the dump is complete."""
     cut = "encrypt() { [ ! -e $TMP/log ] || { cat; return; }; touch $TMP/log; head -c 2; false; };"
     status, log = memory(crash, LEVELS.format(level=31), cut)
     assert status == 0, log
@@ -638,7 +640,7 @@ def test_a_log_that_is_cut_off_has_no_sum(crash: Crash) -> None:
     ]  # fmt: skip
 
 
-def test_a_lower_level_when_the_filter_fails(crash: Crash) -> None:
+def test_a_lower_level_is_tried_when_makedumpfile_fails(crash: Crash) -> None:
     status, log = memory(crash, LEVELS.format(level=1))
     assert status == 0, log
     assert "at level 31: read_memory: page tables are damaged; trying level 1\n" in log
@@ -650,7 +652,7 @@ def test_a_lower_level_when_the_filter_fails(crash: Crash) -> None:
     assert lines[1].startswith(hashlib.sha256(b"x\n").hexdigest())
 
 
-def test_a_copy_when_makedumpfile_fails_at_every_level(crash: Crash) -> None:
+def test_the_memory_is_copied_when_makedumpfile_fails_at_every_level(crash: Crash) -> None:
     status, log = memory(crash, LEVELS.format(level=99))
     assert status == 0, log
     assert log.endswith("saved as final\n")
@@ -659,8 +661,8 @@ def test_a_copy_when_makedumpfile_fails_at_every_level(crash: Crash) -> None:
     assert not list(final.glob("vmcore.flat*"))
 
 
-def test_more_filtering_when_the_stick_is_full(crash: Crash) -> None:
-    """Played: at level 0 there is too much of it."""
+def test_more_is_filtered_when_the_stick_is_full(crash: Crash) -> None:
+    """Simulated: the dump at level 0 is too large."""
     full = 'case $* in *"-d 0 "*) yes | head -c 300000 ;; *) echo x ;; esac'
     short = "free_kib() { [ -s $DUMP/vmcore.flat.000 ] && echo 0 || echo 9999999; }"
     status, log = memory(crash, full, f"LEVEL=0 CHUNK=1 SPARE=0; {short}; ")
@@ -670,7 +672,7 @@ def test_more_filtering_when_the_stick_is_full(crash: Crash) -> None:
 
 
 @pytest.mark.parametrize("cause", ["gpg", "stick"])
-def test_no_other_way_helps_where_makedumpfile_is_not_the_cause(crash: Crash, cause: str) -> None:
+def test_there_is_no_second_try_if_makedumpfile_is_not_the_cause(crash: Crash, cause: str) -> None:
     save = f"save() {{ CAUSE={cause} FAILURE=reason; say TRIED; return 1; }}"
     status, log = crash.run(f"{save}; save_memory")
     assert status == 1
@@ -690,7 +692,7 @@ def small_stick(crash: Crash) -> Iterator[Crash]:
 
 
 def old_dump(crash: Crash, name: str, size: int) -> Path:
-    """A dump with a log, and a memory of that many bytes."""
+    """A dump with a log and ``size`` bytes of memory."""
     path = crash.dumps / name
     path.mkdir(parents=True)
     for file, content in {"SHA256SUMS": b"", "dmesg.txt.000": b"log"}.items():
@@ -710,8 +712,8 @@ MIB = 1 << 20
 
 
 @pytest.mark.parametrize("publish", ["publish", "true"])
-def test_what_is_written_is_what_is_read(crash: Crash, publish: str) -> None:
-    """The names of src/crash are those of dump.py: what restore and status look for."""
+def test_dump_py_recognizes_a_dump_of_src_crash(crash: Crash, publish: str) -> None:
+    """restore and status look for the names in dump.py."""
     saved = f"read_log() {{ echo log; }}; read_memory() {{ echo memory; }}; {OPEN};"
     assert crash.run(f"{saved} save_log; save_memory; {publish}")[0] == 0
     (found,) = of_machine(crash.stick, MACHINE).iterdir()
@@ -725,24 +727,24 @@ def test_what_is_written_is_what_is_read(crash: Crash, publish: str) -> None:
     assert content.ignored == ()
 
 
-def test_a_torn_dump_makes_room_and_keeps_its_log(small_stick: Crash) -> None:
-    torn = old_dump(small_stick, "20250101T000000Z.partial", 6 * MIB)
+def test_a_partial_dump_makes_room_and_keeps_its_log(small_stick: Crash) -> None:
+    partial = old_dump(small_stick, "20250101T000000Z.partial", 6 * MIB)
     old = old_dump(small_stick, "20240101T000000Z", MIB // 2)
     status, log = save_dump(small_stick, 4 * MIB)
     assert status == 0, log
     assert "no space: removed 20250101T000000Z.partial/vmcore.flat.000 of an incomplete" in log
-    assert sorted(path.name for path in torn.iterdir()) == ["SHA256SUMS", "dmesg.txt.000"]
+    assert sorted(path.name for path in partial.iterdir()) == ["SHA256SUMS", "dmesg.txt.000"]
     assert old.exists()
 
 
-def test_a_full_stick_takes_the_log(small_stick: Crash) -> None:
-    """Full to its last block by a dump that was cut off."""
-    torn = old_dump(small_stick, "20250101T000000Z.partial", 0)
-    small_stick.run(f"yes >{torn}/vmcore.flat.000 2>/dev/null")
+def test_the_log_is_saved_on_a_full_stick(small_stick: Crash) -> None:
+    """A partial dump has filled it to the last block."""
+    partial = old_dump(small_stick, "20250101T000000Z.partial", 0)
+    small_stick.run(f"yes >{partial}/vmcore.flat.000 2>/dev/null")
     status, log = save_dump(small_stick, 20 * MIB)
     assert status == 1
     assert "failed: could not save the memory: writing vmcore.flat.000: the stick is full\n" in log
-    (new,) = (path for path in small_stick.dumps.iterdir() if path != torn)
+    (new,) = (path for path in small_stick.dumps.iterdir() if path != partial)
     assert (new / "dmesg.txt.000").read_text() == "log\n"
     again, log = save_dump(small_stick, 4 * MIB)
     assert again == 0, log
@@ -773,7 +775,7 @@ def test_keep_0_removes_no_complete_dump(small_stick: Crash) -> None:
 
 @pytest.mark.parametrize("name", ["20240101T000000Z x", "2024Z\n/etc", "2024Z *"])
 def test_only_names_of_dumps_are_removed(small_stick: Crash, name: str) -> None:
-    """Who writes the stick chooses its names, and rm -rf takes many words."""
+    """Anybody who writes to the stick chooses its names, and rm -rf takes several."""
     small_stick.dumps.mkdir(parents=True)
     hostile = small_stick.dumps / name.replace("/", "")
     hostile.mkdir()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The manual pages are valid and say what the code says, in both directions."""
+"""The manual pages are valid, and agree with the code in both directions."""
 
 import argparse
 import io
@@ -18,13 +18,12 @@ from tinykdump.image import programs
 CHECKOUT = Path(__file__).parents[2]
 COMMANDS, SETTINGS = CHECKOUT / "man/tinykdump.8", CHECKOUT / "man/tinykdump.5"
 
-# Where other programs are told of our files, and Python finds the package: of no interest to
-# who reads the page.
+# Files that readers of the page do not need: the command itself, the Python package, the pages.
 UNNAMED = ("usr/bin/", "usr/lib/python3/", "usr/share/man/", "usr/share/licenses/")
 
 
 def section(page: Path, name: str) -> list[str]:
-    """The lines below that heading, up to the next one of the same kind."""
+    """The lines below a heading, up to the next heading of the same kind."""
     lines = page.read_text().splitlines()
     kind = ".Ss" if f".Ss {name}" in lines else ".Sh"
     start = lines.index(f"{kind} {name}") + 1
@@ -33,7 +32,7 @@ def section(page: Path, name: str) -> list[str]:
 
 
 def heads(page: Path, name: str, macro: str) -> list[str]:
-    """What follows ``.It MACRO`` in a section."""
+    """The texts after ``.It MACRO`` in a section."""
     starts = f".It {macro} " if macro else ".It "
     lines = section(page, name)
     return [line.removeprefix(starts) for line in lines if line.startswith(starts)]
@@ -43,7 +42,7 @@ def heads(page: Path, name: str, macro: str) -> list[str]:
 def test_pages_are_valid(page: Path) -> None:
     done = subprocess.run(["mandoc", "-T", "lint", page], capture_output=True, text=True,
                           check=False)  # fmt: skip
-    # Which other pages are installed says something of this machine, not of the page.
+    # Whether other pages are installed depends on this machine.
     found = [line for line in done.stdout.splitlines() if "referenced manual not found" not in line]
     assert found == []
     shown = subprocess.run(["mandoc", "-T", "utf8", page], capture_output=True, check=True).stdout
@@ -55,7 +54,7 @@ def takes_value(action: argparse.Action) -> bool:
 
 
 def expected(parser: argparse.ArgumentParser) -> dict[str, str]:
-    """Option -> the name of its value, of one parser; what every command has is left out."""
+    """Option -> the name of its value, without the options that every command has."""
     return {
         option: (action.metavar or action.dest.upper()) if takes_value(action) else ""
         for action in parser._actions
@@ -65,7 +64,7 @@ def expected(parser: argparse.ArgumentParser) -> dict[str, str]:
 
 
 def described(lines: list[str]) -> dict[str, dict[str, str]]:
-    """Command ("" for none) -> option -> value, as the page has them."""
+    """Command ("" for none) -> option -> the name of its value, from the page."""
     found: dict[str, dict[str, str]] = {"": {}}
     command = ""
     for line in lines:
@@ -126,7 +125,7 @@ def test_keys_and_defaults() -> None:
     ],
 )
 def test_choices(key: str, words: tuple[str, ...]) -> None:
-    """What a key can be is all there, and nothing else."""
+    """The page lists exactly the values that the key can have."""
     lines = SETTINGS.read_text().splitlines()
     start = next(at for at, line in enumerate(lines) if line.startswith(f".It Ic {key} "))
     end = next(
@@ -152,7 +151,7 @@ def test_exit_statuses() -> None:
 
 
 def installed() -> set[str]:
-    """The files of the package that a page has to name, by what `make install` installs."""
+    """The files that `make install` installs and that a page must name."""
     with tarfile.open(fileobj=io.BytesIO(service.archive())) as tar:
         names = [member.name.removeprefix("./") for member in tar if member.isfile()]
     return {f"/{name}" for name in names if not name.startswith(UNNAMED)}
@@ -165,8 +164,8 @@ def test_files() -> None:
         str(state.RUNTIME), str(programs.CRASH_SIDE[0]), str(reservation._SIZE[0]),
         "tinykdump/MACHINE/TIME",
     }  # fmt: skip
-    folders = tuple(f"{name}/" for name in used)
-    shipped = {name for name in installed() if not name.startswith(folders)}
+    directories = tuple(f"{name}/" for name in used)
+    shipped = {name for name in installed() if not name.startswith(directories)}
     assert named == used | shipped
 
 
@@ -177,8 +176,8 @@ def test_pages_are_installed() -> None:
         assert f"./usr/share/{name}" in names
 
 
-def test_examples_are_what_the_program_says() -> None:
-    """The mistake that the page shows gives that message."""
+def test_messages_in_examples_are_real() -> None:
+    """The error in the page's example gives the message that it shows."""
     shown = next(line for line in section(SETTINGS, "EXAMPLES") if line.startswith("tinykdump: "))
     with pytest.raises(errors.UsageError) as raised:
         config.parse_file("[dump]\nwiat = 3\n", "/etc/default/tinykdump.d/site.conf")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The plugin under the real kernel-install, which is told to look nowhere but in a tree."""
+"""The plugin under the real kernel-install, which works on a directory tree."""
 
 import hashlib
 import json
@@ -24,7 +24,7 @@ def kernel_install(fake_with_programs: FakeHost) -> "KernelInstall":
 
 
 class KernelInstall:
-    """kernel-install with our plugin and a witness behind it."""
+    """kernel-install with our plugin, and a second plugin that records that it ran."""
 
     def __init__(self, fake: FakeHost) -> None:
         self.fake = fake
@@ -32,7 +32,7 @@ class KernelInstall:
         fake.path("/boot").mkdir()
         self.boot = fake.path("/boot")
         self.kernel = fake.write("/boot/vmlinuz", bzimage())
-        # Runs after ours, and so shows that ours has not ended the transaction.
+        # It runs only if our plugin has not ended the transaction.
         self.witness = fake.write("/70-witness.install",
             '#!/bin/sh\nls -A "$KERNEL_INSTALL_STAGING_AREA" >"$WITNESS"\n', 0o755)  # fmt: skip
         self.python = fake.write("/python",
@@ -46,7 +46,7 @@ class KernelInstall:
         machine_id: str = MACHINE_ID,
         plugins: str = "",
     ) -> tuple[int, list[str]]:
-        """Its exit status, and what was said to the user."""
+        """Run kernel-install; returns its exit status and its output in lines."""
         seen = self.fake.path("/seen")
         seen.unlink(missing_ok=True)
         environment = {
@@ -62,12 +62,12 @@ class KernelInstall:
         }
         done = subprocess.run(["kernel-install", *words], env=environment, capture_output=True,
                               text=True, check=False)  # fmt: skip
-        assert seen.exists(), f"the plugin behind ours did not run: {done.stderr}"
+        assert seen.exists(), f"the plugin after ours did not run: {done.stderr}"
         assert seen.read_text() == "", "something is in the staging area of the normal boot"
         return done.returncode, (done.stdout + done.stderr).splitlines()
 
     def modes(self) -> dict[str, str]:
-        """Every file of the kernel's state, with its mode."""
+        """The files of the kernel's state, with their modes."""
         return {name: oct(mode) for name, (mode, _) in self.fake.snapshot(STATE).items()}
 
 
@@ -98,10 +98,10 @@ def test_add_and_remove(kernel_install: KernelInstall) -> None:
 
 @pytest.mark.parametrize("machine_id", [MACHINE_ID, ""], ids=["machine-id", "none"])
 @pytest.mark.parametrize("layout", ["bls", "uki", "other"])
-def test_every_layout_is_the_same_to_it(
+def test_add_and_remove_work_with_every_layout(
     kernel_install: KernelInstall, layout: str, machine_id: str
 ) -> None:
-    """What it makes lies beside all of them, so that /boot may be read-only, or not mounted."""
+    """The plugin writes nothing to /boot, which may be read-only or not mounted."""
     fake = kernel_install.fake
     fake.write("/etc/kernel/install.conf", f"layout={layout}\n")
     if not machine_id:
@@ -119,27 +119,27 @@ def test_every_layout_is_the_same_to_it(
 
 @pytest.fixture
 def self_built(kernel_install: KernelInstall) -> KernelInstall:
-    """A machine with a kernel that nobody has put beside its modules."""
+    """A machine with a kernel image that is not beside the modules."""
     fake = kernel_install.fake
     fake.remove(f"/lib/modules/{KVER}/vmlinuz")
-    # What kernel-install is told are paths of this machine: they are found in the tree, too.
+    # kernel-install gets paths of this machine; this link makes them valid in the tree, too.
     fake.link(str(fake.root), "/")
     fake.write("/etc/kernel/install.conf", "layout=bls\n")
     return kernel_install
 
 
 def rebuilt(fake: FakeHost, monkeypatch: pytest.MonkeyPatch) -> str:
-    """What the kernel is after a build that is told nothing, as at a boot."""
+    """Rebuild without a path, as at boot; returns the path of the kernel image."""
     monkeypatch.setenv("TINYKDUMP_ROOT", str(fake.root))
     assert cli.main(["-b"]) == 0
     return str(json.loads(fake.path(f"{STATE}/manifest.json").read_text())["kernel"])
 
 
 @pytest.mark.parametrize("boot", ["/boot", "/efi", "/boot/efi"])
-def test_a_self_built_kernel_is_found_where_kernel_install_has_put_it(
+def test_a_self_built_kernel_is_found_where_kernel_install_copied_it(
     self_built: KernelInstall, monkeypatch: pytest.MonkeyPatch, boot: str
 ) -> None:
-    """By its own plugin, 90-loaderentry; what it was copied from is somebody's build directory."""
+    """90-loaderentry has copied it there from a build directory, which is gone."""
     fake = self_built.fake
     fake.path(boot).mkdir(exist_ok=True)
     monkeypatch.setattr(self_built, "boot", fake.path(boot))
@@ -151,11 +151,11 @@ def test_a_self_built_kernel_is_found_where_kernel_install_has_put_it(
 
 
 @pytest.mark.parametrize("now", [KVER, "9.9", ""])
-def test_the_path_that_was_given_is_remembered(
+def test_the_path_of_the_kernel_image_is_remembered(
     self_built: KernelInstall, monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str], now: str,
 ) -> None:  # fmt: skip
-    """Another kernel that has been built in its place since is not taken for it."""
+    """A kernel of another version at that path is refused."""
     fake = self_built.fake
     given = fake.write("/home/me/bzImage", bzimage(release=KVER))
     assert self_built("add", KVER, given)[0] == 0
@@ -205,7 +205,7 @@ def test_a_stored_kernel_that_is_damaged_is_stored_again(self_built: KernelInsta
     assert fake.snapshot() == before
 
 
-def test_a_unified_image_of_another_kind_is_said(self_built: KernelInstall) -> None:
+def test_a_unified_image_without_a_kernel_is_an_error(self_built: KernelInstall) -> None:
     given = self_built.fake.write("/boot/linux.efi", unified(osrel=b"ID=x"))
     _, said = self_built("add", KVER, given)
     assert said == [
@@ -214,8 +214,10 @@ def test_a_unified_image_of_another_kind_is_said(self_built: KernelInstall) -> N
     ]
 
 
-def test_under_a_unified_kernel_image(kernel_install: KernelInstall) -> None:
-    """kexec takes the kernel that is in it, which packages install beside the modules."""
+def test_the_kernel_image_beside_the_modules_is_preferred_to_a_unified_one(
+    kernel_install: KernelInstall,
+) -> None:
+    """kexec loads the kernel image beside the modules, which packages install."""
     fake = kernel_install.fake
     unified = fake.write("/boot/linux.efi", b"MZ" + bytes(0x1000))
     status, _ = kernel_install("add", KVER, unified)
@@ -224,10 +226,10 @@ def test_under_a_unified_kernel_image(kernel_install: KernelInstall) -> None:
     assert manifest["kernel"] == f"/lib/modules/{KVER}/vmlinuz"
 
 
-def test_removing_one_kind_of_boot_entry_keeps_the_image(
+def test_removing_one_type_of_boot_entry_keeps_the_image(
     kernel_install: KernelInstall, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As long as the kernel is there; the plugin is called as kernel-install would call it."""
+    """As long as the kernel is installed. The plugin is called as kernel-install calls it."""
     fake = kernel_install.fake
     fake.write(f"{STATE}/initramfs.img", b"old")
     monkeypatch.setenv("KERNEL_INSTALL_BOOT_ENTRY_TYPE", "type2")
@@ -247,7 +249,7 @@ def test_remove_keeps_the_images_of_other_kernels(kernel_install: KernelInstall)
     assert kernel_install.fake.path(other).read_bytes() == b"x"
 
 
-def test_a_build_that_fails_is_said_and_does_no_harm(kernel_install: KernelInstall) -> None:
+def test_a_failed_build_is_reported_and_changes_nothing(kernel_install: KernelInstall) -> None:
     fake = kernel_install.fake
     fake.write(f"{STATE}/initramfs.img", b"old")
     fake.remove("/usr/bin/makedumpfile")
@@ -261,7 +263,7 @@ def test_a_build_that_fails_is_said_and_does_no_harm(kernel_install: KernelInsta
     assert list(fake.path("/run/tinykdump").iterdir()) == [fake.path("/run/tinykdump/lock")]
 
 
-def test_remove_works_with_a_configuration_that_does_not(kernel_install: KernelInstall) -> None:
+def test_remove_works_with_an_invalid_configuration(kernel_install: KernelInstall) -> None:
     kernel_install.fake.write(f"{STATE}/initramfs.img", b"old")
     kernel_install.fake.write("/etc/default/tinykdump", "[dump]\nwiat = 3\n")
     status, _ = kernel_install("remove", KVER)
@@ -270,16 +272,16 @@ def test_remove_works_with_a_configuration_that_does_not(kernel_install: KernelI
 
 
 @pytest.mark.parametrize("python", ["/nonexistent", "/bin/false"])
-def test_a_python_that_does_not_start(kernel_install: KernelInstall, python: str) -> None:
+def test_a_python_that_does_not_start_is_reported(
+    kernel_install: KernelInstall, python: str
+) -> None:
     status, said = kernel_install("add", KVER, kernel_install.kernel, python=python)
     assert status == 0
     assert said[-1] == "tinykdump: the plugin failed; run tinykdump -l to see why"
 
 
 @pytest.mark.parametrize("words", [[], ["inspect"], ["frobnicate", KVER], ["add"]])
-def test_other_verbs_are_none_of_its_business(
-    kernel_install: KernelInstall, words: list[str]
-) -> None:
+def test_other_verbs_do_nothing(kernel_install: KernelInstall, words: list[str]) -> None:
     before = kernel_install.fake.snapshot("/")
     environment = {"TINYKDUMP_PYTHON": str(kernel_install.python),
                    "TINYKDUMP_ROOT": str(kernel_install.fake.root)}  # fmt: skip
