@@ -417,7 +417,7 @@ write_parts() {
 			[ "$part" -gt 0 ] || has_failed read || fail read "$1 is empty"
 			return
 		fi
-		# A part without a sum is incomplete: restore says so.
+		# A part without a sum is incomplete; restore reports it.
 		has_failed full stick gpg read && return
 		if ! echo "${sum%% *}  $file" | to_stick "$DUMP/SHA256SUMS" 2>"$TMP/dd"; then
 			fail stick "writing SHA256SUMS: $(sed -n 1p "$TMP/dd")"
