@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Loading that fails, on a played kernel: what was there before has to be there afterwards.
+"""Loading on a simulated kernel: if it fails, the previous state must be restored.
 
-A real kernel does not fail at every one of these places when it is told to; those that it can be
-made to are in tests/vm/test_capture.py and tests/kernel/service.
+A real kernel cannot be made to fail in all of these ways. Those in which it can are tested in
+tests/vm/test_capture.py and tests/kernel/service.
 """
 
 import errno
@@ -30,18 +30,18 @@ SIZE, SIZE_MAX, LOADED = (
     for name in ("kexec/crash_size", "kexec/crash_size_max", "kexec/crash_loaded")
 )
 
-# Of the image below: init_size alone is 40 MiB.
+# The need of the image below; 40 MiB of it are init_size.
 MINIMUM, NEED = 66 * MIB, 72 * MIB
 
 
 @dataclass
 class Kernel:
-    """What the kernel does with kexec(8) and with a size that is written."""
+    """A simulated kernel: its answers to kexec(8) and to a new size of the reservation."""
 
     fake: FakeHost
-    image: bytes = b""  # that is loaded
-    most: int = 1 << 40  # bytes that can be made free
-    refuse: bytes = b"none"  # an image that it does not load
+    image: bytes = b""  # the loaded image
+    most: int = 1 << 40  # the largest reservation, in bytes
+    refuse: bytes = b"none"  # the content of an image that it does not load
     interrupt: bool = False
     broken: bool = False
 
@@ -52,7 +52,7 @@ class Kernel:
         self.fake.write(name, str(value))
 
     def kexec(self, *words: str) -> None:
-        self.image = b""  # what was loaded goes first, whatever becomes of it
+        self.image = b""  # the loaded image is always unloaded first
         self.set(LOADED, 0)
         if words == ("--unload",):
             return
@@ -73,7 +73,7 @@ class Kernel:
             raise OSError(errno.ENOENT, "loaded")
         grows = int(value) > self.number(SIZE)
         if grows and (not self.number(SIZE_MAX) or self.number(SIZE)):
-            raise OSError(errno.EINVAL, "from nothing only")
+            raise OSError(errno.EINVAL, "not from 0")
         if grows and int(value) > self.most:
             raise OSError(errno.ENOMEM, "no")
         self.set(SIZE, int(value))
@@ -81,20 +81,20 @@ class Kernel:
 
 @pytest.fixture
 def kernel(fake: FakeHost, monkeypatch: pytest.MonkeyPatch) -> Kernel:
-    """One that grows, with nothing loaded."""
+    """A kernel that can grow its reservation, with no image loaded."""
     for name, value in ((SIZE, "0"), (SIZE_MAX, str(1 << 30)), (LOADED, "0")):
         fake.write(name, value)
-    played = Kernel(fake)
-    monkeypatch.setattr(load, "_kexec", played.kexec)
-    monkeypatch.setattr(Host, "write", played.write)
+    simulated = Kernel(fake)
+    monkeypatch.setattr(load, "_kexec", simulated.kexec)
+    monkeypatch.setattr(Host, "write", simulated.write)
     monkeypatch.setattr(reservation, "PATIENCE", 0.0)
-    return played
+    return simulated
 
 
 def built(
     kernel: Kernel, content: bytes = b"image", *, margin: int = 8, unpacked: int = 5
 ) -> manifest.Manifest:
-    """An image of the running kernel, in place of the one that was there."""
+    """Replace the image of the running kernel."""
     made = manifest.Manifest(
         kver=KVER, kernel=f"/lib/modules/{KVER}/vmlinuz", plan="", modules=(), inputs=(), key="",
         target="LABEL=X", compression="GZIP", cmdline="", margin=margin, packed=0,
@@ -115,13 +115,13 @@ def fails(kernel: Kernel, image: manifest.Manifest, *, takeover: bool = False) -
     return failed.value.message
 
 
-def test_the_need_of_these_tests(kernel: Kernel) -> None:
+def test_the_need_of_the_image_in_these_tests(kernel: Kernel) -> None:
     need = load.need_of(kernel.fake.host, built(kernel))
     assert (need.minimum, need.total) == (MINIMUM, NEED)
 
 
-def test_what_the_crashed_kernel_adds_to_the_need(kernel: Kernel) -> None:
-    """The running one's log, which is read in memory, and memory that it encrypts."""
+def test_properties_of_the_system_kernel_add_to_the_need(kernel: Kernel) -> None:
+    """Its log, which the crash kernel reads into memory, and memory encryption."""
     host, image = kernel.fake.host, built(kernel, margin=0)
     before = load.need_of(host, image).total
     kernel.fake.write("/proc/cmdline", "root=/dev/vda1 log_buf_len=8M\n")
@@ -145,46 +145,46 @@ def test_load_and_unload(kernel: Kernel) -> None:
     assert not load.unload(kernel.fake.host)
 
 
-def test_what_can_not_grow_to_the_margin_does_without(kernel: Kernel) -> None:
+def test_a_reservation_that_cannot_grow_to_the_margin_is_used(kernel: Kernel) -> None:
     kernel.set(SIZE, MINIMUM)
     kernel.most = MINIMUM
     assert loaded(kernel, built(kernel)) == MINIMUM
     assert kernel.image == b"image"
 
 
-def test_more_than_there_is_is_taken_from_nothing(kernel: Kernel) -> None:
+def test_a_reservation_that_is_too_small_grows(kernel: Kernel) -> None:
     kernel.set(SIZE, 32 * MIB)
     assert loaded(kernel, built(kernel)) == NEED
     assert kernel.image == b"image"
 
 
-Spoil = Callable[[Kernel], None]
-SPOILED: dict[str, Spoil] = {
+Failure = Callable[[Kernel], None]
+FAILURES: dict[str, Failure] = {
     "no memory": lambda kernel: setattr(kernel, "most", NEED),
     "not loaded": lambda kernel: setattr(kernel, "refuse", b"new"),
 }
 
 
-@pytest.mark.parametrize("spoil", SPOILED.values(), ids=SPOILED)
-def test_the_old_image_is_back(kernel: Kernel, spoil: Spoil) -> None:
-    """Its bytes, though another one has its name now, and in as much memory as it had."""
+@pytest.mark.parametrize("failure", FAILURES.values(), ids=FAILURES)
+def test_after_a_failure_the_old_image_is_loaded_again(kernel: Kernel, failure: Failure) -> None:
+    """The same bytes, in a reservation of the same size, although the manifest is newer."""
     old = built(kernel, b"old")
     loaded(kernel, old)
-    spoil(kernel)
+    failure(kernel)
     new = built(kernel, b"new", unpacked=30)
-    assert "gone" not in fails(kernel, new)
+    assert "could not be restored" not in fails(kernel, new)
     assert (kernel.image, kernel.number(SIZE)) == (b"old", NEED)
     assert load.ours(kernel.fake.host) == old
 
 
-def test_a_failed_first_load_takes_no_memory(kernel: Kernel) -> None:
+def test_a_failed_first_load_reserves_no_memory(kernel: Kernel) -> None:
     kernel.refuse = b"image"
-    assert "gone" not in fails(kernel, built(kernel))
+    assert "could not be restored" not in fails(kernel, built(kernel))
     assert (kernel.image, kernel.number(SIZE)) == (b"", 0)
     assert load.ours(kernel.fake.host) is None
 
 
-def test_a_reservation_that_can_not_grow_again_is_not_made_smaller(kernel: Kernel) -> None:
+def test_a_reservation_that_cannot_grow_is_shrunk_only_if_the_image_loads(kernel: Kernel) -> None:
     kernel.set(SIZE_MAX, 0)
     kernel.set(SIZE, 192 * MIB)
     old = built(kernel, b"old", margin=100)
@@ -205,7 +205,7 @@ def test_an_interrupt_leaves_the_machine_armed(kernel: Kernel) -> None:
     assert (kernel.image, kernel.number(SIZE)) == (b"old", NEED)
 
 
-def test_an_interrupt_that_takes_what_was_loaded_says_so(kernel: Kernel) -> None:
+def test_an_interrupt_after_which_nothing_can_be_restored_says_so(kernel: Kernel) -> None:
     old = built(kernel, b"old")
     loaded(kernel, old)
     kernel.fake.remove(str(state.image_path(old)))
@@ -214,7 +214,7 @@ def test_an_interrupt_that_takes_what_was_loaded_says_so(kernel: Kernel) -> None
     assert said.startswith("interrupted; the previous state could not be restored: ")
 
 
-def test_a_second_interrupt_waits_for_what_is_put_back(
+def test_a_second_interrupt_waits_until_the_state_is_restored(
     kernel: Kernel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loaded(kernel, built(kernel, b"old"))
@@ -222,7 +222,7 @@ def test_a_second_interrupt_waits_for_what_is_put_back(
     kexec = kernel.kexec
 
     def impatient(*words: str) -> None:
-        if not kernel.interrupt:  # the first one has come
+        if not kernel.interrupt:  # the first interrupt has happened
             os.kill(os.getpid(), signal.SIGINT)
         kexec(*words)
 
@@ -232,7 +232,7 @@ def test_a_second_interrupt_waits_for_what_is_put_back(
     assert (kernel.image, kernel.number(SIZE)) == (b"old", NEED)
 
 
-def test_what_is_not_ours_can_not_be_put_back(kernel: Kernel) -> None:
+def test_another_programs_crash_kernel_cannot_be_restored(kernel: Kernel) -> None:
     kernel.set(SIZE, NEED)
     kernel.set(LOADED, 1)
     image = built(kernel)
@@ -246,7 +246,7 @@ def test_what_is_not_ours_can_not_be_put_back(kernel: Kernel) -> None:
     assert loaded(kernel, image, takeover=True) == NEED
 
 
-def test_no_way_back_is_said(kernel: Kernel) -> None:
+def test_an_error_says_that_the_old_image_could_not_be_restored(kernel: Kernel) -> None:
     old = built(kernel, b"old")
     loaded(kernel, old)
     kernel.refuse = b"new"
@@ -255,8 +255,8 @@ def test_no_way_back_is_said(kernel: Kernel) -> None:
     assert "kexec failed: no; the previous state could not be restored: " in fails(kernel, new)
 
 
-def test_what_can_not_be_noted_is_not_loaded(kernel: Kernel) -> None:
-    """Whoever finds it would take it for somebody else's."""
+def test_without_a_note_no_image_is_loaded(kernel: Kernel) -> None:
+    """Without a note, it would count as another program's."""
     kernel.fake.write(str(state.RUNTIME))
     with pytest.raises(OSError, match="Not a directory"):
         loaded(kernel, built(kernel))
@@ -264,14 +264,14 @@ def test_what_can_not_be_noted_is_not_loaded(kernel: Kernel) -> None:
 
 
 @pytest.mark.parametrize("text", ["{", json.dumps({"kver": KVER})])
-def test_a_damaged_note(kernel: Kernel, text: str) -> None:
+def test_a_damaged_note_is_no_note(kernel: Kernel, text: str) -> None:
     loaded(kernel, built(kernel))
     kernel.fake.write(str(state.LOADED), text)
     assert load.ours(kernel.fake.host) is None
 
 
-def test_the_note_goes_with_what_it_is_about(kernel: Kernel) -> None:
-    """Also where the memory cannot be given back: somebody else may load something then."""
+def test_the_note_is_deleted_when_the_image_is_unloaded(kernel: Kernel) -> None:
+    """Even if the memory cannot be freed: another program may load an image next."""
     loaded(kernel, built(kernel))
     kernel.broken = True
     with pytest.raises(TinykdumpError, match="was not changed to 0 MiB"):
@@ -291,7 +291,7 @@ def test_loading_another_kernels_image(kernel: Kernel) -> None:
     assert kernel.image == b"new"
 
 
-# The program, which is killed in kexec(8) on a played kernel: TREE KVER WHEN.
+# Loads an image, and kills itself in the simulated kexec(8): TREE KVER WHEN.
 KILLED = f"""
 import os, signal, sys
 from pathlib import Path
@@ -309,7 +309,7 @@ load.load(host, state.read_manifest(host, kver), takeover=False)
 
 
 def killed(kernel: Kernel, when: str) -> None:
-    """Load in a process of its own, which really is killed then."""
+    """Load the image in another process, which is killed."""
     argv = [sys.executable, "-c", KILLED, str(kernel.fake.root), KVER, when]
     assert (
         subprocess.run(argv, env={"PYTHONPATH": SOURCE}, check=False).returncode == -signal.SIGKILL
@@ -317,7 +317,7 @@ def killed(kernel: Kernel, when: str) -> None:
 
 
 @pytest.mark.parametrize("first", [True, False], ids=["first", "second"])
-def test_a_kill_after_kexec_leaves_what_is_ours(kernel: Kernel, *, first: bool) -> None:
+def test_after_a_kill_in_kexec_the_image_counts_as_ours(kernel: Kernel, *, first: bool) -> None:
     kernel.set(SIZE, NEED)
     if not first:
         loaded(kernel, built(kernel, b"old"))
@@ -331,12 +331,12 @@ def test_a_kill_after_kexec_leaves_what_is_ours(kernel: Kernel, *, first: bool) 
 
 
 @pytest.mark.parametrize("when", ["before", "unloading"])
-def test_a_kill_before_kexec_makes_nothing_ours(kernel: Kernel, when: str) -> None:
+def test_after_a_kill_before_kexec_no_image_counts_as_ours(kernel: Kernel, when: str) -> None:
     kernel.set(SIZE, NEED)
     loaded(kernel, built(kernel, b"old"))
     image = built(kernel, b"new")
     killed(kernel, when)
-    kernel.image = b""  # that process has unloaded it
+    kernel.image = b""  # the other process has unloaded it
     assert load.ours(kernel.fake.host) is None
     assert not load.unload(kernel.fake.host)
     kernel.set(LOADED, 1)
@@ -344,7 +344,7 @@ def test_a_kill_before_kexec_makes_nothing_ours(kernel: Kernel, when: str) -> No
 
 
 def test_a_damaged_image_is_not_loaded(kernel: Kernel) -> None:
-    """And takes nothing away: what was loaded is that still."""
+    """The previous image stays loaded."""
     loaded(kernel, built(kernel, b"old"))
     new = built(kernel, b"new")
     kernel.fake.write(str(state.image_path(new)), b"neW")
@@ -352,7 +352,7 @@ def test_a_damaged_image_is_not_loaded(kernel: Kernel) -> None:
     assert kernel.image == b"old"
 
 
-def test_what_is_loaded_and_damaged_is_not_put_back(kernel: Kernel) -> None:
+def test_a_damaged_old_image_is_not_restored(kernel: Kernel) -> None:
     old = built(kernel, b"old")
     loaded(kernel, old)
     kernel.fake.write(str(state.image_path(old)), b"")
@@ -362,7 +362,7 @@ def test_what_is_loaded_and_damaged_is_not_put_back(kernel: Kernel) -> None:
     )
 
 
-def test_images_that_nobody_needs_go(kernel: Kernel) -> None:
+def test_unneeded_images_are_deleted(kernel: Kernel) -> None:
     old, new = built(kernel, b"old"), built(kernel, b"new")
     loaded(kernel, old)
     assert len(state.stored(kernel.fake.host)) == 2
@@ -370,15 +370,15 @@ def test_images_that_nobody_needs_go(kernel: Kernel) -> None:
     assert state.stored(kernel.fake.host) == (state.image_path(new),)
 
 
-def test_what_an_older_version_has_loaded_is_ours(kernel: Kernel) -> None:
-    """Its image has another name, and its manifest no sum."""
+def test_an_image_that_an_older_version_loaded_counts_as_ours(kernel: Kernel) -> None:
+    """Its image has another name, and its manifest no checksum."""
     loaded(kernel, built(kernel, b"old"))
     old = {**asdict(built(kernel, b"old")), "inputs": []}
     del old["sha256"]
     kernel.fake.write(str(state.LOADED), json.dumps(old))
     kernel.fake.write(f"{STATE}/loaded.img", b"old")
     kernel.refuse = b"new"
-    assert "gone" not in fails(kernel, built(kernel, b"new"))
+    assert "could not be restored" not in fails(kernel, built(kernel, b"new"))
     assert kernel.image == b"old"
     kernel.refuse = b""
     new = built(kernel, b"newer")
@@ -386,7 +386,7 @@ def test_what_an_older_version_has_loaded_is_ours(kernel: Kernel) -> None:
     assert state.stored(kernel.fake.host) == (state.image_path(new),)
 
 
-def test_what_stays_loaded_is_not_called_unloaded(
+def test_an_image_that_stays_loaded_is_not_reported_as_unloaded(
     kernel: Kernel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     image = built(kernel)
