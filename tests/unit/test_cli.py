@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the command line does when all is well, on a tree."""
+"""The commands without errors, on a directory tree."""
 
 import gzip
 import json
@@ -64,20 +64,20 @@ def test_options_override_the_file(machine: FakeHost, keys: Keyring) -> None:
     assert "script" in listed(machine)
 
 
-def test_a_key_in_this_folder(
+def test_a_key_by_a_relative_path(
     machine: FakeHost, keys: Keyring, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """TINYKDUMP_ROOT is what absolute paths are below, also that of the directory."""
-    folder = machine.write("/root/here/other.asc", keys.public("other@example.org")).parent
-    machine.write(str(folder / "other.asc"), keys.public("other@example.org"))
-    monkeypatch.chdir(folder)
+    """It becomes an absolute path, which is looked up below TINYKDUMP_ROOT."""
+    directory = machine.write("/root/here/other.asc", keys.public("other@example.org")).parent
+    machine.write(str(directory / "other.asc"), keys.public("other@example.org"))
+    monkeypatch.chdir(directory)
     assert cli.main(["-k", "./other.asc", "-b"]) == 0
     made = parse(machine.path(f"{STATE}/manifest.json").read_text(), "m")
     assert made.key == keys.fingerprint("other@example.org")
 
 
 @pytest.mark.parametrize("words", [["status"], ["estimate"], ["log"], ["unload"], ["-l"]])
-def test_what_only_root_can_see(
+def test_commands_that_need_root(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], words: list[str]
 ) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 65534)
@@ -86,7 +86,7 @@ def test_what_only_root_can_see(
 
 
 @pytest.mark.parametrize("option", ["-c", "--config", "--c"])
-def test_a_named_configuration(
+def test_a_named_configuration_replaces_the_default_one(
     machine: FakeHost, capfd: pytest.CaptureFixture[str], option: str
 ) -> None:
     file = machine.write("/mine", "[dump]\nencrypt = no\n")
@@ -95,7 +95,7 @@ def test_a_named_configuration(
     assert not {"etc/tinykdump.key", "bin/gpg"} & set(listed(machine))
 
 
-def test_without_a_key_the_machine_gets_one(machine: FakeHost) -> None:
+def test_without_a_key_the_machines_key_is_made(machine: FakeHost) -> None:
     machine.remove("/etc/default/tinykdump")
     assert cli.main(["-b"]) == 0
     first = machine.image().read_bytes()
@@ -103,7 +103,7 @@ def test_without_a_key_the_machine_gets_one(machine: FakeHost) -> None:
     assert machine.image().read_bytes() == first
 
 
-def test_status_reads_only(machine: FakeHost, capfd: pytest.CaptureFixture[str]) -> None:
+def test_status_changes_nothing(machine: FakeHost, capfd: pytest.CaptureFixture[str]) -> None:
     cli.main(["-b"])
     capfd.readouterr()
     before = machine.snapshot("/var"), machine.snapshot("/sys")
@@ -131,7 +131,7 @@ def test_status_says_how_to_arm(machine: FakeHost, capfd: pytest.CaptureFixture[
 
 
 def armed(machine: FakeHost, capfd: pytest.CaptureFixture[str]) -> None:
-    """As if kexec had loaded what is built now."""
+    """Build an image, and mark it as loaded."""
     cli.main(["-b"])
     machine.write("/run/tinykdump/loaded.json", machine.path(f"{STATE}/manifest.json").read_bytes())
     machine.write("/sys/kernel/kexec_crash_size", str(128 << 20))
@@ -156,7 +156,7 @@ OUTDATED = {
 
 
 @pytest.mark.parametrize("case", OUTDATED.values(), ids=OUTDATED)
-def test_status_is_about_what_is_loaded(
+def test_status_describes_the_loaded_image(
     machine: FakeHost, keys: Keyring, capfd: pytest.CaptureFixture[str],
     case: tuple[str, str, str],
 ) -> None:  # fmt: skip
@@ -175,7 +175,7 @@ def test_status_is_about_what_is_loaded(
 
 
 def mounted(machine: FakeHost) -> str:
-    """A stick that is plugged in and mounted; the directory of this machine on it."""
+    """Plug in a stick that is mounted; returns the directory of this machine on it."""
     plugged.plug(machine, "vfat")
     machine.write("/proc/self/mountinfo", "30 27 8:17 / /mnt rw shared:2 - vfat /dev/sdb1 rw\n")
     machine.path("/mnt").mkdir()
@@ -187,7 +187,7 @@ def test_status_shows_the_dumps(machine: FakeHost, capfd: pytest.CaptureFixture[
     for time in ("20260101T000000Z", "20260102T000000Z.partial"):
         machine.path(f"{dumps}/{time}").mkdir(parents=True)
     machine.path("/mnt/tinykdump/another/20270101T000000Z").mkdir(parents=True)
-    machine.path(f"{dumps}/z\x1b[2J").mkdir()  # anybody can have written it
+    machine.path(f"{dumps}/z\x1b[2J").mkdir()  # a hostile name
     machine.write(f"{dumps}/20260103T000000Z")
     machine.link(f"{dumps}/20260104T000000Z", "/etc")
     cli.main(["status", "--json"])
@@ -214,7 +214,7 @@ def test_status_follows_no_link_on_a_stick(
 
 
 def test_status_looks_at_the_stick(machine: FakeHost, capfd: pytest.CaptureFixture[str]) -> None:
-    """Also when it is not mounted, and without a word when all is well."""
+    """Even if it is not mounted. Without problems it prints none."""
     armed(machine, capfd)
     machine.write("/proc/meminfo", "MemTotal: 900000 kB\nMemFree: 850000 kB\n")
     plugged.plug(machine, "vfat", size=5 << 30)
@@ -232,10 +232,10 @@ def test_status_looks_at_the_stick(machine: FakeHost, capfd: pytest.CaptureFixtu
     assert (found["dumps"], found["incomplete_dumps"], found["problems"]) == (None, None, [])
 
 
-def test_status_of_a_stick_that_the_crash_kernel_can_not_mount(
+def test_status_of_a_stick_that_the_crash_kernel_cannot_mount(
     machine: FakeHost, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """What is loaded counts, not what would be built now."""
+    """The file systems of the loaded image count, not those of the configuration."""
     armed(machine, capfd)
     plugged.plug(machine, "exfat")
     machine.write("/etc/default/tinykdump", "[dump]\nkey = /root/key.asc\nfilesystems = exfat\n")
@@ -249,7 +249,7 @@ def test_status_of_a_stick_that_the_crash_kernel_can_not_mount(
 
 
 def test_an_image_of_an_older_version(machine: FakeHost, capfd: pytest.CaptureFixture[str]) -> None:
-    """It is still ours; it is built again, because it does not say what it mounts."""
+    """It counts as tinykdump's. It is rebuilt, because its manifest lists no file systems."""
     armed(machine, capfd)
     for path in (f"{STATE}/manifest.json", "/run/tinykdump/loaded.json"):
         old = json.loads(machine.path(path).read_text())
@@ -282,7 +282,7 @@ def test_status_names_problems(
     assert [line for line in found["problems"] if problem in line]
 
 
-def test_a_damaged_manifest_is_no_reason_to_stay_damaged(machine: FakeHost) -> None:
+def test_a_damaged_manifest_is_replaced(machine: FakeHost) -> None:
     cli.main(["-b"])
     first = machine.snapshot()
     machine.write(f"{STATE}/manifest.json", "{", 0o600)
@@ -301,23 +301,23 @@ SIZE, LOADED = "/sys/kernel/kexec_crash_size", "/sys/kernel/kexec_crash_loaded"
 
 @pytest.fixture
 def loading(machine: FakeHost, monkeypatch: pytest.MonkeyPatch) -> FakeHost:
-    """With an image, and a kernel that loads it. That is played: kexec(8) has no tree."""
+    """A machine with an image. kexec(8) is simulated: it cannot work on a directory tree."""
 
     def kexec(*words: str) -> None:
         machine.write(LOADED, str(int(words != ("--unload",))))
 
     assert cli.main(["-b"]) == 0
     monkeypatch.setattr(load, "_kexec", kexec)
-    # What crashkernel= has set aside is just right.
+    # The reservation of crashkernel= has the right size.
     image = parse(machine.path(f"{STATE}/manifest.json").read_text(), "m")
     machine.write(SIZE, str(load.need_of(machine.host, image).total))
     return machine
 
 
-def test_what_cannot_be_built_again_is_loaded_as_it_is(
+def test_an_image_that_cannot_be_rebuilt_is_loaded_as_it_is(
     loading: FakeHost, keys: Keyring, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """As at a boot with a damaged key: armed with the older image, which a line says."""
+    """For example at a boot with a damaged key. One line says so."""
     loading.remove("/root/key.asc")
     capfd.readouterr()
     assert cli.main(["--load"]) == 0
@@ -331,16 +331,16 @@ def test_what_cannot_be_built_again_is_loaded_as_it_is(
 
 
 ANOTHER = {
-    "a key that is asked for": ("", ["-l", "-k", "/root/none.asc"]),
-    "to be built again": ("", ["-l", "-b"]),
-    "a configuration that is asked for": ("", ["-l", "-c", "/etc/default/tinykdump"]),
-    "plain text": ("[dump]\nencrypt = no\n", ["-l"]),
-    "a damaged image": ("", ["-l"]),
+    "a key is named": ("", ["-l", "-k", "/root/none.asc"]),
+    "a build is requested": ("", ["-l", "-b"]),
+    "a configuration is named": ("", ["-l", "-c", "/etc/default/tinykdump"]),
+    "it does not encrypt": ("[dump]\nencrypt = no\n", ["-l"]),
+    "it is damaged": ("", ["-l"]),
 }
 
 
 @pytest.mark.parametrize("case", ANOTHER)
-def test_an_older_image_is_not_always_good_enough(
+def test_an_older_image_is_not_loaded_if(
     loading: FakeHost, capfd: pytest.CaptureFixture[str], case: str
 ) -> None:
     before, words = ANOTHER[case]
@@ -349,7 +349,7 @@ def test_an_older_image_is_not_always_good_enough(
         loading.write("/etc/default/tinykdump", before)
         assert cli.main(["-b"]) == 0
         loading.write("/etc/default/tinykdump", kept)
-    if case == "a damaged image":
+    if case == "it is damaged":
         loading.write(f"{STATE}/{loading.image().name}", b"")
     loading.remove("/root/key.asc")
     words = [str(loading.path(word)) if word.startswith("/etc") else word for word in words]
@@ -359,7 +359,7 @@ def test_an_older_image_is_not_always_good_enough(
     assert loading.path(LOADED).read_text() == "0\n"
 
 
-def test_the_state_is_roots_whatever_the_umask(machine: FakeHost) -> None:
+def test_the_state_is_readable_by_root_only_whatever_the_umask(machine: FakeHost) -> None:
     machine.remove("/etc/default/tinykdump")
     before = os.umask(0)
     try:
@@ -374,14 +374,14 @@ def test_the_state_is_roots_whatever_the_umask(machine: FakeHost) -> None:
         "/run/tinykdump",
     ):
         assert machine.path(place).stat().st_mode & 0o777 == 0o700, place
-    machine.path("/var/lib/tinykdump").chmod(0o777)  # by a version that did not care
+    machine.path("/var/lib/tinykdump").chmod(0o777)  # as by an older version
     assert cli.main(["-b"]) == 0
     assert machine.path("/var/lib/tinykdump").stat().st_mode & 0o777 == 0o700
 
 
 @pytest.mark.usefixtures("machine")
-def test_a_kernel_is_found_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a build needs of it is handed on: nothing is read twice."""
+def test_the_files_of_a_kernel_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A build passes on what it has read: no file is read twice."""
     opened: list[str] = []
     for name in ("read", "text"):
         door = getattr(Host, name)
@@ -392,7 +392,7 @@ def test_a_kernel_is_found_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
         monkeypatch.setattr(Host, name, through)
     make_live(monkeypatch)
-    monkeypatch.setattr(build, "_try_programs", lambda _top: None)  # they are stand-ins
+    monkeypatch.setattr(build, "_try_programs", lambda _top: None)  # they cannot run
     assert cli.main(["-b"]) == 0
     for name in ("config", "vmlinuz"):
         assert opened.count(f"/lib/modules/{KVER}/{name}") == 1
@@ -401,8 +401,8 @@ def test_a_kernel_is_found_once(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     "command", [(sys.executable, "-m", "tinykdump"), ("src/tinykdump.sh",)], ids=["python", "sh"]
 )
-def test_ways_to_start_it(command: tuple[str, ...]) -> None:
-    """As a module of Python, and as /usr/bin/tinykdump does it."""
+def test_ways_to_start_tinykdump(command: tuple[str, ...]) -> None:
+    """As a Python module, and as /usr/bin/tinykdump."""
     done = subprocess.run([*command, "--version"], cwd=Path(__file__).parents[2],
                           env={"TINYKDUMP_PYTHON": sys.executable}, capture_output=True,
                           check=False, text=True)  # fmt: skip
