@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the package's scriptlets call, on trees; what only a machine shows is in tests/rpm."""
+"""The commands of the package's scriptlets, on directory trees; tests/rpm runs the scriptlets."""
 
 import json
 import os
@@ -28,7 +28,7 @@ def said(capfd: pytest.CaptureFixture[str]) -> list[str]:
     return capfd.readouterr().err.splitlines()
 
 
-def test_install_in_another_root_only_says_so(
+def test_install_in_another_root_changes_nothing(
     machine: FakeHost, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert scriptlets.main(["install"]) == 0
@@ -38,7 +38,7 @@ def test_install_in_another_root_only_says_so(
     assert machine.snapshot() == {}
 
 
-def test_refresh_rebuilds_what_is_stale(
+def test_refresh_rebuilds_stale_images(
     machine: FakeHost, capfd: pytest.CaptureFixture[str]
 ) -> None:
     cli.main(["-b"])
@@ -98,7 +98,7 @@ def test_an_image_of_an_older_version_is_stale(
     assert machine.snapshot() == before
 
 
-# Build, and be killed at the start of the Nth rename: N.
+# Builds, and kills itself before rename number N: N.
 KILLED = """
 import os, signal, sys
 from pathlib import Path
@@ -118,7 +118,7 @@ cli.main(["-b"])
 def test_a_kill_between_renames_publishes_nothing(
     machine: FakeHost, capfd: pytest.CaptureFixture[str], number: int
 ) -> None:
-    """Then what the old image was made from is back: it is current, and it is the old one."""
+    """When the old configuration is back, the old image is current."""
     cli.main(["-b"])
     before = machine.snapshot()
     machine.write("/etc/default/tinykdump", "[dump]\nencrypt = no\nwait = 5\n")
@@ -133,7 +133,7 @@ def test_a_kill_between_renames_publishes_nothing(
     assert said(capfd) == []
     assert {name: what for name, what in machine.snapshot().items() if name in before} == before
     cli.main(["-b"])
-    assert machine.snapshot() == before, "what was left behind stays"
+    assert machine.snapshot() == before, "leftovers stay"
 
 
 def test_one_image_that_fails_does_not_stop_the_others(
@@ -152,7 +152,7 @@ def test_one_image_that_fails_does_not_stop_the_others(
 
 
 @pytest.mark.parametrize(("verb", "start"), [("install", "not armed: "), ("refresh", "refresh: ")])
-def test_a_wrong_configuration_is_one_line(
+def test_an_error_in_the_configuration_is_one_line(
     machine: FakeHost, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
     verb: str, start: str,
 ) -> None:  # fmt: skip
@@ -163,7 +163,7 @@ def test_a_wrong_configuration_is_one_line(
     assert line.startswith(f"tinykdump: {start}/etc/default/tinykdump: [dump] wiat: no such key")
 
 
-def test_erase_leaves_the_keys(machine: FakeHost, capfd: pytest.CaptureFixture[str]) -> None:
+def test_erase_keeps_the_keys(machine: FakeHost, capfd: pytest.CaptureFixture[str]) -> None:
     cli.main(["-b"])
     machine.write("/var/lib/tinykdump/keys/pubring.kbx", b"key", 0o600)
     machine.write("/var/lib/tinykdump/images/6.2.0/initramfs.img", b"x")
@@ -178,8 +178,10 @@ def test_erase_leaves_the_keys(machine: FakeHost, capfd: pytest.CaptureFixture[s
     assert machine.path("/etc/default/tinykdump").exists()
 
 
-def test_erase_says_what_stays(machine: FakeHost, capfd: pytest.CaptureFixture[str]) -> None:
-    """Here because something is mounted there; the rest goes."""
+def test_erase_says_what_it_cannot_delete(
+    machine: FakeHost, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It cannot delete a mount point, but deletes the rest."""
     cli.main(["-b"])
     stays = machine.path("/var/lib/tinykdump/images/6.2.0")
     stays.mkdir()
@@ -194,13 +196,13 @@ def test_erase_says_what_stays(machine: FakeHost, capfd: pytest.CaptureFixture[s
     assert list(machine.snapshot()) == ["images", "images/6.2.0"]
 
 
-def test_erase_where_there_is_nothing(machine: FakeHost, capfd: pytest.CaptureFixture[str]) -> None:
+def test_erase_with_nothing_to_delete(machine: FakeHost, capfd: pytest.CaptureFixture[str]) -> None:
     assert scriptlets.main(["erase"]) == 0
     assert said(capfd) == []
     assert not machine.path("/var/lib/tinykdump").exists()
 
 
-def test_erase_cleans_up_beside_a_foreign_crash_kernel(
+def test_erase_deletes_the_state_even_if_another_programs_crash_kernel_is_loaded(
     machine: FakeHost, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cli.main(["-b"])
@@ -215,13 +217,15 @@ def test_erase_cleans_up_beside_a_foreign_crash_kernel(
 
 
 @pytest.mark.parametrize("words", [[], ["frobnicate"], ["install", "now"]])
-def test_other_words(words: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+def test_invalid_arguments_are_one_line(
+    words: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
     assert scriptlets.main(words) == 0
     assert len(said(capfd)) == 1
 
 
-def test_as_a_scriptlet_calls_it(machine: FakeHost) -> None:
-    """As a program, with the checkout's code."""
+def test_the_module_runs_as_a_program(machine: FakeHost) -> None:
+    """As a program."""
     source = str(Path(scriptlets.__file__).parents[1])
     environment = {"PATH": "/usr/bin", "PYTHONPATH": source, "TINYKDUMP_ROOT": str(machine.root)}
     done = subprocess.run([sys.executable, "-m", "tinykdump.scriptlets", "install"],
