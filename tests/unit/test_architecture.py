@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The picture of the modules in HACKING.md is that of the code."""
+"""The picture of the modules in HACKING.md matches the code."""
 
 import graphlib
 import pkgutil
@@ -25,14 +25,16 @@ MODULES = {
 }
 
 
-def test_the_picture_is_that_of_the_code() -> None:
+def test_the_picture_matches_the_code() -> None:
     command = [sys.executable, "tools/architecture.py", "--check"]
     done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_another_picture_is_seen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """One module that is named otherwise; --check leaves it, and without --check it is repaired."""
+def test_a_wrong_picture_is_reported_and_corrected(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """--check reports a wrong name and writes nothing; without --check it is corrected."""
     copy = tmp_path / "HACKING.md"
     text = architecture.DOCUMENT.read_text()
     copy.write_text(re.sub(r"\bactions$", "servant", text, count=1, flags=re.MULTILINE))
@@ -46,13 +48,13 @@ def test_another_picture_is_seen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert copy.read_text() == text
 
 
-def test_each_module_stands_on_what_it_imports() -> None:
+def test_each_module_is_above_those_that_it_imports() -> None:
     assert architecture.floors(MODULES, "tinykdump") == [
         ["cli"], ["build"], ["image.plan"], ["image.pack"], ["__init__", "errors", "image"],
     ]  # fmt: skip
 
 
-def test_files_of_a_package_in_it(tmp_path: Path) -> None:
+def test_a_subpackage_has_its_own_name(tmp_path: Path) -> None:
     for name in ("__init__.py", "cli.py", "image/__init__.py", "image/pack.py"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(name)
@@ -62,20 +64,20 @@ def test_files_of_a_package_in_it(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
-def test_a_circle_is_no_picture() -> None:
+def test_circular_imports_are_an_error() -> None:
     modules = MODULES | {"errors": "def f():\n import tinykdump.cli"}
     with pytest.raises(graphlib.CycleError, match="cli"):
         architecture.floors(modules, "tinykdump")
 
 
-def test_a_relative_import_is_not_overlooked() -> None:
+def test_a_relative_import_is_an_error() -> None:
     with pytest.raises(ValueError, match="line 2"):
         architecture.floors(MODULES | {"errors": "\nfrom . import cli"}, "tinykdump")
 
 
 @pytest.mark.parametrize("section", ["Adding a command", "Adding an architecture"])
-def test_what_the_recipes_name_is_there(section: str) -> None:
-    """Names of the code, as in `cli.parser()`, and files."""
+def test_names_in_the_recipes_exist(section: str) -> None:
+    """Names in the code, such as `cli.parser()`, and files."""
     text = architecture.DOCUMENT.read_text().split(f"## {section}\n")[1].split("\n## ")[0]
     names = re.findall(r"`((?:\w+\.)+\w+)(?:\(\))?`", text)
     files = [name for name in names if name.endswith((".py", ".spec"))]
@@ -87,7 +89,7 @@ def test_what_the_recipes_name_is_there(section: str) -> None:
 
 
 def arrows() -> dict[str, set[str]]:
-    """Each module with those that it imports."""
+    """Module -> the modules that it imports."""
     modules = architecture.sources(architecture.PACKAGE)
     return {
         name: {*architecture.imported(text, "tinykdump", modules)} - {name}
@@ -95,8 +97,8 @@ def arrows() -> dict[str, set[str]]:
     }
 
 
-def test_what_a_build_uses_and_what_uses_a_build_are_apart() -> None:
-    """Nothing that image/ imports imports image/, so that the two are no circle, either."""
+def test_image_and_the_other_modules_do_not_import_each_other_in_a_circle() -> None:
+    """Nothing that image/ imports imports image/."""
     graph = arrows()
     rooms = {(name.split(".")[0], own.split(".")[0]) for name in graph for own in graph[name]}
     print(f"{len(graph)} modules, {sum(map(len, graph.values()))} imports; with image/ as one: "

@@ -25,17 +25,17 @@ def packed(below: Path, compression: str = "GZIP") -> bytes:
 
 
 @pytest.mark.parametrize("compression", sorted(UNPACKERS))
-def test_two_packs_of_one_plan_are_the_same_bytes(tmp_path: Path, compression: str) -> None:
+def test_packing_a_plan_twice_gives_the_same_bytes(tmp_path: Path, compression: str) -> None:
     first = packed(tmp_path / "a", compression)
     time.sleep(1.1)  # cpio's times have whole seconds
     assert packed(tmp_path / "b" / "c", compression) == first
 
 
 @pytest.mark.parametrize("compression", sorted(UNPACKERS))
-def test_what_is_in_it(tmp_path: Path, compression: str) -> None:
+def test_the_archive_contains_the_plan(tmp_path: Path, compression: str) -> None:
     archive = subprocess.run(UNPACKERS[compression], input=packed(tmp_path, compression),
                              capture_output=True, check=True).stdout  # fmt: skip
-    assert archive.startswith(b"070701"), "not newc, which is all that the kernel unpacks"
+    assert archive.startswith(b"070701"), "not newc, the only format that the kernel unpacks"
     listed = subprocess.run(["cpio", "--list", "--verbose", "--numeric-uid-gid", "--quiet"],
                             input=archive, capture_output=True, check=True,
                             env={"TZ": "UTC"})  # fmt: skip
@@ -51,7 +51,7 @@ def test_what_is_in_it(tmp_path: Path, compression: str) -> None:
     assert {tuple(words[5:8]) for words in lines} == {("Jan", "1", "1970")}
 
 
-def test_xz_has_the_one_check_that_the_kernel_knows(tmp_path: Path) -> None:
+def test_xz_uses_the_only_check_that_the_kernel_supports(tmp_path: Path) -> None:
     assert packed(tmp_path, "XZ")[:8] == b"\xfd7zXZ\0\0\1"  # stream flags: CRC32
 
 
@@ -65,23 +65,23 @@ def test_xz_has_the_one_check_that_the_kernel_knows(tmp_path: Path) -> None:
         ("#CONFIG_RD_ZSTD=y", "GZIP"),
     ],
 )
-def test_only_what_the_kernel_unpacks(config: str, expected: str) -> None:
+def test_the_compression_is_one_that_the_kernel_unpacks(config: str, expected: str) -> None:
     assert archive.compressor(config) == expected
 
 
-def test_the_staged_tree_is_private_and_goes_away(tmp_path: Path) -> None:
+def test_the_staged_tree_is_private_and_is_removed(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), archive.staged(ENTRIES, tmp_path) as top:
         assert top.stat().st_mode & 0o777 == 0o700
         raise ZeroDivisionError
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_a_killed_build_has_left_behind_goes_away(tmp_path: Path) -> None:
+def test_leftovers_of_a_killed_build_are_removed(tmp_path: Path) -> None:
     (tmp_path / "stage-old/bin").mkdir(parents=True)
     packed(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_is_staged_and_missing_is_an_error(tmp_path: Path) -> None:
+def test_a_file_that_is_missing_in_the_staged_tree_is_an_error(tmp_path: Path) -> None:
     with archive.staged(ENTRIES[:-1], tmp_path) as top, pytest.raises((TinykdumpError, OSError)):
         archive.pack(ENTRIES, top, "GZIP")

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Each thing that can be wrong, end to end: one line that names it and says what to do, the exit
-status, and everything that was built before still as it was."""
+"""Bad input, end to end: the message is one line that says what is wrong and what to do, the exit
+status tells the kind of error, and earlier builds stay unchanged."""
 
 import os
 import signal
@@ -26,7 +26,7 @@ BASE = "[dump]\nkey = /root/key.asc\n"
 
 @pytest.fixture
 def built(fake: FakeHost, keys: Keyring, monkeypatch: pytest.MonkeyPatch) -> FakeHost:
-    """A machine with a key and an image that was built before."""
+    """A machine with a key and an image."""
     fake.write("/root/key.asc", keys.public("good@example.org"))
     fake.write(CONFIG, BASE)
     fake.write(f"{STATE}/initramfs.img", b"old image", 0o600)
@@ -67,7 +67,7 @@ def removed(path: str) -> Break:
 DYNAMIC = elfwriter.program(interpreter="/lib64/ld.so", needed=["libc.so.6"])
 SCRIPT = f"{BASE}script = /root/x\n"
 
-# What breaks it, and how the error begins and goes on.
+# Name, what breaks it, options, exit status, the start of the error, and the start of the hint.
 CASES: list[tuple[str, Break, list[str], int, str, str]] = [
     ("unknown key", configured("[dump]\nwiat = 3\n"), [], 2,
      f"{CONFIG}: [dump] wiat: no such key", "[dump] has target, "),
@@ -94,7 +94,7 @@ CASES: list[tuple[str, Break, list[str], int, str, str]] = [
      f"module nosuch is not in {TOP}", "check the name"),
     ("module needed and not there", removed(f"{TOP}/kernel/drivers/scsi/sd_mod.ko"), [], 1,
      f"module sd_mod is not in {TOP}", "check the name"),
-    # FAT is mounted with it (src/crash/lib.sh), which fails without.
+    # src/crash/lib.sh mounts FAT with it.
     ("character set not there", removed(f"{TOP}/kernel/fs/nls/nls_ascii.ko"), [], 1,
      f"module nls_ascii is not in {TOP}", "check the name"),
     ("module for another kernel",
@@ -156,7 +156,7 @@ def test_plugin(
 
 
 @pytest.mark.parametrize("size", ["0", str(8 << 20)])
-def test_no_reservation_and_no_way_to_get_one(
+def test_without_a_reservation_the_hint_is_crashkernel(
     built: FakeHost, capfd: pytest.CaptureFixture[str], size: str
 ) -> None:
     built.write("/sys/kernel/kexec_crash_size", size)
@@ -170,7 +170,7 @@ def test_no_reservation_and_no_way_to_get_one(
     assert built.snapshot("/sys/kernel") == before
 
 
-def test_somebody_elses_crash_kernel(built: FakeHost, capfd: pytest.CaptureFixture[str]) -> None:
+def test_another_programs_crash_kernel(built: FakeHost, capfd: pytest.CaptureFixture[str]) -> None:
     built.write("/sys/kernel/kexec_crash_size", str(256 << 20))
     built.write("/sys/kernel/kexec_crash_loaded", "1")
     assert cli.main(["-l"]) == 1
@@ -180,10 +180,10 @@ def test_somebody_elses_crash_kernel(built: FakeHost, capfd: pytest.CaptureFixtu
 
 
 @pytest.mark.parametrize("full", ["/run/tinykdump", STATE])
-def test_a_full_disk_is_named(
+def test_an_error_on_a_full_disk_names_the_file(
     fake: FakeHost, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, full: str
 ) -> None:
-    """A real one, which has room for a part of what is staged, or of the image."""
+    """A real file system with room for only a part of the staged tree, or of the image."""
     fake.write(CONFIG, "[dump]\nencrypt = no\n")
     monkeypatch.setenv("TINYKDUMP_ROOT", str(fake.root))
     place = fake.path(full)
@@ -201,27 +201,27 @@ def test_a_full_disk_is_named(
 
 
 def writer(pipe: Path, reader: subprocess.Popen[str]) -> int:
-    """The writing end of a named pipe, once ``reader`` has come to where it opens it."""
+    """Open a named pipe for writing, once ``reader`` has opened it."""
     while reader.poll() is None:
-        with suppress(OSError):  # ENXIO: nobody reads it yet
+        with suppress(OSError):  # ENXIO: not opened yet
             return os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
         time.sleep(0.05)
     raise AssertionError(f"it ended before: {reader.communicate()[1]}")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_an_interruption_is_one_line(fake: FakeHost, number: signal.Signals) -> None:
-    """In the middle of a build, which reads a program that never comes."""
+def test_an_interrupted_build_prints_one_line(fake: FakeHost, number: signal.Signals) -> None:
+    """In the middle of a build, which waits for the content of a program."""
     fake.remove("/usr/bin/makedumpfile")
     os.mkfifo(fake.path("/usr/bin/makedumpfile"))
     fake.write(CONFIG, "[dump]\nencrypt = no\n")
     before = fake.snapshot()
     environment = {**os.environ, "PYTHONPATH": SOURCE, "TINYKDUMP_ROOT": str(fake.root)}
-    # Whoever runs the tests in the background may ignore SIGINT, and so would their children.
+    # If the tests run in the background, they and their children may ignore SIGINT.
     argv = ["env", "--default-signal", sys.executable, "-m", "tinykdump", "-b"]
     with subprocess.Popen(argv, env=environment, stderr=subprocess.PIPE, text=True) as running:
         pipe = writer(fake.path("/usr/bin/makedumpfile"), running)
-        # One that comes just before read(2) is seen after it, as with every Python program.
+        # Python handles a signal that comes just before read(2) only after it.
         while running.poll() is None:
             running.send_signal(number)
             with suppress(subprocess.TimeoutExpired):

@@ -43,7 +43,7 @@ def kept(running: str) -> str:
         ("", ""),
     ],
 )
-def test_what_is_taken_over(running: str, expected: str) -> None:
+def test_kept_parameters(running: str, expected: str) -> None:
     assert kept(running) == expected
 
 
@@ -52,8 +52,8 @@ def test_what_is_taken_over(running: str, expected: str) -> None:
     [("mem_encrypt=on", True), ("mem_encrypt=off mem_encrypt=on", True), ("mem_encrypt=off", False),
      ("mem_encrypt", False), ("mem_encrypt=on mem_encrypt=off", False), ("", False)],
 )  # fmt: skip
-def test_memory_that_is_encrypted(running: str, encrypts: bool) -> None:
-    """The crash kernel cannot read it otherwise; bounce buffers are not to take 64 MiB there."""
+def test_memory_encryption_is_kept(running: str, encrypts: bool) -> None:
+    """The crash kernel needs the same setting, but only small bounce buffers."""
     words = crash_cmdline(X86_64, running, "", ()).split()
     assert [word for word in words if word.startswith("mem_encrypt")] == running.split()
     assert ("swiotlb=4096" in words) == encrypts
@@ -68,14 +68,14 @@ def test_values(cmdline: str, expected: tuple[str, ...]) -> None:
     assert values(cmdline, "a_b") == expected
 
 
-def test_what_is_added_comes_later_and_so_wins() -> None:
+def test_appended_parameters_come_last() -> None:
     words = crash_cmdline(X86_64, "console=ttyS0", 'nr_cpus=2 "a b"  c', ()).split(" ")
     assert words == ["console=ttyS0", *X86_64.added, "nr_cpus=2", '"a', 'b"', "c"]
 
 
 @settings(deadline=None)
 @given(st.lists(st.sampled_from([*X86_64.kept, "root", "init", "usbcore.nousb", "mem", "acpixyz"])))
-def test_only_names_of_the_list(names: list[str]) -> None:
+def test_only_listed_parameters_are_kept(names: list[str]) -> None:
     words = [f"{name.replace('*', 'x')}=1" for name in names]
     dropped = {"root=1", "swiotlb=4096", "init=1", "usbcore.nousb=1", "mem=1", "acpixyz=1"}
     assert kept(" ".join(words)).split() == [word for word in words if word not in dropped]
@@ -109,6 +109,6 @@ def test_parameters_of_modprobe_d_come_first(options: str, expected: str) -> Non
     assert module_parameters("usb-storage.delay_use=5", "usb_storage", options) == expected
 
 
-def test_parameters_that_would_keep_the_stick_away() -> None:
+def test_parameters_that_would_disable_the_stick_are_dropped() -> None:
     assert module_parameters("", "usbcore", "nousb authorized-default=0 x=1") == "x=1"
     assert module_parameters("usbcore.nousb=0", "usbcore", "") == "nousb=0", "as it was asked for"

@@ -14,11 +14,11 @@ def read(text: str) -> Config:
     return resolve([parse_file(text, "file")], {})
 
 
-def test_items_are_the_fields_of_config() -> None:
+def test_every_field_of_config_has_an_item() -> None:
     assert [item.key for item in ITEMS] == [field.name for field in fields(Config)]
 
 
-def test_nothing_gives_the_defaults() -> None:
+def test_an_empty_configuration_gives_the_defaults() -> None:
     assert resolve([], {}) == Config(
         target=Target("LABEL", "TINYKDUMP"), filesystems=("vfat",), wait=60, keep=5, level=31,
         compression="lzo", encrypt=True, key="", script="", script_wait=60, stall=300,
@@ -27,7 +27,7 @@ def test_nothing_gives_the_defaults() -> None:
     )  # fmt: skip
 
 
-def test_the_installed_file_says_the_defaults() -> None:
+def test_the_installed_file_shows_the_defaults() -> None:
     text = config.default_file()
     assert read(text) == resolve([], {})
     uncommented = "\n".join(
@@ -64,11 +64,11 @@ GOOD: list[tuple[str, str, str, Any]] = [
 
 
 @pytest.mark.parametrize(("section", "key", "text", "value"), GOOD)
-def test_a_key(section: str, key: str, text: str, value: object) -> None:
+def test_values_of_keys(section: str, key: str, text: str, value: object) -> None:
     assert getattr(read(f"[{section}]\n{key} = {text}  # why\n"), key) == value
 
 
-def test_every_key_has_a_row_above() -> None:
+def test_every_key_is_tested() -> None:
     assert [(section, key) for section, key, _, _ in GOOD] == [(i.section, i.key) for i in ITEMS]
 
 
@@ -108,7 +108,7 @@ def test_every_key_has_a_row_above() -> None:
         ("[crashkernel]\nappend = a\n b", ["one line"]),
     ],
 )
-def test_what_is_refused(text: str, says: list[str]) -> None:
+def test_invalid_values_are_refused(text: str, says: list[str]) -> None:
     with pytest.raises(UsageError) as caught:
         read(text)
     message = str(caught.value)
@@ -122,6 +122,6 @@ def test_later_files_and_then_options_win() -> None:
     assert (found.wait, found.keep, found.level) == (1, 2, 3)
 
 
-def test_a_bad_option_is_named() -> None:
+def test_the_error_names_the_bad_option() -> None:
     with pytest.raises(UsageError, match=r"option for modules.*not a module name"):
         resolve([], {"modules": "a;b"})

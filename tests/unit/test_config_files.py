@@ -13,7 +13,7 @@ from tinykdump.errors import TinykdumpError, UsageError
 FILE = "/etc/default/tinykdump"
 
 
-def test_no_file_at_all(fake: FakeHost) -> None:
+def test_without_a_file_the_defaults_apply(fake: FakeHost) -> None:
     assert load_config(fake.host, {}).wait == 60
 
 
@@ -26,13 +26,13 @@ def test_drop_ins_follow_the_file_in_the_order_of_their_names(fake: FakeHost) ->
     assert (found.wait, found.keep, found.level) == (1, 2, 3)
 
 
-def test_the_drop_in_is_named(fake: FakeHost) -> None:
+def test_an_error_names_the_drop_in(fake: FakeHost) -> None:
     fake.write(f"{FILE}.d/10-a.conf", "[dump]\nwait = x\n")
     with pytest.raises(UsageError, match=r"^/etc/default/tinykdump\.d/10-a\.conf: \[dump\] wait"):
         load_config(fake.host, {})
 
 
-def test_a_named_file_stands_alone(fake: FakeHost) -> None:
+def test_a_named_file_is_read_alone(fake: FakeHost) -> None:
     fake.write(FILE, "[dump]\nwait = 1\n")
     other = fake.write("/other", "[dump]\nkeep = 2\n")
     found = load_config(fake.host, {"level": "3"}, str(other))
@@ -40,35 +40,33 @@ def test_a_named_file_stands_alone(fake: FakeHost) -> None:
 
 
 @pytest.mark.parametrize(("content", "says"), [(None, "No such file"), (b"\xff\xfe", "not text")])
-def test_a_named_file_that_can_not_be_read(
-    fake: FakeHost, content: bytes | None, says: str
-) -> None:
+def test_a_named_file_that_cannot_be_read(fake: FakeHost, content: bytes | None, says: str) -> None:
     if content:
         fake.write("/other", content)
     with pytest.raises(UsageError, match=says):
         load_config(fake.host, {}, str(fake.path("/other")))
 
 
-def test_the_default_file_is_not_text(fake: FakeHost) -> None:
+def test_a_default_file_that_is_not_text(fake: FakeHost) -> None:
     fake.write(FILE, b"\xff\xfe")
     with pytest.raises(TinykdumpError, match=f"^{FILE} is not text"):
         load_config(fake.host, {})
 
 
-def owned_by_somebody(path: Path) -> None:
+def owned_by_another_user(path: Path) -> None:
     os.chown(path, 65534, 65534)
 
 
 SPOILED: dict[str, Callable[[Path], None]] = {
     "group can write": lambda path: path.chmod(path.stat().st_mode | 0o020),
     "others can write": lambda path: path.chmod(path.stat().st_mode | 0o002),
-    "somebody owns": owned_by_somebody,
+    "somebody owns": owned_by_another_user,
 }
 
 
 @pytest.fixture
 def tree(fake: FakeHost, monkeypatch: pytest.MonkeyPatch) -> FakeHost:
-    """A machine that the command looks at."""
+    """The machine that the command works on."""
     monkeypatch.setenv("TINYKDUMP_ROOT", str(fake.root))
     return fake
 
@@ -81,10 +79,10 @@ UNSAFE = [
 
 
 @pytest.mark.parametrize(("kind", "place", "spoil"), UNSAFE)
-def test_what_others_can_write_is_refused(
+def test_files_that_other_users_can_write_are_refused(
     tree: FakeHost, capfd: pytest.CaptureFixture[str], kind: str, place: str, spoil: str
 ) -> None:
-    """What it says is not read: that nothing else is wrong with it is of no interest."""
+    """Its content is not read."""
     file = tree.write("/safe/own/file", "#!/bin/sh\n", 0o755)
     words, shown, named = ["-b"], place, "/safe/own/file"
     match kind:
@@ -109,22 +107,22 @@ def test_what_others_can_write_is_refused(
     )
 
 
-def test_what_roots_and_sticky_directories_hold_is_safe(fake: FakeHost) -> None:
+def test_roots_files_in_sticky_directories_are_safe(fake: FakeHost) -> None:
     fake.write("/tmp/x", mode=0o644)  # noqa: S108 - in the tree
     fake.path("/tmp").chmod(0o1777)  # noqa: S108
     fake.host.vouch("/tmp/x")  # noqa: S108
-    owned_by_somebody(fake.path("/tmp/x"))  # noqa: S108
+    owned_by_another_user(fake.path("/tmp/x"))  # noqa: S108
     with pytest.raises(TinykdumpError, match="users other than root can write /tmp/x"):
         fake.host.vouch("/tmp/x")  # noqa: S108
 
 
-def test_a_link_that_somebody_can_turn_is_not_safe(fake: FakeHost) -> None:
+def test_a_link_that_other_users_can_change_is_not_safe(fake: FakeHost) -> None:
     fake.write("/safe/file")
     fake.link("/home/me/link", "/safe/file")
     fake.host.vouch("/home/me/link")
-    owned_by_somebody(fake.path("/home/me"))
+    owned_by_another_user(fake.path("/home/me"))
     with pytest.raises(TinykdumpError, match="users other than root can write /home/me "):
         fake.host.vouch("/home/me/link")
-    fake.link("/etc/mine", "/home/me")  # absolute, and of the tree
+    fake.link("/etc/mine", "/home/me")  # absolute, below the tree
     with pytest.raises(TinykdumpError, match="users other than root can write /home/me "):
         fake.host.vouch("/etc/mine/link")

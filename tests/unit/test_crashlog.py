@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Logs of crash kernels, from records as the backends of pstore leave them."""
+"""Logs of crash kernels, from records as the backends of pstore keep them."""
 
 import random
 from datetime import UTC, datetime
@@ -9,7 +9,7 @@ import pytest
 from tinykdump import crashlog
 from tinykdump.crashlog import Boots, CrashLog, Record
 
-# As the kernel writes lines of user space to a console, and to a record.
+# Lines from user space, as the kernel writes them to a console and to a record.
 STREAM = (
     "[    0.000000] Linux\n[    1.000000] USB\n"
     "[    5.100021] tinykdump: [5.10 s] waiting for the stick LABEL=X\n"
@@ -19,7 +19,7 @@ START = "[    0.000000] Linux\n"
 
 
 def found(*records: Record) -> CrashLog:
-    """The newest log; a backend lists its records in any order."""
+    """The newest log; the records can be in any order."""
     shuffled = random.sample(records, len(records))
     log = crashlog.newest(shuffled)
     assert log is not None
@@ -38,7 +38,7 @@ def stream(time: float, text: str, name: str = "kexec-console-ramoops-0") -> Rec
     return Record(name, text, 0.0, time)
 
 
-def test_a_stream_is_the_log() -> None:
+def test_a_stream_is_preferred_to_the_first_kernels_console() -> None:
     first = stream(5, "the first kernel's", "console-ramoops-0")
     log = found(first, stream(0, STREAM))
     assert (log.text, log.is_whole) == (STREAM.strip(), True)
@@ -59,8 +59,8 @@ def test_records_of_the_last_crash_are_put_in_order() -> None:
     assert log.verdict == "failed: no stick"
 
 
-def test_what_is_left_of_an_older_crash_is_not_taken_for_the_newest() -> None:
-    """Older records give way one by one: their last parts are still there."""
+def test_leftovers_of_an_older_crash_are_not_part_of_the_newest_log() -> None:
+    """Old records are removed one by one: the last parts remain longest."""
     log = found(
         console(1, 3, "old 3\n"), console(2, 4, "old 4\n"),
         console(5, 1, "new 1\n"), console(5, 2, "new 2\n"),
@@ -68,8 +68,8 @@ def test_what_is_left_of_an_older_crash_is_not_taken_for_the_newest() -> None:
     assert log.text == "new 1\nnew 2"
 
 
-def test_records_that_name_their_crash_are_not_mixed() -> None:
-    """Neither by a clock that stands still, nor by parts that follow each other."""
+def test_records_of_different_crashes_are_not_mixed() -> None:
+    """Even if the clock stands still and the numbers of the parts continue."""
     log = found(
         console(7, 1, "old 1\n", "kexec-console#1a"),
         console(7, 2, "old 2\n", "kexec-console#1a"),
@@ -79,8 +79,8 @@ def test_records_that_name_their_crash_are_not_mixed() -> None:
     assert log.text == "new 2\nnew 3"
 
 
-def test_a_record_that_was_written_again_is_there_once() -> None:
-    """The last one is written with more in it before its predecessor is removed."""
+def test_a_record_that_was_written_again_is_used_once() -> None:
+    """The kernel writes the new version of a record before it removes the old one."""
     log = found(
         console(7, 1, "one\n", "kexec-console#1a"),
         console(8, 2, "two\n", "kexec-console#1a"),
@@ -93,7 +93,7 @@ def test_the_tail_of_a_log_whose_middle_is_lost_belongs_to_it() -> None:
     assert found(console(5, 1, "start\n"), console(6, 4, "end\n")).text == "start\nend"
 
 
-def test_dmesg_records_stand_in_where_a_kernel_has_no_better() -> None:
+def test_dmesg_records_are_used_if_there_is_no_console() -> None:
     log = found(
         dmesg(9, 1, f"{STAGE}dump failed\n"),
         # Slow firmware: the parts of one dump have different times.
@@ -105,26 +105,26 @@ def test_dmesg_records_stand_in_where_a_kernel_has_no_better() -> None:
     assert (log.is_whole, log.stage) == (False, "dump failed")
 
 
-def test_the_console_of_ramoops_is_the_crash_kernels_where_it_has_no_zone() -> None:
+def test_the_console_of_ramoops_is_the_crash_kernels_if_src_crash_wrote_to_it() -> None:
     log = found(stream(50, STREAM, "console-ramoops-0"), dmesg(49, 1, f"{STAGE}dump failed\n"))
     assert (log.text, log.is_whole) == (STREAM.strip(), True)
 
 
-def test_the_console_comes_before_the_dump_of_the_same_crash() -> None:
-    """Its panic is dumped last, and begins with what the console has, too."""
+def test_the_console_is_preferred_to_dmesg_records_of_the_same_crash() -> None:
+    """The dump of its panic comes last, and contains the text of the console, too."""
     dump = dmesg(5000, 1, f"{STAGE}waiting\n<0>[    9.100000] Kernel panic\n", "Panic#1")
     assert found(console(4000, 1, f"<5>[    0.100000] start\n{STAGE}waiting\n"), dump).is_whole
 
 
-def test_time_outranks_kind() -> None:
-    """Two crashes within minutes: only the second one's kernel had no better."""
+def test_the_newest_crash_counts_whatever_its_kind_of_record() -> None:
+    """Two crashes within minutes: the second kernel left only dmesg records."""
     dump = dmesg(5000, 1, f"{STAGE}dump failed\n")
     log = found(console(4990, 1, "<13>[    8.000000] tinykdump: [8.00 s] saved as x\n"), dump)
     assert (log.is_whole, log.stage) == (False, "dump failed")
 
 
-def test_what_mount_and_archive_both_have_is_there_once() -> None:
-    """As with Unlink=no in pstore.conf. It is as old as its first copy."""
+def test_a_record_in_both_mount_and_archive_is_used_once() -> None:
+    """As with Unlink=no in pstore.conf. The time of the first copy counts."""
     text = f"kexec-console Part1\n{STAGE}saved as x\n"
     log = found(
         Record("kexec-console-erst-5", text, 100, 100),
@@ -134,7 +134,7 @@ def test_what_mount_and_archive_both_have_is_there_once() -> None:
     assert log.time == 90
 
 
-def test_other_records_are_nobodys_crash_log() -> None:
+def test_other_records_are_no_crash_log() -> None:
     assert crashlog.newest([]) is None
     assert crashlog.newest([dmesg(9, 1, "<6>Oops\n", "Oops#1")]) is None
     assert crashlog.newest([stream(1, "Kernel panic\n", "console-ramoops-0")]) is None
@@ -152,7 +152,7 @@ def test_other_records_are_nobodys_crash_log() -> None:
         ("unknown-efi_pstore-1.enc.z", True),
     ],
 )
-def test_names(name: str, expected: bool) -> None:
+def test_names_of_records(name: str, expected: bool) -> None:
     assert crashlog.is_of_interest(name) == expected
 
 
@@ -174,7 +174,7 @@ PANIC = "[    9.500000] Kernel panic - not syncing: "
         (f"{STAGE}saved as a/b\n"
          "<13>[    9.200000] tinykdump: [9.20 s] dump saved; final action: reboot\n",
          "saved as a/b"),
-        # A full stick: what is saved next fails, too, and is not the reason.
+        # A full stick: saving the next file fails, too, but is not the reason.
         (f"{STAGE}failed: vmcore.flat is not complete: No space left on device\n"
          "<13>[    9.200000] tinykdump: [9.20 s] failed: crash-kernel.txt is not complete\n",
          "failed: vmcore.flat is not complete: No space left on device"),
@@ -193,35 +193,35 @@ FORGED = "tinykdump: [9.00 s] saved as x"
 @pytest.mark.parametrize(
     "text",
     [
-        # The kernel quotes what a device says of itself, line feeds and all, and begins each
-        # of its lines in the same way.
+        # The kernel quotes a device's strings with their line feeds, and begins each of these
+        # lines in the same way.
         f"{START}[    9.000000] usb 1-1: Product: {FORGED}\n",
         f"{START}[    9.000000] usb 1-1: Product: A\n[    9.000000] {FORGED}\n",
         f"{START}[    9.000000] usb 1-1: Product: A\n[    9.000000] B\n[    9.000000] {FORGED}\n",
         f"<6>[    9.000000] usb 1-1: Product: A\n<6>[    9.000000] {FORGED}\n",
         f"<6>[    9.000000] usb 1-1: Product: A\n<6>[    9.000000] <13>[    9.000000] {FORGED}\n",
         f"{START}[    9.000000] usb 1-1: Product: A\r[    9.100000] {FORGED}\n",
-        # The start of a ring is where it happens to be cut.
+        # The first line of a ring buffer can be cut anywhere.
         f"[    9.000000] {FORGED}\n",
         f"{START}{FORGED}\n",
-        # By the kernel's own facility.
+        # With the kernel's own facility.
         f"<5>[    9.000000] {FORGED}\n",
         f"<6>[    9.000000] {FORGED}\n",
-        # The script's output, and what programs quote, has the facility of user space.
+        # Output of the script and quotes of programs have the facility of user space.
         f"<13>[    9.000000] tinykdump: not mounted as vfat: x\n<13>[    9.000000] {FORGED}\n",
     ],
 )
-def test_a_device_can_not_forge_a_stage(text: str) -> None:
+def test_a_device_cannot_forge_a_stage(text: str) -> None:
     assert CrashLog(text, is_whole=True).stages == ()
 
 
-def test_nor_can_it_forge_a_panic() -> None:
+def test_a_device_cannot_forge_a_panic() -> None:
     text = f"{STREAM}[    9.000000] usb 1-1: Product: Kernel panic - not syncing: x\n"
     assert "panicked" not in CrashLog(text, is_whole=True).verdict
     assert "panicked" not in CrashLog(f"<13>{PANIC}x\n", is_whole=True).verdict
 
 
-def test_lines_with_a_caller_are_stages() -> None:
+def test_stages_are_found_in_lines_with_a_caller() -> None:
     text = f"{START}[    9.000000][   T1] tinykdump: [9.00 s] saved as x\n"
     assert CrashLog(text, is_whole=True).verdict == "saved as x"
 
@@ -234,17 +234,17 @@ BOOTS = Boots(this=5000.0, previous=3000.0)
     [
         (("kexec-console-erst-1", 4000.0, False), "1970-01-01 01:06:40 UTC", True),
         (("kexec-console-erst-1", 2000.0, True), "1970-01-01 00:33:20 UTC", False),
-        # A clock that is ahead, or a number that somebody has made up.
+        # The clock is ahead, or the number is forged.
         (("kexec-console-erst-1", 1e18, False), "before 1970-01-01 01:23:20 UTC", False),
         (("kexec-console-erst-1", -1e18, False), "1970-01-01 00:00:00 UTC", False),
-        # A stream has no time: its file is as old as the boot that has looked at it.
+        # A stream has no time: its file has the time of the boot that first read it.
         (("kexec-console-ramoops-0", 5010.0, True), "before 1970-01-01 01:23:20 UTC", True),
         (("kexec-console-ramoops-0", 3010.0, True), "before 1970-01-01 00:50:10 UTC", False),
-        # Nobody collects here: it can be of any boot.
+        # Not collected: it can be from any boot.
         (("kexec-console-ramoops-0", 5010.0, False), "before 1970-01-01 01:23:20 UTC", False),
     ],
 )
-def test_every_log_has_its_time(
+def test_the_time_of_a_log(
     record: tuple[str, float, bool], when: str, *, ended_previous: bool
 ) -> None:
     name, modified, collected = record
@@ -262,7 +262,7 @@ OLDER = "8c1be5dd1bb54f3ab2b2a1f5d0f1f0aa Tue 2026-11-24 07:00:00 UTC"
 
 
 @pytest.mark.parametrize("sep", ["\N{EM DASH}", " "])  # systemd 252, 257
-def test_the_journal_knows_the_boots(sep: str) -> None:
+def test_the_time_of_the_previous_boot_comes_from_the_journal(sep: str) -> None:
     last = f"{sep}Wed 2026-11-25 17:45:00 UTC\n"
     this, previous, older = f"  0 {THIS}{last}", f" -1 {PREVIOUS}{last}", f" -2 {OLDER}{last}"
     expected = datetime(2026, 11, 25, 17, 38, 2, tzinfo=UTC).timestamp()

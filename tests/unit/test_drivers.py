@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Modules as they are in the image, and what modprobe.d and the command line say of them."""
+"""Modules in the image, and the rules of modprobe.d and the command line for them."""
 
 import gzip
 import lzma
@@ -29,7 +29,7 @@ CONTENT = b"\x7fELF and so on"
         ("x.ko.zst", None, "x.ko.gz"),
     ],
 )
-def test_every_module_is_one_that_busybox_unpacks(
+def test_busybox_can_unpack_every_module(
     fake: FakeHost, name: str, content: bytes | None, placed: str
 ) -> None:
     path = Path("/lib/modules/1") / name
@@ -53,7 +53,7 @@ LOCAL = "/etc/modprobe.d/local.conf"
 
 
 def planned(fake: FakeHost, cmdline: str = "", **options: str) -> Drivers:
-    """For that machine itself."""
+    """The drivers for an image of the machine itself."""
     host = Host(fake.root, live=True)
     return drivers.needed(host, config.resolve([], options), fake.tree(), cmdline)
 
@@ -94,28 +94,28 @@ def test_parameters_of_modprobe_d_come_before_those_of_the_command_line(fake: Fa
         ("", "module_blacklist=uas"),
     ],
 )
-def test_uas_that_is_not_to_be_loaded_is_left_out(fake: FakeHost, text: str, cmdline: str) -> None:
+def test_uas_is_left_out_if_it_must_not_be_loaded(fake: FakeHost, text: str, cmdline: str) -> None:
     assert "uas" in names(fake)
     fake.write(LOCAL, text)
     assert "uas" not in names(fake, cmdline)
     assert "usb_storage" in names(fake, cmdline)
 
 
-def test_the_last_module_blacklist_counts_as_the_kernel_reads_it(fake: FakeHost) -> None:
+def test_only_the_last_module_blacklist_counts(fake: FakeHost) -> None:
     assert "uas" in names(fake, "module_blacklist=uas module_blacklist=x")
     assert "usb_storage" in names(fake, "module_blacklist=usb-storage")
 
 
-def test_what_is_blacklisted_is_loaded_when_it_is_needed_by_name(fake: FakeHost) -> None:
+def test_a_blacklisted_module_is_loaded_if_it_is_needed_by_name(fake: FakeHost) -> None:
     fake.write(LOCAL, "blacklist usb-storage\nblacklist uas\nblacklist sd_mod\n")
     assert {"usb_storage", "sd_mod"} <= names(fake)
     assert "uas" in names(fake, modules="uas")
-    # a stick that is driven by it now shows that somebody has loaded it by name
+    # A stick that uses it now proves that it was loaded by name.
     fake.device("x/usb1/1-1/1-1:1.0", "usb", "uas", "uas")
     assert "uas" in names(fake)
 
 
-def test_a_controller_that_is_blacklisted(fake: FakeHost) -> None:
+def test_a_blacklisted_host_controller_driver(fake: FakeHost) -> None:
     ehci = "pci:v00008086d00001E2Dsv000017AAsd000021FAbc0Csc03i20"
     fake.device("pci0000:00/0000:00:1d.0", "pci", "ehci-pci", "ehci_pci", ehci)
     assert {"xhci_pci", "ehci_pci"} <= names(fake)
@@ -125,9 +125,9 @@ def test_a_controller_that_is_blacklisted(fake: FakeHost) -> None:
     fake.write(LOCAL, "blacklist ehci-pci\nblacklist xhci_pci\n")
     with pytest.raises(TinykdumpError, match=r"has no driver .*check lspci, modprobe\.d"):
         names(fake)
-    fake.root_hub("pci0000:00/0000:00:1d.0")  # loaded by name, as it drives the controller now
+    fake.root_hub("pci0000:00/0000:00:1d.0")  # it drives a controller now: it was loaded by name
     assert {"xhci_pci", "ehci_pci"} & names(fake) == {"ehci_pci"}
-    # What is never loaded is no reason to do without the other one.
+    # A disabled driver does not prevent the other one.
     fake.write(LOCAL, "install ehci-pci /bin/true\n")
     assert {"xhci_pci", "ehci_pci"} & names(fake) == {"xhci_pci"}
 
@@ -142,7 +142,9 @@ def test_a_controller_that_is_blacklisted(fake: FakeHost) -> None:
          "module usb_storage is in module_blacklist= of the kernel command line (remove it"),
     ],
 )  # fmt: skip
-def test_what_is_needed_and_forbidden(fake: FakeHost, text: str, cmdline: str, says: str) -> None:
+def test_a_needed_module_that_is_forbidden_is_an_error(
+    fake: FakeHost, text: str, cmdline: str, says: str
+) -> None:
     fake.write(LOCAL, text)
     with pytest.raises(TinykdumpError) as caught:
         names(fake, cmdline)
@@ -151,8 +153,8 @@ def test_what_is_needed_and_forbidden(fake: FakeHost, text: str, cmdline: str, s
         assert {"usb_storage", "fat"} <= names(fake, modules="usb_storage fat")
 
 
-def test_an_install_line_with_a_command_of_its_own(fake: FakeHost) -> None:
-    """There is no shell for it; the module is needed all the same."""
+def test_an_install_line_with_another_command_does_not_disable_the_module(fake: FakeHost) -> None:
+    """The command is ignored, and the module is loaded."""
     fake.write(LOCAL, "install usb_storage /sbin/modprobe -i usb_storage && echo 1 >/x\n")
     assert "usb_storage" in names(fake)
 
@@ -175,8 +177,8 @@ def firmware(fake: FakeHost) -> list[str]:
     return [path for path in paths if path.startswith("/lib/firmware/")]
 
 
-def test_firmware_of_drivers_that_are_built_in(fake: FakeHost) -> None:
-    """Of those that the crash kernel needs alone; the one for updates before the other."""
+def test_firmware_of_built_in_drivers(fake: FakeHost) -> None:
+    """Only drivers that the crash kernel needs count. The directory for updates comes first."""
     top = f"/lib/modules/{KVER}"
     for name in ("usb.mem", "updated.mem.xz", "updates/updated.mem", "gpu.bin"):
         fake.write(f"/lib/firmware/{name}", name)
@@ -191,8 +193,8 @@ def test_firmware_of_drivers_that_are_built_in(fake: FakeHost) -> None:
     assert firmware(fake) == ["/lib/firmware/usb.mem", "/lib/firmware/updates/updated.mem"]
 
 
-def test_watchdogs_of_which_sysfs_shows_no_device(fake: FakeHost) -> None:
-    """It is the one that is in use."""
+def test_a_watchdog_without_a_device_in_sysfs(fake: FakeHost) -> None:
+    """Then the watchdog driver that is in use is taken."""
     for name in ("wdat_wdt", "iTCO_wdt", "softdog"):
         fake.module(f"kernel/drivers/watchdog/{name}.ko")
     assert "wdat_wdt" not in names(fake)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The format on the stick; what restore and src/crash make of it is in their own tests."""
+"""The format on the stick. The tests of restore and src/crash use it, too."""
 
 import pytest
 from hypothesis import given
@@ -19,7 +19,7 @@ def test_parts(stream: str, encrypted: bool, number: int) -> None:
     ["", "vmcore", "vmcore.gpg", "vmcore.0", "vmcore.0001", "vmcore.1000000", "vmcore.000.gpg",
      "x.000", "../vmcore.000", "vmcore.00\n0", "vmcore.\u0660\u0660\u0660"],
 )  # fmt: skip
-def test_what_is_no_part(name: str) -> None:
+def test_names_that_are_not_parts(name: str) -> None:
     assert dump.parse_part(name) is None
 
 

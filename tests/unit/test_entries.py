@@ -8,7 +8,7 @@ from tinykdump.errors import TinykdumpError
 from tinykdump.image.entries import Entry, directory, file, link, plan, unpacked_size
 
 
-def test_parents_come_first_and_everything_is_sorted() -> None:
+def test_entries_are_sorted_and_parents_come_first() -> None:
     found = plan([file("/usr/lib/b", b"x"), file("/bin/z", b"y", mode=0o755), directory("/dev"),
                   link("/bin/a", "z")])  # fmt: skip
     assert [(entry.path, oct(entry.mode)) for entry in found] == [
@@ -17,7 +17,7 @@ def test_parents_come_first_and_everything_is_sorted() -> None:
     ]  # fmt: skip
 
 
-def test_the_same_file_may_be_asked_for_twice() -> None:
+def test_equal_entries_are_merged() -> None:
     asked = [file("/lib/a", b"x", source="/lib64/a"), file("/lib/a", b"x", source="/lib64/a")]
     assert len(plan(asked)) == 2
 
@@ -31,18 +31,18 @@ def test_the_same_file_may_be_asked_for_twice() -> None:
         file("/lib/a/b", b"", source="/other"),
     ],
 )
-def test_two_different_ones_in_one_place(other: Entry) -> None:
+def test_different_entries_with_the_same_path_are_an_error(other: Entry) -> None:
     with pytest.raises(TinykdumpError, match="both want /lib/a in the image"):
         plan([file("/lib/a", b"x", source="/one"), other])
 
 
-def test_a_file_where_a_directory_is_needed() -> None:
+def test_a_file_in_the_place_of_a_directory_is_an_error() -> None:
     with pytest.raises(TinykdumpError, match="both want /lib/a in the image"):
         plan([file("/lib/a/b", b""), file("/lib/a", b"x")])
 
 
 @pytest.mark.parametrize(("size", "pages"), [(0, 0), (1, 1), (4096, 1), (4097, 2)])
-def test_memory_is_taken_in_pages(size: int, pages: int) -> None:
+def test_unpacked_files_take_whole_pages(size: int, pages: int) -> None:
     assert (
         unpacked_size([file("/a", bytes(size)), link("/b", "a"), directory("/c")]) == 4096 * pages
     )

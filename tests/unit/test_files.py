@@ -7,7 +7,7 @@ import pytest
 from tinykdump import files
 
 
-def test_publish_is_for_root_alone(tmp_path: Path) -> None:
+def test_published_files_are_readable_by_root_only(tmp_path: Path) -> None:
     path = tmp_path / "new" / "image"
     for content in (b"first", b"second"):
         files.publish({path: content})
@@ -31,7 +31,7 @@ def test_publish_is_all_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_reader_keeps_the_old_file(tmp_path: Path) -> None:
+def test_a_reader_of_the_old_file_keeps_it(tmp_path: Path) -> None:
     path = tmp_path / "image"
     files.publish({path: b"old"})
     with path.open("rb") as reader:
@@ -39,16 +39,16 @@ def test_a_reader_keeps_the_old_file(tmp_path: Path) -> None:
         assert reader.read() == b"old"
 
 
-def test_what_somebody_who_was_killed_has_left_behind_goes_away(tmp_path: Path) -> None:
+def test_leftovers_of_a_killed_process_are_removed(tmp_path: Path) -> None:
     (tmp_path / ".new-x1y2").write_bytes(b"half")
     files.publish({tmp_path / "image": b"new"})
     assert [path.name for path in tmp_path.iterdir()] == ["image"]
 
 
-def test_a_directory_that_is_not_synced_is_said(
+def test_an_error_when_syncing_names_the_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The rename may not be on the disk then."""
+    """Otherwise the rename may not be on the disk."""
     fsync = os.fsync
 
     def fails(descriptor: int) -> None:

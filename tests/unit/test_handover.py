@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What is handed over is what the table lists, and any value survives the shell."""
+"""The table lists exactly the files that are handed over, and any value survives the shell."""
 
 import re
 import stat
@@ -21,12 +21,12 @@ from tinykdump.image.handover import FILES, SCRIPT, Machine, render
 CRASH_SIDE = Path(__file__).parents[2] / "src/crash"
 
 DEFAULTS = config.resolve([], {})
-# Whatever can be in a file: all but NUL.
+# All characters but NUL.
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=40)
 
 
 def source(conf: str, *names: str) -> list[str]:
-    """The values of ``names`` in busybox's shell once it has sourced ``conf``."""
+    """The values of ``names`` after busybox's shell has sourced ``conf``."""
     values = " ".join(f'"${name}"' for name in names)
     script = f". /dev/stdin; printf '%s\\0' {values}"
     done = subprocess.run(["busybox", "sh", "-euc", script], input=conf.encode(),
@@ -49,7 +49,7 @@ def test_odd_values_survive(value: str) -> None:
     assert source(conf, "MACHINE") == [value]
 
 
-def test_the_values() -> None:
+def test_values_in_the_configuration() -> None:
     wanted = config.resolve(
         [], {"filesystems": "vfat exfat", "encrypt": "no", "script": "/root/x", "level": "1",
              "compression": "none", "keep": "2", "final_action": "halt", "wait": "5"}
@@ -67,15 +67,15 @@ def test_the_values() -> None:
     assert source(defaults, *names) == ["20260102T030405", "", "-l", "31", "5"]
 
 
-def test_the_crash_side_reads_what_the_table_lists() -> None:
-    """Of the script's place it is told in the configuration."""
+def test_src_crash_reads_the_files_of_the_table() -> None:
+    """It gets the path of the script from the configuration."""
     texts = [(CRASH_SIDE / name).read_text() for name in ("init", "lib.sh", "check")]
     named = set(re.findall(r"/(?:etc|lib)/[a-z.]+[a-z]", "".join(texts)))
     assert named == {*FILES, "/lib/tinykdump.sh"} - {SCRIPT}
 
 
-def test_an_image_has_what_the_table_lists(fake: FakeHost, keys: Keyring) -> None:
-    """Whatever is made for the image and is not a file of the host's is handed over."""
+def test_an_image_has_the_files_of_the_table(fake: FakeHost, keys: Keyring) -> None:
+    """Files of the image that are not copies of the host's are in the table."""
     fake.write("/root/key.asc", keys.public("good@example.org"))
     fake.write("/root/script", "#!/bin/sh\n", 0o755)
     wanted = config.resolve([], {"key": "/root/key.asc", "script": "/root/script"})
@@ -85,6 +85,6 @@ def test_an_image_has_what_the_table_lists(fake: FakeHost, keys: Keyring) -> Non
     assert SCRIPT in {entry.path for entry in plan}
 
 
-def test_developers_are_told() -> None:
+def test_hacking_lists_the_files_of_the_table() -> None:
     text = (CRASH_SIDE.parents[1] / "HACKING.md").read_text()
     assert [name for name in FILES if f"`{name}`" not in text] == []

@@ -13,12 +13,12 @@ def modaliases(fake: FakeHost) -> list[str]:
     return sorted(device.modalias for device in hardware.usb_controllers(fake.host))
 
 
-def test_controllers_of_pci_need_no_driver_to_be_seen(fake: FakeHost) -> None:
+def test_pci_controllers_are_found_without_a_driver(fake: FakeHost) -> None:
     assert hardware.usb_controllers(fake.host) == (Device(XHCI, driver="", above=()),)
 
 
 @pytest.mark.parametrize("interface", ["40", "FE"])
-def test_usb4_and_usb_devices_are_no_host_controllers(fake: FakeHost, interface: str) -> None:
+def test_usb4_and_usb_devices_are_not_host_controllers(fake: FakeHost, interface: str) -> None:
     fake.device("pci0000:00/0000:00:0d.2", "pci", "x", "x", XHCI.replace("i30", f"i{interface}"))
     assert modaliases(fake) == [XHCI]
 
@@ -27,20 +27,20 @@ def test_controllers_on_other_buses_are_the_parents_of_root_hubs(fake: FakeHost)
     fake.device("platform/xhci.0", "platform", "xhci-hcd", modalias=PLATFORM)
     for number in (1, 2):
         fake.root_hub("platform/xhci.0", number)
-    # a device behind a hub, whose parent is not a controller
+    # A device behind a hub: its parent is not a controller.
     fake.device("platform/xhci.0/usb1/1-1", "usb", "usb", modalias="usb:v1D6B")
     assert modaliases(fake) == sorted([PLATFORM, XHCI])
 
 
 @pytest.mark.parametrize("module", ["vhci_hcd", "dummy_hcd"])
-def test_controllers_that_are_no_hardware(fake: FakeHost, module: str) -> None:
+def test_virtual_controllers_are_ignored(fake: FakeHost, module: str) -> None:
     fake.device(f"platform/{module}.0", "platform", module, module, f"platform:{module}")
     fake.root_hub(f"platform/{module}.0")
     assert modaliases(fake) == [XHCI]
 
 
-def test_what_a_controller_is_behind(fake: FakeHost) -> None:
-    """dwc3, as on some Intel and AMD machines: a PCI device, its core, and xHCI in host mode."""
+def test_the_drivers_above_a_controller(fake: FakeHost) -> None:
+    """dwc3, as on some Intel and AMD machines: a PCI device, the core, and xHCI."""
     top = "pci0000:00/0000:00:15.0"
     fake.device(top, "pci", "dwc3-pci", "dwc3_pci", "pci:v00008086d000022B7sv0sd0bc0Csc03iFE")
     fake.device(f"{top}/dwc3.0.auto", "platform", "dwc3", "dwc3")
@@ -55,7 +55,7 @@ def test_what_a_controller_is_behind(fake: FakeHost) -> None:
     ("driver", "link", "module"),
     [
         ("xhci_hcd", "xhci_pci", "xhci_pci"),
-        # without a link: built in, as some buses show it
+        # Without a link: built in, on some buses.
         ("xhci_hcd", "", "xhci_pci"),
         ("ehci-pci", "", "ehci_pci"),
     ],
@@ -65,7 +65,7 @@ def test_the_driver_of_a_controller(fake: FakeHost, driver: str, link: str, modu
     fake.device(BRIDGE, "pci", "pcieport")
     fake.device(f"{BRIDGE}/0000:01:00.0", "pci", driver, link, XHCI)
     (bound,) = hardware.usb_controllers(fake.host)
-    assert bound.driver == "", "without a root hub it may be vfio-pci as well"
+    assert bound.driver == "", "without a root hub, the driver could be vfio-pci"
     fake.root_hub(f"{BRIDGE}/0000:01:00.0")
     assert hardware.usb_controllers(fake.host) == (Device(XHCI, module, ("pcieport",)),)
 
@@ -81,14 +81,14 @@ def test_possible_cpus(fake: FakeHost, text: str | None, count: int) -> None:
 
 @pytest.mark.parametrize(("state", "seen"), [("active", True), ("inactive", False)])
 @pytest.mark.parametrize("module", ["iTCO_wdt", ""])
-def test_watchdogs_that_count(fake: FakeHost, state: str, seen: bool, module: str) -> None:
-    """iTCO_wdt is behind the SMBus, whose driver makes its device; it can be built in alone."""
+def test_running_watchdogs(fake: FakeHost, state: str, seen: bool, module: str) -> None:
+    """The SMBus driver creates the device of iTCO_wdt. ``module`` is empty if it is built in."""
     smbus = "pci0000:00/0000:00:1f.4"
     fake.device(smbus, "pci", "i801_smbus", "i2c_i801")
     fake.device(f"{smbus}/iTCO_wdt.1.auto", "platform", "iTCO_wdt", module)
     fake.write("/sys/class/watchdog/watchdog0/state", f"{state}\n")
     fake.link("/sys/class/watchdog/watchdog0/device", f"/sys/devices/{smbus}/iTCO_wdt.1.auto")
-    # of half of the drivers sysfs shows no device
+    # sysfs shows no device for half of the drivers.
     fake.write("/sys/class/watchdog/watchdog1/state", f"{state}\n")
     expected = (Device("", "iTCO_wdt", ("i2c_i801",)), None) if seen else ()
     assert hardware.running_watchdogs(fake.host) == expected

@@ -14,16 +14,16 @@ from tinykdump.host import Host
 @pytest.mark.parametrize(
     ("target", "expected"),
     [
-        ("/etc/real", "/etc/real"),  # absolute: stays inside the tree
+        ("/etc/real", "/etc/real"),  # absolute: stays below the tree
         ("real", "/etc/real"),
         ("../etc/real", "/etc/real"),
         ("../../../../etc/real", "/etc/real"),
         ("missing", None),
-        ("link", None),  # itself
+        ("link", None),  # to itself
         ("real/below", None),
     ],
 )
-def test_links_are_followed_inside_the_tree(
+def test_links_are_followed_below_the_tree(
     tmp_path: Path, target: str, expected: str | None
 ) -> None:
     fake = FakeHost(tmp_path)
@@ -35,15 +35,15 @@ def test_links_are_followed_inside_the_tree(
     assert fake.host.text("/etc/link") == ("text" if expected else None)
 
 
-def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(TinykdumpError, match=r"^/x: No such file or directory \(check"):
         FakeHost(tmp_path).host.read("/x")
 
 
-def test_whether_it_is_the_running_machine_is_asked_once(
+def test_whether_a_host_is_the_running_machine_is_checked_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A tree never is, and what a host is does not change under whoever has it."""
+    """A directory tree never is. The answer for a Host does not change."""
     asked: list[bool] = []
 
     def ask() -> bool:
@@ -65,14 +65,14 @@ ASK = "from tinykdump.host import Host; print(Host.given({}).live)"
     ("where", "environment", "live"),
     [
         ("", {}, True),
-        ("chroot .", {}, False),  # the hardware that is seen is that of the machine that builds
+        ("chroot .", {}, False),  # sysfs shows the hardware of the build machine
         ("", {"container": "podman"}, False),
     ],
 )
-def test_the_running_machine(
+def test_a_chroot_and_a_container_are_not_the_running_machine(
     tmp_path: Path, where: str, environment: dict[str, str], live: bool
 ) -> None:
-    """A shell is the first process here, as init is of a machine."""
+    """A shell takes the place of init here."""
     shell = f"""
         for each in /*; do
             if [ -L $each ]; then

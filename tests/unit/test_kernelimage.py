@@ -17,7 +17,7 @@ def test_a_bzimage() -> None:
     assert kernelimage.version(bzimage()) == ""
 
 
-def test_the_one_in_a_unified_image_has_no_padding() -> None:
+def test_the_kernel_of_a_unified_image_has_no_padding() -> None:
     image = unified(osrel=b"ID=x", linux=KERNEL, initrd=b"0707")
     assert kernelimage.loadable(image) == KERNEL
 
@@ -27,7 +27,7 @@ def test_the_one_in_a_unified_image_has_no_padding() -> None:
     [b"", b"MZ", b"MZ" + bytes(0x1000), unified(osrel=b"x"), unified(linux=b"Image"),
      unified(linux=KERNEL)[:0x170], b"MZ" + b"\xff" * 0x100],
 )  # fmt: skip
-def test_others(content: bytes) -> None:
+def test_files_without_a_kernel(content: bytes) -> None:
     assert kernelimage.loadable(content) == b""
 
 
@@ -52,6 +52,6 @@ def test_init_size() -> None:
         (bzimage(init_size=0), "k is too old"),
     ],
 )
-def test_what_is_no_kernel(header: bytes, says: str) -> None:
+def test_damaged_kernels_are_an_error(header: bytes, says: str) -> None:
     with pytest.raises(TinykdumpError, match=f"^{says}"):
         init_size(header, "k")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Keys in every condition, made by the real gpg."""
+"""Valid and invalid keys, made by the real gpg."""
 
 import re
 import shutil
@@ -20,14 +20,14 @@ from tinykdump.run import ENVIRONMENT
 def test_a_good_key(keys: Keyring) -> None:
     found = from_file(keys.public("good@example.org"), "k")
     assert found.fingerprint == keys.fingerprint("good@example.org")
-    # what goes into the image is enough for gpg, and public
+    # The part that goes into the image is enough for gpg, and public.
     packets = subprocess.run(["gpg", "--list-packets"], input=found.public, check=True,
                              capture_output=True).stdout.decode()  # fmt: skip
     assert ":public sub key packet:" in packets
     assert "secret" not in packets
 
 
-def test_of_an_exported_secret_key_only_the_public_part_is_taken(keys: Keyring) -> None:
+def test_only_the_public_part_of_an_exported_secret_key_is_used(keys: Keyring) -> None:
     found = from_file(keys.gpg("--export-secret-keys", "--armor", "good@example.org"), "k")
     assert found == from_file(keys.public("good@example.org"), "k")
 
@@ -41,7 +41,7 @@ def test_of_an_exported_secret_key_only_the_public_part_is_taken(keys: Keyring) 
         (["good", "other"], "key k contains 2 OpenPGP keys (export"),
     ],
 )
-def test_a_key_that_can_not_be_used(keys: Keyring, users: list[str], says: str) -> None:
+def test_a_key_that_cannot_be_used(keys: Keyring, users: list[str], says: str) -> None:
     with pytest.raises(TinykdumpError) as caught:
         from_file(keys.public(*(f"{user}@example.org" for user in users)), "k")
     assert str(caught.value).startswith(says)
@@ -49,7 +49,7 @@ def test_a_key_that_can_not_be_used(keys: Keyring, users: list[str], says: str) 
 
 @pytest.fixture(scope="module")
 def later(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keyring]:
-    """A key that is good, made by a clock that is right, while this machine's is years behind."""
+    """A valid key that was made with a right clock, while this machine's is years behind."""
     home = tmp_path_factory.mktemp("later") / "home"
     home.mkdir(mode=0o700)
     made = Keyring(home)
@@ -58,12 +58,14 @@ def later(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keyring]:
     made.close()
 
 
-def test_a_clock_that_is_behind_makes_no_key_bad(later: Keyring) -> None:
+def test_a_key_is_valid_even_if_the_clock_is_behind(later: Keyring) -> None:
     found = from_file(later.public("later@example.org"), "k")
     assert found.fingerprint == later.fingerprint("later@example.org")
 
 
-def test_the_machines_key_outlives_a_clock_that_goes_back(later: Keyring, fake: FakeHost) -> None:
+def test_the_machines_key_is_valid_even_if_the_clock_is_behind(
+    later: Keyring, fake: FakeHost
+) -> None:
     later.close()
     shutil.copytree(later.home, fake.path(str(MACHINE_KEYS)),
                     ignore=shutil.ignore_patterns("S.*"))  # fmt: skip
@@ -77,7 +79,7 @@ def test_a_file_without_a_key(content: bytes) -> None:
         from_file(content, "k")
 
 
-def test_a_file_is_a_path_of_the_host(keys: Keyring, fake: FakeHost) -> None:
+def test_the_path_of_a_key_is_looked_up_on_the_host(keys: Keyring, fake: FakeHost) -> None:
     fake.write("/root/k.asc", keys.public("good@example.org"))
     expected = keys.fingerprint("good@example.org")
     assert configured("/root/k.asc", fake.host).fingerprint == expected
@@ -86,11 +88,11 @@ def test_a_file_is_a_path_of_the_host(keys: Keyring, fake: FakeHost) -> None:
 
 
 @pytest.mark.parametrize("name", ["nobody@example.org", "relative.asc"])
-def test_a_name_that_no_keyring_has(
+def test_a_key_that_is_not_in_the_keyring(
     keys: Keyring, fake: FakeHost, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.chdir(fake.root)
-    # A file that is here, and is not meant.
+    # A file of that name exists, but is not meant.
     Path("relative.asc").write_bytes(keys.public("good@example.org"))
     for home in (keys.home, Path("/nonexistent")):
         monkeypatch.setattr(keys_module, "ROOT_KEYS", home)
@@ -98,7 +100,7 @@ def test_a_name_that_no_keyring_has(
             configured(name, fake.host)
 
 
-def test_a_key_of_roots_keyring(
+def test_a_key_in_roots_keyring(
     keys: Keyring, fake: FakeHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(keys_module, "ROOT_KEYS", keys.home)
@@ -108,7 +110,7 @@ def test_a_key_of_roots_keyring(
         configured("example.org", fake.host)
 
 
-def test_the_key_of_the_machine_is_made_once(fake: FakeHost) -> None:
+def test_the_machines_key_is_made_once(fake: FakeHost) -> None:
     with pytest.raises(TinykdumpError, match=r"this machine has no key yet \(build"):
         machine_key(fake.host, create=False)
     assert not fake.path(str(MACHINE_KEYS)).exists()
@@ -121,7 +123,7 @@ def test_the_key_of_the_machine_is_made_once(fake: FakeHost) -> None:
     assert fake.snapshot(str(MACHINE_KEYS)) == before
     assert not list(home.glob("S.*")), "an agent was left behind"
 
-    # root can decrypt what is encrypted to it, without a passphrase
+    # root can decrypt with it without a passphrase.
     (home.parent / "key").write_bytes(made.public)
     secret = subprocess.run(
         ["gpg", "--homedir", home, "--batch", "--trust-model", "always", "--recipient-file",
@@ -135,13 +137,13 @@ def test_the_key_of_the_machine_is_made_once(fake: FakeHost) -> None:
         subprocess.run(["gpgconf", "--homedir", home, "--kill", "all"], check=True)
 
 
-def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_directory_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(TinykdumpError, match=f"{tmp_path}/none is not a directory"):
         keys_module.gpg(tmp_path / "none")
 
 
-def test_the_time_at_which_a_key_can_encrypt_is_its_own(keys: Keyring) -> None:
-    """Two builds give the same image, so it is not the time of the build."""
+def test_the_time_of_a_key_is_its_last_change(keys: Keyring) -> None:
+    """It is not the time of the build, so that two builds give the same image."""
     keys.make("expiring@example.org", "future-default", "default", "1d")
     found = from_file(keys.public("expiring@example.org"), "key")
     keys.gpg("--quick-set-expire", found.fingerprint, "2d")
@@ -152,7 +154,7 @@ def test_the_time_at_which_a_key_can_encrypt_is_its_own(keys: Keyring) -> None:
 
 
 def uses_keyboxd(home: Path) -> bool:
-    """Whether this gpg keeps the home's public keys in a daemon: GnuPG 2.4 and later can."""
+    """Whether gpg keeps this home's public keys in keyboxd, as GnuPG 2.4 and later can."""
     said = subprocess.run(["gpg", "--homedir", home, "--batch", "--gpgconf-list"],
                           capture_output=True, check=False).stdout  # fmt: skip
     return b"use_keyboxd:16:1:" in said.splitlines()
@@ -160,7 +162,7 @@ def uses_keyboxd(home: Path) -> bool:
 
 @pytest.fixture
 def keyboxd_home(keys: Keyring, short_path: Path) -> Iterator[Path]:
-    """A keyring as Fedora makes new ones, with one key, and no daemon that runs."""
+    """A keyring as Fedora makes them, with one key; keyboxd does not run."""
     home = short_path / "gnupg"
     home.mkdir(mode=0o700)
     (home / "common.conf").write_text("use-keyboxd\n")
@@ -172,7 +174,7 @@ def keyboxd_home(keys: Keyring, short_path: Path) -> Iterator[Path]:
     Keyring(home).close()
 
 
-def test_a_key_of_roots_keyring_that_keyboxd_keeps(
+def test_a_key_in_roots_keyring_with_keyboxd(
     keys: Keyring, keyboxd_home: Path, fake: FakeHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(keys_module, "ROOT_KEYS", keyboxd_home)
@@ -182,10 +184,10 @@ def test_a_key_of_roots_keyring_that_keyboxd_keeps(
 
     subprocess.run(["gpgconf", "--homedir", keyboxd_home, "--launch", "keyboxd"], check=True)
     assert configured("good@example.org", fake.host).fingerprint == expected
-    assert list(keyboxd_home.glob("S.keyboxd")), "a daemon that was there before was ended"
+    assert list(keyboxd_home.glob("S.keyboxd")), "a daemon that ran before was ended"
 
 
-def test_the_key_of_the_machine_in_keyboxd(fake: FakeHost, keyboxd_home: Path) -> None:
+def test_the_machines_key_with_keyboxd(fake: FakeHost, keyboxd_home: Path) -> None:
     home = fake.path(str(MACHINE_KEYS))
     home.mkdir(mode=0o700, parents=True)
     shutil.copy(keyboxd_home / "common.conf", home)
@@ -194,7 +196,7 @@ def test_the_key_of_the_machine_in_keyboxd(fake: FakeHost, keyboxd_home: Path) -
     assert not list(home.glob("S.*")), "a daemon was left behind"
 
 
-# What gpg does that lists nothing: of a key that it has just made, and because it cannot.
+# A gpg that lists no keys, with status 0 or an error.
 FAILING_GPG = """#!/bin/sh
 case "$*" in
 *--list-keys*) exit {status} ;;
@@ -206,7 +208,7 @@ exec {gpg} "$@"
 @pytest.mark.parametrize(
     ("status", "says"), [(0, "cannot find the key that it made"), (2, "cannot list the keys")]
 )
-def test_a_key_that_is_not_listed(
+def test_a_key_that_gpg_does_not_list(
     fake: FakeHost, monkeypatch: pytest.MonkeyPatch, status: int, says: str
 ) -> None:
     script = fake.write("/bad/gpg", FAILING_GPG.format(gpg=shutil.which("gpg"), status=status),
@@ -218,4 +220,4 @@ def test_a_key_that_is_not_listed(
         with pytest.raises(TinykdumpError, match=f"^gpg {says}"):
             machine_key(fake.host, create=True)
     made = list(fake.path(str(MACHINE_KEYS)).glob("private-keys-v1.d/*"))
-    assert len(made) == 2, "one more key with each try"
+    assert len(made) == 2, "each try made another key"

@@ -10,17 +10,17 @@ from tinykdump.image.makedumpfile import leaves_out_free_pages, renamed
 OLD = b"x\0OFFSET(page.compound_head)=\0OFFSET(page.compound_head)=%ld\n\0"
 
 
-def test_a_member_of_struct_page_was_renamed() -> None:
-    """What it writes into a vmcoreinfo of its own is not what it looks for."""
+def test_the_offset_of_the_old_name_is_found() -> None:
+    """Only the name that it looks for counts, not the one that it writes into a vmcoreinfo."""
     assert renamed(OLD) == (2,)
     assert renamed(b"") == ()
 
 
-def test_one_that_knows_both_names_is_left_alone() -> None:
+def test_a_program_with_both_names_needs_no_change() -> None:
     assert renamed(OLD + b"OFFSET(page.compound_info)=\0") == ()
 
 
-def test_the_real_one_knows_one_of_the_names() -> None:
+def test_the_real_makedumpfile_has_one_of_the_names() -> None:
     real = Path(shutil.which("makedumpfile") or "").read_bytes()
     knows_both = b"OFFSET(page.compound_info)=\0" in real
     assert len(renamed(real)) == (0 if knows_both else 1)
@@ -30,12 +30,12 @@ def test_the_real_one_knows_one_of_the_names() -> None:
     ("version", "does"),
     [("1.7.6", False), ("1.7.7", True), ("1.7.10", True), ("1.8.0", True), ("2.0.0", True)],
 )
-def test_free_pages(version: str, does: bool) -> None:
+def test_versions_that_leave_out_free_pages(version: str, does: bool) -> None:
     said = f"x\0makedumpfile: version {version} (released on 1 Jan 2026)\n\0".encode()
     assert leaves_out_free_pages(said) == does
 
 
-def test_the_real_one_says_its_version() -> None:
+def test_the_real_makedumpfile_contains_its_version() -> None:
     real = Path(shutil.which("makedumpfile") or "")
     said = subprocess.run([real, "-v"], capture_output=True, check=True).stdout
     assert said.startswith(b"makedumpfile: version ")

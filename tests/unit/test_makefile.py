@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What developers start by hand does what it says: make check, and the hook of pre-commit."""
+"""The coverage that make check prints, and the hook of pre-commit."""
 
 import os
 import re
@@ -14,14 +14,14 @@ CHECKOUT = Path(__file__).parents[2]
 
 
 def test_check_prints_the_coverage_of_src(tmp_path: Path) -> None:
-    """With its own options, on one file of tests; also of what no test has imported."""
+    """With its own options, on one file of tests; also for modules that no test imports."""
     shown = subprocess.run(["make", "--dry-run", "check"], cwd=CHECKOUT, check=True,
                            capture_output=True, text=True).stdout  # fmt: skip
     lines = shown.replace("\\\n", " ").splitlines()
     words = shlex.split(next(line for line in lines if "pytest" in line))
     options = [word for word in words if word.startswith(("--cov", "--num", "--dist"))]
     command = [sys.executable, "-m", "pytest", *options, "tests/unit/test_memory.py"]
-    # Not the data of the tests that this one is among.
+    # Keep its data apart from that of the tests that run this one.
     environment = {"PATH": os.environ["PATH"], "COVERAGE_FILE": str(tmp_path / "coverage")}
     done = subprocess.run(command, cwd=CHECKOUT, env=environment, capture_output=True, text=True,
                           check=False)  # fmt: skip
@@ -32,7 +32,7 @@ def test_check_prints_the_coverage_of_src(tmp_path: Path) -> None:
 
 
 def test_pre_commit_runs_the_linters(short_path: Path) -> None:
-    """The real one, in a clone, with one of the linters; it needs nothing from elsewhere."""
+    """The real pre-commit, in a clone, with one of the linters and without a network."""
     clone = repository.clone(short_path / "clone")
     (clone / ".venv").symlink_to(sys.prefix)
     environment = {

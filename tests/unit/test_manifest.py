@@ -38,7 +38,7 @@ def test_damage(text: str) -> None:
         parse(text, "m")
 
 
-def test_a_plan_is_known_by_every_part_of_it() -> None:
+def test_every_part_of_a_plan_changes_its_digest() -> None:
     planned = [entries.file("/a", b"x"), entries.link("/b", "a")]
     same = plan_digest([replace(entry, source="/elsewhere") for entry in planned], "GZIP")
     assert same == plan_digest(planned, "GZIP")

@@ -23,7 +23,7 @@ PARTS = Parts(kernel=40 * MIB, packed=1, unpacked=10 * MIB, drivers=0, memory=0,
               section=128 * MIB)  # fmt: skip
 
 
-def test_the_larger_peak_counts_once() -> None:
+def test_only_the_larger_peak_counts() -> None:
     small = need(PARTS, margin=0)
     assert small.total == 40 * MIB + KERNEL_DATA + 10 * MIB + CAPTURE + 6 * MIB + MIB
     assert need(replace(PARTS, packed=CAPTURE), 0) == small
@@ -31,23 +31,23 @@ def test_the_larger_peak_counts_once() -> None:
     assert need(replace(PARTS, drivers=4 * MIB), 0).total == small.total + 4 * MIB
 
 
-def test_more_memory_takes_larger_bitmaps_up_to_a_limit() -> None:
+def test_bitmaps_grow_with_the_memory_up_to_a_limit() -> None:
     totals = [need(replace(PARTS, memory=gib << 30), 0).total for gib in (0, 32, 128, 1 << 20)]
     assert [more - totals[0] for more in totals] == [0, 2 * MIB, 8 * MIB, 8 * MIB]
 
 
-def test_a_log_of_up_to_a_mebibyte_is_nothing_beside_the_dump() -> None:
+def test_only_a_log_larger_than_a_mebibyte_adds_to_the_need() -> None:
     assert need(replace(PARTS, log=MIB), 0) == need(PARTS, 0)
     larger = need(replace(PARTS, log=8 * MIB), 0)
-    # The text, its descriptors, and the file that it is written to; and no dump beside it.
+    # The text, its descriptors and the file that it is written to, but no memory dump.
     assert larger.total == need(PARTS, 0).total + 50 * MIB - CAPTURE
-    # Both are not there at once: what is saved later can be larger.
+    # Log and memory dump do not run at the same time: the larger one counts.
     assert need(replace(PARTS, log=2 * MIB, memory=128 << 30), 0).total == (
         need(replace(PARTS, memory=128 << 30), 0).total
     )
 
 
-def test_bounce_buffers_are_there_all_the_time() -> None:
+def test_bounce_buffers_add_to_every_peak() -> None:
     assert need(replace(PARTS, bounce=8 * MIB), 0).total == need(PARTS, 0).total + 8 * MIB
 
 
@@ -59,7 +59,7 @@ CONFIG = "CONFIG_LOG_BUF_SHIFT=17\nCONFIG_LOG_CPU_MAX_BUF_SHIFT=12\n"
     [
         ("", CONFIG, 1, 128 << 10),
         ("", "", 1, 256 << 10),
-        # each processor adds 4 KiB, when all of them make up for more than half of the rest
+        # Each processor adds 4 KiB if all of them need more than half of the rest.
         ("", CONFIG, 17, 128 << 10),
         ("", CONFIG, 18, 256 << 10),
         ("", CONFIG, 257, 2 << 20),
@@ -73,11 +73,11 @@ CONFIG = "CONFIG_LOG_BUF_SHIFT=17\nCONFIG_LOG_CPU_MAX_BUF_SHIFT=12\n"
         ("log_buf_len=99G", CONFIG, 1, 2 << 30),
     ],
 )
-def test_the_room_for_a_log(cmdline: str, config: str, cpus: int, expected: int) -> None:
+def test_the_size_of_the_log_buffer(cmdline: str, config: str, cpus: int, expected: int) -> None:
     assert log_buffer(cmdline, config, cpus) == expected
 
 
-def test_a_region_can_lie_across_one_more_section_than_it_fills() -> None:
+def test_a_region_can_touch_one_more_section_than_it_fills() -> None:
     large = need(replace(PARTS, kernel=168 * MIB), 0)
     assert large.total == need(PARTS, 0).total + 128 * MIB + 2 * MIB
 
@@ -97,7 +97,7 @@ sizes = st.integers(0, 1 << 34)
     parts=st.builds(Parts, sizes, sizes, sizes, sizes, sizes, st.just(128 * MIB), sizes, sizes),
     margin=st.integers(0, 400),
 )
-def test_whole_blocks_and_never_less_than_the_rows(parts: Parts, margin: int) -> None:
+def test_the_need_is_the_sum_of_the_rows_in_whole_blocks(parts: Parts, margin: int) -> None:
     found = need(parts, margin)
     rows = sum(row.bytes for row in found.rows)
     assert found.margin.bytes == rows * margin // 100
@@ -107,7 +107,7 @@ def test_whole_blocks_and_never_less_than_the_rows(parts: Parts, margin: int) ->
     assert parts.kernel + parts.unpacked + max(parts.packed, parts.drivers) < found.minimum
 
 
-def test_the_breakdown_for_people() -> None:
+def test_the_table_of_the_need() -> None:
     text = table(Need((Row("kernel", 8 * MIB), Row("image", 2 * MIB)), Row("margin", 0)))
     assert text.splitlines() == [
         f"kernel         8.0 MiB  {'#' * 32}",

@@ -40,14 +40,14 @@ def test_a_module() -> None:
         (b"alias=\xff\0", ModInfo("", aliases=("\N{REPLACEMENT CHARACTER}",))),
     ],
 )
-def test_odd_contents(text: bytes, expected: ModInfo) -> None:
+def test_unusual_contents(text: bytes, expected: ModInfo) -> None:
     assert parse_modinfo(text) == expected
 
 
 @pytest.mark.parametrize(
     "data", [b"", b"\x7fELF", b"x" * 4096, elfwriter.program(), elfwriter.module([])]
 )
-def test_what_is_no_module(data: bytes) -> None:
+def test_files_that_are_not_modules(data: bytes) -> None:
     with pytest.raises(TinykdumpError, match=r"x\.ko is not a complete kernel module \(reinstall"):
         parse_module(data, "x.ko")
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""modprobe.d, as the real modprobe reads it."""
+"""modprobe.d is read as the real modprobe reads it."""
 
 import subprocess
 
@@ -35,7 +35,7 @@ nonsense here
 """
 
 
-def test_what_is_read() -> None:
+def test_all_commands_are_read() -> None:
     assert modprobe.parse(modprobe.logical_lines(TEXT)) == Rules(
         aliases=(("my_mod*", "x_y"), ("pci:v00001B36d*", "special_hcd")),
         blacklist=frozenset({"uas", "ehci_pci"}),
@@ -46,7 +46,7 @@ def test_what_is_read() -> None:
 
 
 def test_modprobe_reads_the_same(fake: FakeHost) -> None:
-    """Its own account (modprobe --showconfig), which has a line for each command."""
+    """modprobe --showconfig prints a line for each command."""
     fake.write("/etc/modprobe.d/test.conf", TEXT)
     done = subprocess.run(
         [fakehost.real("modprobe"), "--showconfig", "--dirname", fake.root, "--config",
@@ -54,7 +54,7 @@ def test_modprobe_reads_the_same(fake: FakeHost) -> None:
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     ours = modprobe.parse(modprobe.logical_lines(TEXT))
-    # Those of /proc/cmdline and of the tree's own files are shown there, too.
+    # It also prints the commands of /proc/cmdline and of the tree's own files.
     # kmod 30 prints no space before "post:".
     theirs = modprobe.parse(done.stdout.replace("post:", " post:").splitlines())
     assert ours.blacklist <= theirs.blacklist
@@ -74,12 +74,12 @@ def test_aliases(name: str, modules: tuple[str, ...]) -> None:
     assert modprobe.parse(modprobe.logical_lines(TEXT)).aliased(name) == modules
 
 
-def test_files_hide_those_of_the_same_name(fake: FakeHost) -> None:
+def test_a_file_overrides_those_of_the_same_name(fake: FakeHost) -> None:
     fake.write("/etc/modprobe.d/b.conf", "b of etc")
     fake.write("/run/modprobe.d/b.conf", "b of run")
     fake.write("/usr/local/lib/modprobe.d/d.conf", "d")
     fake.write("/usr/lib/modprobe.d/a.conf", "a1\na2")
     fake.write("/lib/modprobe.d/c.conf", "c")
     fake.write("/etc/modprobe.d/no.txt", "no")
-    fake.link("/etc/modprobe.d/c.conf", "/dev/null")  # as systemd masks a file
+    fake.link("/etc/modprobe.d/c.conf", "/dev/null")  # masks the file, as with systemd
     assert module_tree.configuration(fake.host, "modprobe.d") == ["a1", "a2", "b of etc", "d"]

@@ -45,7 +45,7 @@ def test_a_module_that_is_cut_off(fake: FakeHost, suffix: str, says: str) -> Non
 
 
 @pytest.mark.parametrize("suffix", [".ko.xz", ".ko.gz", ".ko.zst"])
-def test_a_module_that_is_not_compressed_as_it_says(fake: FakeHost, suffix: str) -> None:
+def test_a_module_that_is_not_compressed_as_its_name_says(fake: FakeHost, suffix: str) -> None:
     fake.write(f"{TOP}/kernel/x{suffix}", b"not compressed at all")
     with pytest.raises(
         TinykdumpError, match=rf"^{TOP}/kernel/x{suffix} cannot be unpacked: .+ \(rei"
@@ -62,7 +62,7 @@ def test_a_module_for_another_kernel(fake: FakeHost, built_for: str, says: str) 
         find(fake, "x")
 
 
-REDHAT = "# as Fedora and RHEL have it\nsearch updates extra built-in weak-updates\n"
+REDHAT = "# as in Fedora and RHEL\nsearch updates extra built-in weak-updates\n"
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ REDHAT = "# as Fedora and RHEL have it\nsearch updates extra built-in weak-updat
     ],
 )
 def test_the_file_that_depmod_chooses(fake: FakeHost, search: str, places: list[str]) -> None:
-    """Each one of the places before the one that stands to its left; the real depmod says which."""
+    """Each directory takes precedence over those to its left, also for the real depmod."""
     fake.write("/usr/lib/depmod.d/dist.conf", search)
     fake.write(f"{TOP}/modules.order")
     for place in places:
@@ -96,32 +96,32 @@ def test_the_file_that_depmod_chooses(fake: FakeHost, search: str, places: list[
         assert str(find(fake, "x").path) == f"{TOP}/{place}/x.ko"
 
 
-def test_a_module_of_another_kernel_that_weak_modules_has_linked(fake: FakeHost) -> None:
+def test_a_module_of_another_kernel_in_weak_updates(fake: FakeHost) -> None:
     vermagic = ("vermagic", "6.0.0-other SMP preempt mod_unload modversions ")
     fake.write("/lib/modules/6.0.0-other/extra/x.ko", elfwriter.module([vermagic]))
     fake.path(f"{TOP}/weak-updates").mkdir()
     fake.link(f"{TOP}/weak-updates/x.ko", "/lib/modules/6.0.0-other/extra/x.ko")
     assert str(find(fake, "x").path) == f"{TOP}/weak-updates/x.ko"
-    # without checksums of its symbols no kernel takes it
+    # Without checksums of its symbols, no other kernel loads it.
     vermagic = ("vermagic", "6.0.0-other SMP preempt mod_unload ")
     fake.write("/lib/modules/6.0.0-other/extra/x.ko", elfwriter.module([vermagic]))
     with pytest.raises(TinykdumpError, match="was built for kernel 6"):
         find(fake, "x")
 
 
-def test_what_is_no_module_is_not_found(fake: FakeHost) -> None:
+def test_other_files_are_not_modules(fake: FakeHost) -> None:
     fake.write(f"{TOP}/kernel/x.ko.debug")
     fake.write(f"{TOP}/kernel/x.ko.zst.tmp")
     with pytest.raises(NotFoundError, match=rf"module x is not in {TOP} \(check the name"):
         fake.tree().lookup("x")
 
 
-def test_built_in(fake: FakeHost) -> None:
+def test_built_in_modules(fake: FakeHost) -> None:
     tree = fake.tree()
     assert [tree.lookup(name) for name in ("usbcore", "nls_cp437", "crc32c")] == [None] * 3
 
 
-def test_an_alias_takes_the_portable_implementation(fake: FakeHost) -> None:
+def test_an_alias_chooses_the_generic_module(fake: FakeHost) -> None:
     for name in ("crc_fast", "crc_generic", "crc_other"):
         fake.module(f"kernel/{name}.ko")
     fake.write(
@@ -132,7 +132,7 @@ def test_an_alias_takes_the_portable_implementation(fake: FakeHost) -> None:
     assert find(fake, "crypto-crc").name == "crc_generic"
 
 
-def test_the_drivers_of_usb_hosts(fake: FakeHost) -> None:
+def test_the_drivers_of_usb_host_controllers(fake: FakeHost) -> None:
     fake.write(f"{TOP}/modules.builtin", "kernel/drivers/usb/host/ohci-pci.ko\n"
                "kernel/drivers/usb/host/uhci-hcd.ko\nkernel/drivers/char/core.ko\n")  # fmt: skip
     fake.write(f"{TOP}/modules.builtin.modinfo",
@@ -140,7 +140,7 @@ def test_the_drivers_of_usb_hosts(fake: FakeHost) -> None:
     found = {driver.name: driver.info.aliases for driver in
              fake.tree().usb_host_drivers()}  # fmt: skip
     assert sorted(found) == ["ehci_pci", "ohci_pci", "uhci_hcd", "xhci_hcd", "xhci_pci"]
-    assert found["ohci_pci"] == ("pci:x",), "what the kernel says comes before what is known"
+    assert found["ohci_pci"] == ("pci:x",), "the kernel's own aliases come before the known ones"
     assert found["uhci_hcd"] == ("pci:v*d*sv*sd*bc0Csc03i00*",)
 
 
@@ -150,11 +150,11 @@ def test_the_drivers_of_usb_hosts(fake: FakeHost) -> None:
     [
         ("alias pci:v00001912d00000014sv* bad_hcd\nalias pci:*bc0Csc03i30* xhci_pci\n", False),
         (f"alias {XHCI_ALIAS} bad-hcd\n", True),
-        # nobody knows what it is for
+        # It is not known which devices it drives.
         (None, True),
     ],
 )
-def test_a_damaged_driver_matters_where_it_is_needed(
+def test_a_damaged_driver_is_an_error_only_if_it_is_needed(
     fake: FakeHost, content: bytes, aliases: str | None, needed: bool
 ) -> None:
     fake.write(f"{TOP}/kernel/drivers/usb/host/bad-hcd.ko", content)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tinykdump.image.modinfo import ModInfo
 from tinykdump.image.modules import Module, NotFoundError, Wish, closure, controllers, wishes
 
-# name -> what it says of itself; None is built in.
+# Name -> its .modinfo; None if it is built in.
 Tree = Mapping[str, ModInfo | None]
 
 
@@ -39,21 +39,21 @@ OPTIONAL = Wish("b", required=False)
         ({"a": info("c"), "b": info("c"), "c": info()}, ["a", "b", "a"], ["c", "a", "b"]),
         ({"a": info("b"), "b": None}, ["a"], ["a"]),
         ({"a": None}, ["a"], []),
-        # soft dependencies: before, after, and those that the kernel does not have
+        # Soft dependencies: before, after, and missing ones.
         ({"a": info(pre=("b",), post=("c",)), "b": info(), "c": info()}, ["a"], ["b", "a", "c"]),
         ({"a": info(pre=("b",), post=("c",))}, ["a"], ["a"]),
         ({"a": info(pre=("b",)), "b": info("x")}, ["a"], ["a"]),
-        # cycles, which soft dependencies can make
+        # Soft dependencies can form cycles.
         ({"a": info(pre=("b",)), "b": info(pre=("a",))}, ["a"], ["b", "a"]),
         ({"a": info("b"), "b": info(pre=("a",))}, ["b"], ["b", "a"]),
         ({"a": info("a")}, ["a"], ["a"]),
-        # what is wished for and not required
+        # Optional modules.
         ({"a": info()}, ["a", OPTIONAL], ["a"]),
         ({"a": info(), "b": info("x")}, ["a", OPTIONAL], ["a"]),
         ({"a": info(), "b": info()}, [OPTIONAL, "a"], ["b", "a"]),
     ],
 )
-def test_order(tree: Tree, wanted: list[str | Wish], expected: list[str]) -> None:
+def test_load_order(tree: Tree, wanted: list[str | Wish], expected: list[str]) -> None:
     assert order(tree, *wanted) == expected
 
 
@@ -62,19 +62,19 @@ def test_order(tree: Tree, wanted: list[str | Wish], expected: list[str]) -> Non
     [
         ({}, ["x"]),
         ({"a": info("x")}, ["a"]),
-        # what could not be had as a soft dependency is missed when it is required
+        # A module that is missing as a soft dependency is an error if it is also required.
         ({"a": info(pre=("b",)), "b": info("x")}, ["a", "b"]),
         ({"a": info(pre=("b",)), "b": info("x"), "c": info("b")}, ["a", "c"]),
     ],
 )
-def test_what_is_required_and_missing(tree: Tree, wanted: list[str]) -> None:
+def test_a_missing_module_that_is_required_is_an_error(tree: Tree, wanted: list[str]) -> None:
     with pytest.raises(NotFoundError, match="module x"):
         order(tree, *wanted)
 
 
 @st.composite
 def trees(draw: st.DrawFn) -> dict[str, ModInfo]:
-    """Modules that depend on earlier ones only, as real ones do, and softly on any."""
+    """Modules that depend only on earlier ones, as real ones do, and softly on any."""
     names = [f"m{number}" for number in range(draw(st.integers(1, 8)))]
     lists = st.lists(st.sampled_from(names), max_size=2).map(tuple)
     return {
@@ -88,7 +88,7 @@ def trees(draw: st.DrawFn) -> dict[str, ModInfo]:
 
 
 @given(trees(), st.data())
-def test_each_module_comes_once_and_after_what_it_depends_on(
+def test_each_module_comes_once_and_after_its_dependencies(
     tree: dict[str, ModInfo], data: st.DataObject
 ) -> None:
     wanted = data.draw(st.lists(st.sampled_from(sorted(tree)), min_size=1))

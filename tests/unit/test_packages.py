@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Owners of files, from a real rpm database."""
+"""The packages that own files, from a real rpm database."""
 
 import subprocess
 from pathlib import Path
@@ -25,7 +25,7 @@ echo tool >%{buildroot}/usr/bin/tool
 """
 
 
-def test_without_a_database_nothing_is_recorded(fake: FakeHost) -> None:
+def test_without_a_database_no_package_is_recorded(fake: FakeHost) -> None:
     assert packages.owner_lookup(fake.host)("/usr/bin/busybox") == ""
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A secret key with a passphrase: the real gpg-agent asks for it where the user is.
+"""A secret key with a passphrase: the real gpg-agent asks for it at the user's terminal.
 
-What it asks with is played by a script: pinentry(1) itself would need somebody who types.
+A script takes the place of pinentry(1), which would need a person who types.
 """
 
 import os
@@ -16,7 +16,7 @@ from tests.fakehost import SOURCE
 from tests.keyring import Keyring
 from tests.unit.test_restore import LOG, Dump
 
-PASSPHRASE = "correct horse"  # noqa: S105 - of a key that lives as long as the test
+PASSPHRASE = "correct horse"  # noqa: S105 - of a key that exists only during the test
 
 # The server's side of the Assuan protocol, as far as gpg-agent needs it.
 PINENTRY = f"""#!/bin/sh
@@ -33,11 +33,11 @@ done
 
 
 class Locked(Keyring):
-    """A keyring whose agent has forgotten the passphrase again."""
+    """A keyring whose agent does not know the passphrase."""
 
     @property
     def record(self) -> Path:
-        """What pinentry was told, and its environment."""
+        """The file with the commands to pinentry, and its environment."""
         return self.home.parent / "record"
 
 
@@ -58,7 +58,7 @@ def locked(short_path: Path) -> Iterator[Locked]:
 
 
 def restored(locked: Locked, tmp_path: Path, terminal: bool, **environment: str) -> str:
-    """Restore a dump of a log alone, called on a terminal or not; the terminal's name."""
+    """Restore a dump that has only a log, on a terminal or not; returns the terminal's name."""
     dump = Dump(tmp_path / "dump", locked)
     dump.add("dmesg.txt.gpg", LOG)
     locked.close()
@@ -77,7 +77,7 @@ def restored(locked: Locked, tmp_path: Path, terminal: bool, **environment: str)
         os.close(theirs)
 
 
-def test_it_is_asked_for_at_the_terminal(locked: Locked, tmp_path: Path) -> None:
+def test_the_passphrase_is_asked_for_at_the_terminal(locked: Locked, tmp_path: Path) -> None:
     terminal = restored(locked, tmp_path, True, TERM="vt220")
     assert (tmp_path / "out/dmesg.txt").read_bytes() == LOG
     asked = locked.record.read_text().splitlines()
@@ -85,8 +85,8 @@ def test_it_is_asked_for_at_the_terminal(locked: Locked, tmp_path: Path) -> None
     assert "OPTION ttytype=vt220" in asked
 
 
-def test_it_is_asked_for_on_the_desktop(locked: Locked, tmp_path: Path) -> None:
-    """Started from there, without a terminal; a GPG_TTY that is set stays."""
+def test_the_passphrase_is_asked_for_on_the_desktop(locked: Locked, tmp_path: Path) -> None:
+    """Without a terminal. A GPG_TTY that is set is kept."""
     desktop = {"DISPLAY": ":7", "WAYLAND_DISPLAY": "wayland-7", "GPG_TTY": "/dev/pts/777",
                "DBUS_SESSION_BUS_ADDRESS": "unix:path=/nonexistent"}  # fmt: skip
     restored(locked, tmp_path, False, **desktop)

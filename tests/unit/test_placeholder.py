@@ -35,14 +35,14 @@ def library(tmp_path: Path) -> Path:
     return path
 
 
-def test_it_loads_and_its_symbols_are_found(library: Path) -> None:
+def test_the_placeholder_loads_and_its_symbols_are_found(library: Path) -> None:
     loaded = ctypes.CDLL(str(library))
     for name in ("plain", "table", "number"):
         assert ctypes.cast(getattr(loaded, name), ctypes.c_void_p).value
     assert not hasattr(loaded, "other")
     assert bytes((ctypes.c_char * 4000).in_dll(loaded, "table")) == bytes(4000)
     number = ctypes.c_int.in_dll(loaded, "number")
-    number.value = 3  # data is writable, as with copy relocations
+    number.value = 3  # data is writable, as copy relocations require
     assert ctypes.c_int.in_dll(loaded, "number").value == 3
 
 
@@ -63,7 +63,7 @@ def test_a_call_traps(library: Path) -> None:
 
 
 @pytest.mark.parametrize("machine", ["EM_X86_64", "EM_AARCH64"])
-def test_what_pyelftools_reads_of_it(tmp_path: Path, machine: str) -> None:
+def test_pyelftools_reads_the_placeholder(tmp_path: Path, machine: str) -> None:
     path = tmp_path / "x"
     path.write_bytes(shared_object(machine, "libfake.so.1", SYMBOLS))
     with path.open("rb") as handle:
@@ -96,7 +96,7 @@ def test_elf_hash(name: str, value: int) -> None:
 def test_real_programs_start_with_placeholders(
     fake_with_programs: FakeHost, tmp_path: Path
 ) -> None:
-    """As the image has them: libraries in one directory, the unused ones as placeholders."""
+    """As in the image: all libraries in one directory, the unused ones as placeholders."""
     host = fake_with_programs.host
     used = [programs.program(host, name, "") for name in ("gpg", "makedumpfile")]
     entries = libraries.libraries(host, used)
@@ -105,7 +105,7 @@ def test_real_programs_start_with_placeholders(
     small = {Path(e.path).name for e in entries if len(e.content) < len(host.read(e.source))}
     needed = {path.name for user in used for path in fakehost.libraries_of(user.path)}
     expected = {name for name in needed if placeholder.is_unused(name)}
-    assert expected, "neither program is linked with a library that a dump can do without"
+    assert expected, "neither program is linked with an unused library"
     assert small == expected
     assert {Path(entry.path).name for entry in entries} <= needed
 
@@ -113,7 +113,7 @@ def test_real_programs_start_with_placeholders(
     start = tmp_path / Path(loader.path).name
     start.chmod(0o755)
     for user, words in zip(used, (["--version"], ["-v"]), strict=True):
-        # LD_BIND_NOW: every symbol that the programs ask for is looked up at the start.
+        # LD_BIND_NOW: look up every symbol of the programs at the start.
         done = subprocess.run(
             [start, "--library-path", tmp_path, user.path, *words],
             env={"LD_BIND_NOW": "1"}, capture_output=True, check=False,

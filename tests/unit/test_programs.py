@@ -19,7 +19,7 @@ def userland(fake: FakeHost, *, encrypt: bool = True, **options: str) -> dict[st
     return {entry.path: entry for entry in entries}
 
 
-def test_what_is_in_every_image(fake: FakeHost) -> None:
+def test_programs_in_every_image(fake: FakeHost) -> None:
     found = userland(fake)
     assert {"/init", "/lib/tinykdump.sh", "/bin/busybox", "/bin/makedumpfile", "/bin/gpg",
             "/bin/sh"} <= set(found)  # fmt: skip
@@ -32,13 +32,13 @@ def test_what_is_in_every_image(fake: FakeHost) -> None:
     ("name", "hint"),
     [("busybox", "busybox-static"), ("makedumpfile", "makedumpfile"), ("gpg", "gnupg2")],
 )
-def test_a_program_that_is_missing(fake: FakeHost, name: str, hint: str) -> None:
+def test_a_missing_program_is_an_error(fake: FakeHost, name: str, hint: str) -> None:
     fake.remove(f"/usr/bin/{name}")
     with pytest.raises(TinykdumpError, match=rf"^{name} is not installed \(install .*{hint}"):
         userland(fake)
 
 
-def test_a_busybox_with_libraries(fake: FakeHost) -> None:
+def test_a_dynamic_busybox_is_an_error(fake: FakeHost) -> None:
     fake.write("/usr/bin/busybox", elfwriter.program(interpreter=LOADER, needed=["libc.so.6"]))
     with pytest.raises(TinykdumpError, match=r"/usr/bin/busybox is dynamically linked .*static"):
         userland(fake)
@@ -49,16 +49,16 @@ def test_a_busybox_with_libraries(fake: FakeHost) -> None:
     [
         (b"", "not a complete ELF file"),
         (b"#!/bin/sh\n", "not a complete ELF file"),
-        (elfwriter.program(), "busybox"),  # no code: the kernel or the program says no
+        (elfwriter.program(), "busybox"),  # no code: it cannot run
     ],
 )
-def test_a_busybox_that_is_none(fake: FakeHost, content: bytes, says: str) -> None:
+def test_a_busybox_that_does_not_run_is_an_error(fake: FakeHost, content: bytes, says: str) -> None:
     fake.write("/usr/bin/busybox", content, 0o755)
     with pytest.raises(TinykdumpError, match=f"busybox.*{says}|{says}.*failed|{says} has no"):
         userland(fake)
 
 
-def test_a_busybox_without_an_applet_that_is_used(
+def test_a_busybox_that_lacks_an_applet_is_an_error(
     fake: FakeHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(programs, "APPLETS", ("sh", "frobnicate", "cat", "quux"))
@@ -70,7 +70,7 @@ def library(fake: FakeHost, path: str, *needed: str) -> None:
     fake.write(path, elfwriter.program(needed=needed), 0o755)
 
 
-def test_libraries_of_libraries(fake: FakeHost) -> None:
+def test_libraries_of_libraries_are_found(fake: FakeHost) -> None:
     fake.write("/etc/ld.so.conf", "include ld.so.conf.d/*.conf\n/opt/b # mine\n")
     fake.write("/etc/ld.so.conf.d/a.conf", "# multiarch\n/opt/a\n")
     fake.write(LOADER, elfwriter.program(), 0o755)
@@ -88,20 +88,20 @@ def test_libraries_of_libraries(fake: FakeHost) -> None:
     }  # fmt: skip
 
 
-def test_an_ld_so_conf_that_includes_itself(fake: FakeHost) -> None:
+def test_an_ld_so_conf_that_includes_itself_is_an_error(fake: FakeHost) -> None:
     fake.write("/etc/ld.so.conf", "include ld.so.conf\n")
     with pytest.raises(TinykdumpError, match=r"/etc/ld\.so\.conf includes itself"):
         userland(fake)
 
 
-def test_a_library_that_is_missing(fake: FakeHost) -> None:
+def test_a_missing_library_is_an_error(fake: FakeHost) -> None:
     library(fake, "/lib/liba.so.1", "libb.so.1")
     fake.write("/usr/bin/gpg", elfwriter.program(needed=["liba.so.1"]), 0o755)
     with pytest.raises(TinykdumpError, match=r"^library libb.so.1 of /lib/liba.so.1 is not inst"):
         userland(fake)
 
 
-def test_a_library_for_another_machine_is_passed_over(fake: FakeHost) -> None:
+def test_a_library_for_another_architecture_is_skipped(fake: FakeHost) -> None:
     foreign = bytearray(elfwriter.program())
     foreign[18:20] = (183).to_bytes(2, "little")  # EM_AARCH64
     fake.write("/lib/liba.so.1", bytes(foreign))
@@ -117,7 +117,7 @@ MERGED = {"/sbin", "/usr/bin", "/usr/sbin", "/usr/local/bin", "/usr/local/sbin"}
 
 
 @pytest.mark.parametrize("line", ["#!/bin/sh", "#! /usr/bin/env sh", "#!/bin/busybox ash"])
-def test_a_script_for_the_shell_needs_nothing_more(fake: FakeHost, line: str) -> None:
+def test_a_script_for_sh_needs_no_other_program(fake: FakeHost, line: str) -> None:
     without = set(userland(fake))
     for path in ("/bin/sh", "/usr/bin/sh", "/usr/bin/env", "/bin/busybox"):
         fake.write(path)
@@ -137,7 +137,7 @@ def test_a_script_for_the_shell_needs_nothing_more(fake: FakeHost, line: str) ->
         ("#!/opt/perl5/perl", "/opt/perl5/perl"),
     ],
 )
-def test_another_interpreter_comes_along_with_its_libraries(
+def test_another_interpreter_is_added_with_its_libraries(
     fake: FakeHost, line: str, place: str
 ) -> None:
     for path in ("/usr/bin/perl", "/opt/perl5/perl"):
@@ -147,11 +147,11 @@ def test_another_interpreter_comes_along_with_its_libraries(
     found = userland(fake, script="/root/x")
     assert found[place].mode == stat.S_IFREG | 0o755
     assert "/lib/libperl.so.5" in found
-    # whichever of these a script names, it is /bin in the image
+    # A script may name any of these; in the image they are links to /bin.
     assert {found[link].content for link in MERGED} == {b"/bin"}
 
 
-def test_a_script_that_is_a_program(fake: FakeHost) -> None:
+def test_a_script_can_be_an_elf_program(fake: FakeHost) -> None:
     library(fake, "/usr/lib/libx.so.1")
     fake.write("/root/x", elfwriter.program(needed=["libx.so.1"]), 0o755)
     found = userland(fake, script="/root/x")
@@ -171,7 +171,7 @@ def test_a_script_that_is_a_program(fake: FakeHost) -> None:
         ("", 0o755, "script /root/x has no #! line"),
     ],
 )
-def test_a_script_that_can_not_run(
+def test_a_script_that_cannot_run_is_an_error(
     fake: FakeHost, content: str | None, mode: int, says: str
 ) -> None:
     if content is not None:
@@ -181,7 +181,7 @@ def test_a_script_that_can_not_run(
     assert str(caught.value).startswith(says)
 
 
-def test_the_crash_side_is_missing(fake: FakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_src_crash_is_an_error(fake: FakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(programs, "CRASH_SIDE", (fake.path("/none"),))
     with pytest.raises(TinykdumpError, match=r"/none/init is missing \(reinstall tinykdump\)"):
         userland(fake)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""pstore as a tree of files."""
+"""pstore, as a directory tree."""
 
 import os
 import zlib
@@ -16,14 +16,14 @@ PARAMETERS = "/sys/module/ramoops/parameters"
 WITH_TYPE = "CONFIG_PSTORE=y\nCONFIG_PSTORE_KEXEC_CONSOLE=y\n"
 
 
-def test_without_a_backend_nothing_is_said(fake: FakeHost) -> None:
+def test_without_a_backend_there_are_no_parameters(fake: FakeHost) -> None:
     assert pstore.parameters(fake.host, "", efi=True) == ()
     fake.write("/sys/module/pstore/parameters/backend", "(null)\n")
     assert pstore.parameters(fake.host, "", efi=True) == ()
     assert pstore.modules(fake.host) == ()
 
 
-def test_both_kernels_get_the_same_region(fake: FakeHost) -> None:
+def test_both_kernels_use_the_same_region(fake: FakeHost) -> None:
     fake.write("/sys/module/pstore/parameters/backend", "ramoops\n")
     for name, value in {"mem_address": 805306368, "mem_size": 1048576, "record_size": 0,
                         "kexec_console_size": 65536, "max_reason": -1}.items():  # fmt: skip
@@ -31,7 +31,7 @@ def test_both_kernels_get_the_same_region(fake: FakeHost) -> None:
     region = (
         "pstore.backend=ramoops", "printk.time=1",
         "ramoops.mem_address=805306368", "ramoops.mem_size=1048576",
-        # Zero is no default: without it the dump zones would take what is the console's.
+        # Zero is not the default: without it, the dump zones would overlap the console's.
         "ramoops.record_size=0", "ramoops.kexec_console_size=65536", "ramoops.max_reason=-1",
     )  # fmt: skip
     assert pstore.modules(fake.host) == ("ramoops",)
@@ -41,7 +41,7 @@ def test_both_kernels_get_the_same_region(fake: FakeHost) -> None:
     )  # fmt: skip
 
 
-def test_what_a_distribution_has_switched_off_is_on_in_both_kernels(fake: FakeHost) -> None:
+def test_a_backend_that_is_disabled_by_default_is_enabled_in_both_kernels(fake: FakeHost) -> None:
     fake.write("/sys/module/pstore/parameters/backend", "efi_pstore\n")
     fake.write("/sys/module/efi_pstore/parameters/pstore_disable", "N\n")
     assert pstore.modules(fake.host) == ("efi_pstore",)
@@ -51,7 +51,7 @@ def test_what_a_distribution_has_switched_off_is_on_in_both_kernels(fake: FakeHo
     )  # fmt: skip
 
 
-def test_a_backend_that_is_no_module_and_has_no_parameters(fake: FakeHost) -> None:
+def test_a_built_in_backend_without_parameters(fake: FakeHost) -> None:
     fake.write("/sys/module/pstore/parameters/backend", "erst\n")
     assert pstore.modules(fake.host) == ()
     assert pstore.parameters(fake.host, WITH_TYPE, efi=True) == (
@@ -59,7 +59,7 @@ def test_a_backend_that_is_no_module_and_has_no_parameters(fake: FakeHost) -> No
     )  # fmt: skip
 
 
-def test_what_a_kernel_without_the_type_can_not_keep_is_said(fake: FakeHost) -> None:
+def test_the_description_says_what_a_kernel_without_the_type_loses(fake: FakeHost) -> None:
     assert pstore.description(fake.host, WITH_TYPE, efi=True) == ""
     fake.write("/sys/module/pstore/parameters/backend", "erst\n")
     assert pstore.description(fake.host, WITH_TYPE, efi=True) == "erst"
@@ -86,7 +86,7 @@ RECORD = "kexec-console Part1\n<13>[    9.000000] tinykdump: [9.00 s] saved as x
 
 def log(fake: FakeHost, monkeypatch: pytest.MonkeyPatch,
         capsys: pytest.CaptureFixture[str]) -> str:  # fmt: skip
-    """What "tinykdump log" shows of this tree, or "" where it says that there is none."""
+    """The output of "tinykdump log" for this tree; "" if there is no log."""
     monkeypatch.setenv("TINYKDUMP_ROOT", str(fake.root))
     status = cli.main(["log"])
     shown = capsys.readouterr()
@@ -95,11 +95,11 @@ def log(fake: FakeHost, monkeypatch: pytest.MonkeyPatch,
 
 
 def pack(text: str) -> bytes:
-    """As pstore packs."""
+    """Compress as pstore does."""
     return zlib.compress(text.encode(), wbits=-15)
 
 
-def test_the_log_is_found_where_systemd_has_put_it(
+def test_the_log_is_found_in_the_archive_of_systemd(
     fake: FakeHost, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert log(fake, monkeypatch, capsys) == ""
@@ -109,11 +109,11 @@ def test_the_log_is_found_where_systemd_has_put_it(
     assert "from the archive" in log(fake, monkeypatch, capsys)
     fake.write(f"{MOUNT}/kexec-console-ramoops-0", "newer")
     assert log(fake, monkeypatch, capsys).startswith("newer\n")
-    # Whichever place has the newest.
+    # The newest log of both directories counts.
     os.utime(fake.path(f"{MOUNT}/kexec-console-ramoops-0"), (10, 10))
     shown = log(fake, monkeypatch, capsys)
     assert shown.startswith("from the archive\n")
-    # With its time. No journal in this tree says that the crash was the last one.
+    # With its time. Without a journal, it may not be the last crash.
     assert "(1970-01-01 00:16:40 UTC, perhaps not the last crash; " in shown
 
 
@@ -121,14 +121,14 @@ def test_the_log_is_found_where_systemd_has_put_it(
     ("name", "data"),
     [
         ("unknown-erst-7", RECORD.encode()),
-        # ERST does not tell a kernel that does not know the type that the record is packed.
+        # With ERST, a kernel that does not know the type cannot tell that the record is packed.
         ("unknown-erst-7", pack(RECORD)),
         ("unknown-efi_pstore-7.enc.z", pack(RECORD)),
         ("kexec-console-efi_pstore-7.enc.z", pack(RECORD)),
         ("dmesg-efi_pstore-7.enc.z", pack(RECORD.replace("kexec-console", "Panic#1"))),
     ],
 )
-def test_what_an_older_kernel_did_not_know_is_read(
+def test_records_of_a_type_that_the_kernel_does_not_know_are_read(
     fake: FakeHost, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
     name: str, data: bytes,
 ) -> None:  # fmt: skip
@@ -146,7 +146,7 @@ def test_what_an_older_kernel_did_not_know_is_read(
         ("unknown-erst-7.enc.z", pack("kexec-console Part1\n" + "A" * (40 << 20))[:200]),
     ],
 )
-def test_what_is_nobodys_is_passed_over(
+def test_other_records_are_skipped(
     fake: FakeHost, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
     name: str, data: bytes,
 ) -> None:  # fmt: skip
@@ -156,7 +156,7 @@ def test_what_is_nobodys_is_passed_over(
     assert len(shown) < 2 << 20
 
 
-def test_unlink_no_leaves_two_copies_of_one_log(
+def test_two_copies_of_a_log_are_shown_once(
     fake: FakeHost, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for place in (MOUNT, ARCHIVE):
@@ -171,20 +171,20 @@ def test_unlink_no_leaves_two_copies_of_one_log(
     ]  # fmt: skip
 
 
-def test_nothing_that_a_terminal_obeys_is_shown(
+def test_control_characters_are_not_shown(
     fake: FakeHost, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    evil = "[    2.000000] usb 1-1: Product: \x1b]0;owned\x07\x1b[2J\x9b1m\r\x00\u202eA\tB\n"
-    fake.write(f"{MOUNT}/kexec-console-ramoops-0", "[    1.000000] Linux\n" + evil + SAVED)
+    hostile = "[    2.000000] usb 1-1: Product: \x1b]0;owned\x07\x1b[2J\x9b1m\r\x00\u202eA\tB\n"
+    fake.write(f"{MOUNT}/kexec-console-ramoops-0", "[    1.000000] Linux\n" + hostile + SAVED)
     shown = log(fake, monkeypatch, capsys)
     assert "Product: ]0;owned[2J1mA\tB\n" in shown
     assert all(c.isprintable() or c in "\n\t" for c in shown)
 
 
-def test_numbers_are_bounded(
+def test_long_numbers_are_not_parsed(
     fake: FakeHost, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """int() refuses what is longer than 4300 digits."""
+    """int() refuses more than 4300 digits."""
     digits = "9" * 5000
     fake.write(f"{MOUNT}/dmesg-erst-1", f"Panic#{digits} Part1\n")
     fake.write(f"{MOUNT}/dmesg-erst-2", f"Panic#1 Part{digits}\n<{digits}>[{digits}.000000] x\n")
@@ -193,10 +193,10 @@ def test_numbers_are_bounded(
     assert "; saved as x)" in log(fake, monkeypatch, capsys)
 
 
-def test_files_that_vanish_are_no_traceback(
+def test_files_that_vanish_are_skipped(
     fake: FakeHost, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """systemd-pstore moves them at boot, while we may be looking."""
+    """systemd-pstore may move them while tinykdump reads them."""
     fake.write(f"{MOUNT}/kexec-console-erst-1", RECORD)
     fake.write(f"{MOUNT}/kexec-console-erst-2", "kexec-console Part2\n")
     os.mkfifo(fake.path(f"{MOUNT}/dmesg-erst-3"))
@@ -217,7 +217,7 @@ def test_files_that_vanish_are_no_traceback(
 def test_status_says_whether_it_was_the_last_crash(
     fake: FakeHost, monkeypatch: pytest.MonkeyPatch, previous: float | None, field: str
 ) -> None:
-    """A journal of several boots is more than a tree of files can have: that part is a mock."""
+    """The journal is a mock: a directory tree cannot have one of several boots."""
     fake.write("/proc/stat", "cpu 1\nbtime 3000\n")
     fake.write(f"{MOUNT}/kexec-console-erst-1", RECORD)
     os.utime(fake.path(f"{MOUNT}/kexec-console-erst-1"), (1000, 1000))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Pure modules take values and give values: what they import and call says so."""
+"""Pure modules neither import nor call anything that touches the system."""
 
 import ast
 import re
@@ -18,7 +18,7 @@ PURE = {
     "image/makedumpfile", "image/manifest", "image/modinfo", "image/modprobe", "image/modules",
     "image/placeholder", "kernelimage", "memory", "room",
 }  # fmt: skip
-# These touch the system, each for the reason that its first line gives.
+# These touch the system; the first line of each says why.
 EFFECTS = {
     "__main__", "actions", "cli", "config_files", "files", "hardware", "host", "image/archive",
     "image/build", "image/drivers", "image/libraries", "image/module_tree", "image/packages",
@@ -26,13 +26,13 @@ EFFECTS = {
     "reservation", "restore", "run", "scriptlets", "state", "status", "stick",
 }  # fmt: skip
 
-# What pure modules may import; of pathlib only the names of paths, which do nothing.
+# Pure modules may import these. pathlib is for names of paths only.
 ALLOWED = {
     "array", "collections.abc", "configparser", "contextlib", "dataclasses", "datetime", "elftools",
     "fnmatch", "hashlib", "io", "itertools", "json", "pathlib", "re", "shlex", "stat", "struct",
     "typing", "zlib",
 }  # fmt: skip
-# Methods of Path and file objects that reach the file system, and the built-in doors to it.
+# Methods of Path and of files that use the file system, and built-in functions that do.
 CALLS = {
     "absolute", "chmod", "cwd", "exists", "expanduser", "glob", "hardlink_to", "home", "is_dir",
     "is_file", "is_symlink", "iterdir", "lstat", "mkdir", "open", "read_bytes", "read_text",
@@ -47,7 +47,7 @@ def parsed(name: str) -> ast.Module:
 
 
 def imports(tree: ast.AST) -> Iterator[tuple[int, str]]:
-    """What a module imports, each with its line: our own modules as they are in the lists."""
+    """The line and name of each import, with our own modules named as in the lists."""
     for node in ast.walk(tree):
         names: list[str] = []
         if isinstance(node, ast.Import):
@@ -65,7 +65,7 @@ def imports(tree: ast.AST) -> Iterator[tuple[int, str]]:
 
 
 def violations(source: str) -> list[str]:
-    """What a pure module must not do, with the line."""
+    """The lines with something that a pure module must not do."""
     found = []
     tree = ast.parse(source)
     for node in ast.walk(tree):
@@ -102,18 +102,18 @@ def test_pure(name: str) -> None:
         "def f():\n import socket", "Path.home()",
     ],
 )  # fmt: skip
-def test_what_is_seen(source: str) -> None:
+def test_violations_are_found(source: str) -> None:
     assert violations(source)
 
 
-def test_effects_are_what_they_say() -> None:
-    """A module that has become pure moves to the other list."""
+def test_modules_with_effects_have_effects() -> None:
+    """A module that has become pure belongs in the other list."""
     pure = {name for name in EFFECTS if not violations((PACKAGE / f"{name}.py").read_text())}
     assert pure == set()
 
 
-def test_an_architecture_is_asked_for_by_no_name() -> None:
-    """What differs between them is a value of the table; a placeholder's code is, too."""
+def test_only_the_table_names_an_architecture() -> None:
+    """All differences are values in the table."""
     names = re.compile(r"x86|amd64|arm64|aarch64|bzImage|HdrS", re.IGNORECASE)
     found = [
         (name, constant.value)
@@ -125,7 +125,7 @@ def test_an_architecture_is_asked_for_by_no_name() -> None:
 
 
 def code_texts(tree: ast.Module) -> Iterator[ast.Constant]:
-    """The texts and bytes of a module that are no docstrings."""
+    """The strings and bytes of a module, without docstrings."""
     for node in ast.walk(tree):
         for child in ast.iter_child_nodes(node):
             is_text = isinstance(child, ast.Constant) and isinstance(child.value, str | bytes)

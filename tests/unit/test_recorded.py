@@ -22,16 +22,16 @@ STORAGE = ["scsi_common", "scsi_mod", "usb_storage", "uas", "sd_mod"]
 FAT = ["fat", "vfat", "nls_cp437", "nls_ascii"]
 
 
-# What Fedora 6.17 has built in, by place in the source. What that kernel says of it
-# (modules.builtin.modinfo) has no device tables: only Linux 6.18 and later write them there.
+# Directories of modules that are built in in Fedora 6.17. Its modules.builtin.modinfo has no device
+# tables: only Linux 6.18 and later write them there.
 BUILT_IN = ("kernel/drivers/usb/common/", "kernel/drivers/usb/core/", "kernel/drivers/usb/host/",
             "kernel/drivers/scsi/s")  # fmt: skip
 NO_DRIVER = "has no driver for a USB host controller"
 
 
 def installed(fake: FakeHost, built_in: tuple[str, ...] = ()) -> ModuleTree:
-    """Debian 13's kernel, as far as it was recorded (tests/record_kernel.py), with what lies in
-    some places built in."""
+    """The recorded modules of Debian 13's kernel (tests/record_kernel.py); those in the directories
+    ``built_in`` are built in."""
     record = json.loads((RECORDS / "debian13-6.12.json").read_text())
     top = f"/lib/modules/{record['kver']}"
     builtin = list(record["modules.builtin"])
@@ -97,12 +97,12 @@ def test_a_stick_with_fat(tree: ModuleTree, tmp_path: Path, host: str, expected:
 def test_other_file_systems(
     tree: ModuleTree, tmp_path: Path, filesystems: str, added: list[str]
 ) -> None:
-    """ext4 and xfs ask for crc32c by its alias, which the portable implementation answers."""
+    """ext4 and xfs request crc32c by its alias, for which the generic module is chosen."""
     found = needed(tree, tmp_path, modaliases("host-q35.txt"), filesystems=filesystems)
     assert found == [*XHCI, *STORAGE, *added]
 
 
-def test_elsewhere_than_on_the_machine_every_controller_is_there(
+def test_an_image_that_is_built_elsewhere_has_all_host_controllers(
     tree: ModuleTree, tmp_path: Path
 ) -> None:
     found = drivers.needed(FakeHost(tmp_path).host, config.resolve([], {}), tree, "").modules
@@ -112,19 +112,17 @@ def test_elsewhere_than_on_the_machine_every_controller_is_there(
     ]  # fmt: skip
 
 
-def test_a_machine_without_a_driver(tree: ModuleTree, tmp_path: Path) -> None:
+def test_a_machine_without_a_usb_driver_is_an_error(tree: ModuleTree, tmp_path: Path) -> None:
     with pytest.raises(TinykdumpError, match=NO_DRIVER):
         needed(tree, tmp_path, ["pci:v00008086d000029C0sv0sd0bc06sc00i00"])
 
 
 @pytest.mark.parametrize("host", ["host-q35.txt", "host-laptop.txt"])
-def test_host_controllers_that_are_built_in(
-    built_in_tree: ModuleTree, tmp_path: Path, host: str
-) -> None:
+def test_built_in_host_controllers(built_in_tree: ModuleTree, tmp_path: Path, host: str) -> None:
     assert needed(built_in_tree, tmp_path, modaliases(host)) == ["usb_storage", "uas", *FAT]
 
 
-def test_an_image_that_is_built_elsewhere_has_built_in_controllers_too(
+def test_an_image_that_is_built_elsewhere_can_have_built_in_controllers(
     built_in_tree: ModuleTree, tmp_path: Path
 ) -> None:
     found = drivers.needed(
@@ -136,10 +134,10 @@ def test_an_image_that_is_built_elsewhere_has_built_in_controllers_too(
 PLATFORM = "platform/VENDOR:00/xhci-hcd.1.auto"
 
 
-def test_a_controller_that_is_known_by_its_driver_alone(
+def test_a_controller_that_is_found_by_its_driver_only(
     built_in_tree: ModuleTree, tmp_path: Path
 ) -> None:
-    """On other buses than PCI what is built in says nothing of itself at all."""
+    """A built-in driver for another bus than PCI has no aliases."""
     fake = FakeHost(tmp_path)
     fake.device(PLATFORM, "platform", "xhci-hcd", modalias="acpi:VENDOR00:")
     with pytest.raises(TinykdumpError, match=NO_DRIVER):
@@ -149,7 +147,7 @@ def test_a_controller_that_is_known_by_its_driver_alone(
 
 
 @pytest.mark.parametrize("added", ["ehci_pci", "xhci-plat-hcd"])
-def test_a_driver_that_is_asked_for_does_for_a_controller_that_nobody_knows(
+def test_a_configured_driver_is_enough_for_an_unknown_controller(
     tree: ModuleTree, built_in_tree: ModuleTree, tmp_path: Path, added: str
 ) -> None:
     unknown = ["pci:v00001234d00005678sv0sd0bc0Csc03i50"]
@@ -162,16 +160,16 @@ def test_a_driver_that_is_asked_for_does_for_a_controller_that_nobody_knows(
     assert set(needed(tree, tmp_path, [], modules=added)) >= {added.replace("-", "_"), *STORAGE}
 
 
-def test_a_controller_that_a_virtual_machine_has(tree: ModuleTree, tmp_path: Path) -> None:
-    """vfio-pci is bound to it, and will not be in the crash kernel."""
+def test_a_controller_that_is_passed_to_a_virtual_machine(tree: ModuleTree, tmp_path: Path) -> None:
+    """vfio-pci is bound to it, but the crash kernel does not use vfio-pci."""
     fake = FakeHost(tmp_path)
     (xhci,) = (alias for alias in modaliases("host-q35.txt") if "bc0Csc03" in alias)
     fake.device("pci0000:00/0000:00:14.0", "pci", "vfio-pci", "vfio_pci", xhci)
     assert needed(tree, tmp_path, []) == [*XHCI, *STORAGE, *FAT]
 
 
-def test_what_a_controller_and_a_watchdog_are_behind(tmp_path: Path) -> None:
-    """dwc3 under xHCI, and the SMBus under iTCO_wdt, each before what it is for."""
+def test_the_drivers_above_a_controller_and_a_watchdog(tmp_path: Path) -> None:
+    """dwc3 for xHCI, and the SMBus for iTCO_wdt, are loaded first."""
     fake = FakeHost(tmp_path)
     tree = installed(fake)
     for name in ("usb/dwc3/dwc3", "usb/dwc3/dwc3-pci", "i2c/i2c-i801", "watchdog/iTCO_wdt"):
@@ -192,7 +190,7 @@ def test_what_a_controller_and_a_watchdog_are_behind(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-def test_a_card_reader_with_a_driver_of_its_own(fake: FakeHost) -> None:
+def test_a_card_reader_with_its_own_driver(fake: FakeHost) -> None:
     fake.module("kernel/drivers/usb/storage/ums-realtek.ko.xz", [("depends", "usb-storage")])
     fake.module("kernel/drivers/usb/storage/ums-karma.ko.xz", [("depends", "usb-storage")])
     tree = fake.tree()

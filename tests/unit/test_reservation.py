@@ -67,7 +67,9 @@ def test_goal(now: Reservation, wanted: Need, size: int) -> None:
         (Reservation(8 * MIB, 16 * MIB, True), need(18, 2), "8 MiB are reserved .* 20 MiB"),
     ],
 )
-def test_no_way_to_the_goal(now: Reservation, wanted: Need, says: str) -> None:
+def test_a_goal_that_cannot_be_reached_is_an_error(
+    now: Reservation, wanted: Need, says: str
+) -> None:
     with pytest.raises(TinykdumpError, match=rf"^{says}.*\(add crashkernel=\d+M "):
         reservation.goal(now, wanted)
 
@@ -81,7 +83,7 @@ def test_resize(fake: FakeHost, path: str) -> None:
 
 @dataclass
 class Clock:
-    """Time that passes only while somebody sleeps."""
+    """A clock that advances only in sleep()."""
 
     now: float = 0.0
     pauses: list[float] = field(default_factory=list)
@@ -99,7 +101,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return played
 
 
-# With these another try can succeed.
+# After these errors, another try can succeed.
 PASSES = (errno.ENOMEM, errno.EBUSY, errno.EINTR)
 
 
@@ -113,7 +115,7 @@ PASSES = (errno.ENOMEM, errno.EBUSY, errno.EINTR)
         (errno.EIO, os.strerror(errno.EIO)),
     ],
 )
-def test_a_kernel_that_refuses(
+def test_an_error_of_the_kernel_is_explained(
     fake: FakeHost, clock: Clock, monkeypatch: pytest.MonkeyPatch, number: int, says: str
 ) -> None:
     def refuse(_descriptor: int, _data: bytes) -> int:
@@ -128,7 +130,7 @@ def test_a_kernel_that_refuses(
 
 
 @pytest.mark.parametrize("failures", [1, 6, 30])
-def test_growing_is_tried_again(
+def test_growing_is_retried(
     fake: FakeHost, clock: Clock, monkeypatch: pytest.MonkeyPatch, failures: int
 ) -> None:
     write, left = os.write, [failures]
@@ -147,11 +149,11 @@ def test_growing_is_tried_again(
 
 @dataclass
 class Growing:
-    """A kernel with CONFIG_KEXEC_CMA, which takes a larger region from nothing only."""
+    """A kernel with CONFIG_KEXEC_CMA: a region can grow only from 0."""
 
     fake: FakeHost
     clock: Clock
-    most: int = 64 * MIB  # bytes that can be had
+    most: int = 64 * MIB  # the largest size, in bytes
     written: list[int] = field(default_factory=list)
 
     def set(self, size: int) -> None:
@@ -161,7 +163,7 @@ class Growing:
         size, now = int(data), reservation.read(self.fake.host).size
         self.written.append(size)
         if size > now > 0:
-            raise OSError(errno.EINVAL, "not from nothing")
+            raise OSError(errno.EINVAL, "not from 0")
         if size > now and size > self.most:
             raise OSError(errno.ENOMEM, "no")
         self.set(size)
@@ -181,13 +183,13 @@ def growing(fake: FakeHost, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Gr
     ("before", "wanted", "written"),
     [
         (0, 64, [64]),
-        (32, 64, [0, 64]),  # the kernel does not make it larger otherwise
+        (32, 64, [0, 64]),  # the kernel grows it only from 0
         (64, 32, [32]),
         (64, 64, [64]),
         (64, 0, [0]),
     ],
 )
-def test_growing_begins_with_nothing(
+def test_a_region_grows_from_0(
     growing: Growing, before: int, wanted: int, written: list[int]
 ) -> None:
     growing.set(before * MIB)
@@ -197,8 +199,8 @@ def test_growing_begins_with_nothing(
 
 
 @pytest.mark.parametrize("most", [32, 16])
-def test_what_cannot_be_had_leaves_what_there_was(growing: Growing, most: int) -> None:
-    """Or nothing, where that cannot be had again either; and all of it within the patience."""
+def test_if_growing_fails_the_old_size_is_restored(growing: Growing, most: int) -> None:
+    """It is 0 if the old size is not available again. All tries end within the time limit."""
     growing.set(32 * MIB)
     growing.most = most * MIB
     with pytest.raises(TinykdumpError, match="not changed to 64 MiB: not enough memory"):
@@ -209,7 +211,7 @@ def test_what_cannot_be_had_leaves_what_there_was(growing: Growing, most: int) -
     assert sum(growing.clock.pauses) <= reservation.PATIENCE
 
 
-def test_a_reservation_made_at_boot_is_never_given_up_to_grow(growing: Growing) -> None:
+def test_a_reservation_made_at_boot_is_not_freed_to_grow_it(growing: Growing) -> None:
     growing.fake.write("/sys/kernel/kexec/crash_size_max", "0")
     growing.set(32 * MIB)
     with pytest.raises(TinykdumpError, match="the kernel can only make it smaller"):

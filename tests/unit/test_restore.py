@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Dumps as the crash side writes them, restored with the real gpg and makedumpfile."""
+"""Dumps in the format of src/crash, restored with the real gpg and makedumpfile."""
 
 import hashlib
 import os
@@ -35,7 +35,7 @@ CORE = [(0, b"KDUMP" * 1000), (70000, os.urandom(300_000)), (8, b"late")]
 
 
 class Dump:
-    """A directory of the stick."""
+    """A dump's directory."""
 
     def __init__(self, path: Path, keys: Keyring) -> None:
         self.path = path
@@ -44,14 +44,14 @@ class Dump:
         self.sums: list[str] = []
 
     def add(self, name: str, content: bytes, *, part: int = 1 << 20, key: str = "good") -> None:
-        """A stream in parts; encrypted when its name says so."""
+        """Add a stream in parts; encrypted if its name ends in .gpg."""
         if name.endswith(".gpg"):
             to = ("--trust-model", "always", "-r", f"{key}@example.org")
             content = self.keys.gpg(*to, "--encrypt", "--compress-algo", "none", stdin=content)
         self.put(name, content, part=part)
 
     def put(self, name: str, content: bytes, *, part: int = 1 << 20) -> None:
-        """A stream as it is, in parts, with its sums."""
+        """Add a stream as it is, in parts, with their checksums."""
         for number, start in enumerate(range(0, len(content), part)):
             piece = content[start : start + part]
             file = part_name(name.removesuffix(".gpg"), name.endswith(".gpg"), number)
@@ -71,7 +71,7 @@ def names(path: Path) -> list[str]:
 
 @dataclass(frozen=True)
 class Said:
-    """How `tinykdump restore` ended."""
+    """The result of `tinykdump restore`."""
 
     status: int
     files: list[str]
@@ -80,7 +80,7 @@ class Said:
 
 @dataclass(frozen=True)
 class Restore:
-    """`tinykdump restore` of the dump."""
+    """Runs `tinykdump restore` on the dump."""
 
     dump: Dump
     output: Path
@@ -105,7 +105,7 @@ def restoring(dump: Dump, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> 
 
 
 def in_order(core: list[tuple[int, bytes]], path: Path) -> bytes:
-    """What makedumpfile itself makes of a flattened stream."""
+    """A flattened stream, restored by makedumpfile."""
     flattened, restored = path / "flat", path / "in-order"
     flattened.write_bytes(flat(core))
     with flattened.open("rb") as source:
@@ -128,7 +128,7 @@ def test_a_dump_in_parts(restoring: Restore, dump: Dump, tmp_path: Path, suffix:
 
 @pytest.mark.parametrize("suffix", [".gpg", ""])
 def test_a_copy_of_the_memory(restoring: Restore, dump: Dump, suffix: str) -> None:
-    """What the crash side saves when makedumpfile fails; the first try is in no list any more."""
+    """src/crash copies the memory if makedumpfile fails, and removes the earlier parts."""
     copy = os.urandom(250_000)
     dump.add(f"dmesg.txt{suffix}", LOG)
     dump.add(f"vmcore{suffix}", copy, part=100_000)
@@ -136,7 +136,7 @@ def test_a_copy_of_the_memory(restoring: Restore, dump: Dump, suffix: str) -> No
     assert (restoring.output / "vmcore").read_bytes() == copy
 
 
-def test_a_copy_that_was_cut(restoring: Restore, dump: Dump) -> None:
+def test_a_copy_that_is_cut_off_is_kept_under_another_name(restoring: Restore, dump: Dump) -> None:
     dump.add("vmcore.gpg", os.urandom(250_000), part=100_000)
     part = dump.path / "vmcore.gpg.002"
     part.write_bytes(part.read_bytes()[:9000])
@@ -144,8 +144,10 @@ def test_a_copy_that_was_cut(restoring: Restore, dump: Dump) -> None:
 
 
 @pytest.mark.parametrize("listed_only", [True, False])
-def test_two_memories(restoring: Restore, dump: Dump, tmp_path: Path, listed_only: bool) -> None:
-    """One file is made of them, and neither is written over the other."""
+def test_a_dump_with_two_memories(
+    restoring: Restore, dump: Dump, tmp_path: Path, listed_only: bool
+) -> None:
+    """One of them becomes the vmcore; the other is ignored."""
     dump.add("vmcore.gpg", b"a copy" * 1000)
     dump.add("vmcore.flat.gpg", flat(CORE))
     if listed_only:
@@ -159,7 +161,7 @@ def test_two_memories(restoring: Restore, dump: Dump, tmp_path: Path, listed_onl
 
 
 def incomplete(said: Said, reason: str) -> None:
-    """The vmcore is kept as far as it goes, and the last line says why it is not whole."""
+    """Check that the vmcore is kept as vmcore-incomplete and that the last line says why."""
     assert said.status == 1
     assert "vmcore-incomplete" in said.files
     assert "vmcore" not in said.files
@@ -170,8 +172,10 @@ def incomplete(said: Said, reason: str) -> None:
 
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("cut", [END, END + 1, 5000, 200_000])
-def test_a_stream_that_was_cut(restoring: Restore, dump: Dump, tmp_path: Path, cut: int) -> None:
-    """makedumpfile -R waits for the rest of it. gpg itself finds nothing wrong here."""
+def test_a_stream_that_is_cut_off_is_kept_under_another_name(
+    restoring: Restore, dump: Dump, tmp_path: Path, cut: int
+) -> None:
+    """makedumpfile -R would wait for the rest. gpg reports no error here."""
     dump.add("vmcore.flat.gpg", flat(CORE)[:-cut])
     dump.add("crash-kernel.txt.gpg", LOG)
     said = restoring()
@@ -182,12 +186,12 @@ def test_a_stream_that_was_cut(restoring: Restore, dump: Dump, tmp_path: Path, c
     assert restored.endswith(hole)
     restored = restored.removesuffix(hole)
     assert len(restored) >= len(whole) - cut
-    assert restored[12:] == whole[12 : len(restored)]  # the piece that comes late is at 8
+    assert restored[12:] == whole[12 : len(restored)]  # the last piece belongs at offset 8
 
 
 @pytest.mark.timeout(60)
-def test_power_was_lost(restoring: Restore, dump: Dump) -> None:
-    """The last part is torn, and is not listed in SHA256SUMS: it counts, and the log is there."""
+def test_a_dump_that_ended_with_a_power_loss(restoring: Restore, dump: Dump) -> None:
+    """The last part is cut off and not in SHA256SUMS. It is used, and the log is restored."""
     dump.add("dmesg.txt.gpg", LOG)
     dump.add("vmcore.flat.gpg", flat(CORE), part=100_000)
     sums = (dump.path / SUMS).read_text().splitlines(keepends=True)
@@ -200,7 +204,7 @@ def test_power_was_lost(restoring: Restore, dump: Dump) -> None:
     assert said.files == ["dmesg.txt", "vmcore-incomplete"]
     kept = (restoring.output / "vmcore-incomplete").stat()
     assert 250_000 < kept.st_size - (1 << 20) < 340_000
-    assert kept.st_blocks * 512 < 400_000, "the hole takes no room"
+    assert kept.st_blocks * 512 < 400_000, "the hole takes space"
 
 
 def test_a_whole_part_without_a_sum_is_not_verified(restoring: Restore, dump: Dump) -> None:
@@ -227,7 +231,7 @@ def test_parts_without_any_sums(restoring: Restore, dump: Dump, tmp_path: Path, 
 
 @pytest.mark.parametrize("suffix", [".gpg", ""])
 def test_a_damaged_part(restoring: Restore, dump: Dump, suffix: str) -> None:
-    """What comes behind it is not lost; gpg says so at its end."""
+    """The data after the damage is restored; gpg reports the damage at its end."""
     dump.add(f"dmesg.txt{suffix}", LOG, part=100_000)
     dump.add(f"vmcore.flat{suffix}", flat(CORE))
     part = dump.path / f"dmesg.txt{suffix}.001"
@@ -241,20 +245,22 @@ def test_a_damaged_part(restoring: Restore, dump: Dump, suffix: str) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".gpg", ""])
-def test_a_part_that_is_not_there(restoring: Restore, dump: Dump, suffix: str) -> None:
+def test_a_missing_part(restoring: Restore, dump: Dump, suffix: str) -> None:
     dump.add(f"dmesg.txt{suffix}", LOG, part=100_000)
     dump.add(f"vmcore.flat{suffix}", flat(CORE), part=100_000)
     (dump.path / f"vmcore.flat{suffix}.001").unlink()
     said = restoring("--plain")
     incomplete(said, f"vmcore.flat{suffix}.001 is missing (copy the whole directory")
-    # Those behind the gap are of no use.
+    # The parts after the gap are ignored.
     assert "ignored, " in said.errors[0]
     assert (restoring.output / "dmesg.txt").read_bytes() == LOG
 
 
 @pytest.mark.parametrize("lines", ["with", "without"])
-def test_a_memory_dump_that_made_room(restoring: Restore, dump: Dump, lines: str) -> None:
-    """The crash kernel of a later crash has removed it; the log stays, and so may the sums."""
+def test_a_dump_whose_memory_was_removed_to_make_room(
+    restoring: Restore, dump: Dump, lines: str
+) -> None:
+    """A later crash has removed its memory. The log is there, and perhaps the checksums."""
     dump.add("dmesg.txt.gpg", LOG)
     sums = (dump.path / SUMS).read_text()
     dump.add("vmcore.flat.gpg", flat(CORE), part=100_000)
@@ -271,7 +277,7 @@ def test_a_memory_dump_that_made_room(restoring: Restore, dump: Dump, lines: str
 
 
 def test_a_second_try_under_the_same_names(restoring: Restore, dump: Dump, tmp_path: Path) -> None:
-    """It left out more, and the lines of the first one may be there still."""
+    """The lines of the first try may still be in SHA256SUMS."""
     dump.add("vmcore.flat.gpg", flat([*CORE, (1 << 20, os.urandom(250_000))]), part=100_000)
     for part in dump.path.glob("vmcore*"):
         part.unlink()
@@ -293,7 +299,7 @@ def test_the_log_of_a_failed_dump(restoring: Restore, dump: Dump) -> None:
     ]
 
 
-def test_another_key(restoring: Restore, dump: Dump, tmp_path: Path) -> None:
+def test_a_dump_for_another_key(restoring: Restore, dump: Dump, tmp_path: Path) -> None:
     dump.add("vmcore.flat.gpg", flat(CORE))
     (tmp_path / "empty").mkdir(mode=0o700)
     said = restoring(home=tmp_path / "empty")
@@ -304,8 +310,8 @@ def test_another_key(restoring: Restore, dump: Dump, tmp_path: Path) -> None:
     assert f"cannot restore vmcore: {tmp_path}/none is not a directory (" in error
 
 
-def test_a_damaged_stream_with_right_sums(restoring: Restore, dump: Dump) -> None:
-    """Somebody who can write the stick can write its sums: gpg finds it out."""
+def test_a_damaged_stream_with_matching_checksums(restoring: Restore, dump: Dump) -> None:
+    """Anybody who can write to the stick can change the checksums; gpg detects the damage."""
     dump.add("dmesg.txt.gpg", LOG)
     whole = bytearray((dump.path / "dmesg.txt.gpg.000").read_bytes())
     whole[len(whole) // 2] ^= 1
@@ -317,8 +323,8 @@ def test_a_damaged_stream_with_right_sums(restoring: Restore, dump: Dump) -> Non
 
 
 @pytest.mark.parametrize("suffix", [".gpg", ""])
-def test_a_plain_dump_has_to_be_asked_for(restoring: Restore, dump: Dump, suffix: str) -> None:
-    """Whoever takes the stick can put a forged dump in the place of the encrypted one."""
+def test_a_plain_dump_needs_an_option(restoring: Restore, dump: Dump, suffix: str) -> None:
+    """Anybody who has the stick can replace the encrypted dump with a forged one."""
     dump.add(f"dmesg.txt{suffix}", LOG)
     dump.add("vmcore.flat", flat(CORE))
     said = restoring()
@@ -329,7 +335,7 @@ def test_a_plain_dump_has_to_be_asked_for(restoring: Restore, dump: Dump, suffix
     )
 
 
-def test_a_plain_stream_beside_an_encrypted_one(restoring: Restore, dump: Dump) -> None:
+def test_a_plain_stream_beside_an_encrypted_one_is_ignored(restoring: Restore, dump: Dump) -> None:
     dump.add("dmesg.txt.gpg", LOG)
     dump.add("dmesg.txt", b"forged")
     dump.add("vmcore.flat.gpg", flat(CORE))
@@ -356,10 +362,10 @@ def test_unknown_names_are_ignored(restoring: Restore, dump: Dump) -> None:
 
 @pytest.mark.parametrize("name", ["link", "pipe", "directory", "device"])
 @pytest.mark.parametrize("number", [0, 1])
-def test_a_part_that_is_no_file(
+def test_a_part_that_is_not_a_regular_file(
     restoring: Restore, dump: Dump, tmp_path: Path, name: str, number: int
 ) -> None:
-    """On a stick with ext4, whatever it is mounted with."""
+    """A stick with ext4 can contain these."""
     dump.add("dmesg.txt.gpg", LOG, part=100_000)
     dump.add("vmcore.flat.gpg", flat(CORE))
     part = dump.path / f"dmesg.txt.gpg.00{number}"
@@ -404,7 +410,7 @@ HASH = "0" * 64
         (None, "is not a dump: it has no SHA256SUMS"),
     ],
 )
-def test_sums_that_lie(restoring: Restore, dump: Dump, lines: str | None, says: str) -> None:
+def test_wrong_checksums(restoring: Restore, dump: Dump, lines: str | None, says: str) -> None:
     if lines is not None:
         (dump.path / SUMS).write_text(lines)
     said = restoring("--plain")
@@ -413,8 +419,8 @@ def test_sums_that_lie(restoring: Restore, dump: Dump, lines: str | None, says: 
 
 
 @pytest.mark.parametrize("kind", ["link", "pipe", "directory"])
-def test_sums_that_are_no_file(restoring: Restore, dump: Dump, kind: str) -> None:
-    """Nobody writes to that pipe, and the link's target has no end."""
+def test_checksums_that_are_not_a_regular_file(restoring: Restore, dump: Dump, kind: str) -> None:
+    """Nothing writes to the pipe, and the target of the link never ends."""
     sums = dump.path / SUMS
     match kind:
         case "link":
@@ -426,7 +432,7 @@ def test_sums_that_are_no_file(restoring: Restore, dump: Dump, kind: str) -> Non
     assert "contains no saved data (name a directory" in restoring().errors[0]
 
 
-def test_no_directory(restoring: Restore, dump: Dump) -> None:
+def test_a_missing_directory_is_an_error(restoring: Restore, dump: Dump) -> None:
     dump.path.rmdir()
     assert restoring().errors == [f"tinykdump: {dump.path}: No such file or directory (name a "
                                   "directory tinykdump/MACHINE/TIME on the stick)"]  # fmt: skip
@@ -452,7 +458,7 @@ def test_nothing_is_overwritten(restoring: Restore, dump: Dump, name: str) -> No
         (b"", "no data was provided"),
     ],
 )  # fmt: skip
-def test_what_is_no_core(restoring: Restore, dump: Dump, core: bytes, says: str) -> None:
+def test_data_that_is_not_a_vmcore(restoring: Restore, dump: Dump, core: bytes, says: str) -> None:
     if core:
         dump.add("vmcore.flat.gpg", core)
     else:
@@ -463,8 +469,10 @@ def test_what_is_no_core(restoring: Restore, dump: Dump, core: bytes, says: str)
     assert says in said.errors[0]
 
 
-def test_what_is_larger_than_its_parts(restoring: Restore, dump: Dump) -> None:
-    """Anybody can encrypt to the public key, and compress what has no end before."""
+def test_data_that_unpacks_to_more_than_its_parts_is_cut_off(
+    restoring: Restore, dump: Dump
+) -> None:
+    """Anybody can compress endless data and encrypt it to the public key."""
     bomb = dump.keys.gpg("--trust-model", "always", "-r", "good@example.org", "--encrypt",
                          "--compress-algo", "zlib", stdin=bytes(50 << 20))  # fmt: skip
     dump.put("dmesg.txt.gpg", bomb)
@@ -475,14 +483,14 @@ def test_what_is_larger_than_its_parts(restoring: Restore, dump: Dump) -> None:
 
 
 def small(path: Path, size: int) -> None:
-    """Mount a file system of that many bytes there, in this process's tests: in real memory."""
+    """Mount a tmpfs of ``size`` bytes at ``path``."""
     path.mkdir(parents=True)
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", path], check=True)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts")
-def test_an_output_without_room(restoring: Restore, dump: Dump) -> None:
-    """It is said before an hour is spent, and the log is there."""
+def test_an_output_without_space(restoring: Restore, dump: Dump) -> None:
+    """The error comes before the vmcore is written, and the log is restored."""
     dump.add("dmesg.txt.gpg", LOG)
     dump.add("vmcore.flat.gpg", flat([(0, os.urandom(3 << 20))]))
     small(restoring.output, 2 << 20)
@@ -499,10 +507,10 @@ def test_an_output_without_room(restoring: Restore, dump: Dump) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts")
 @pytest.mark.parametrize("suffix", [".gpg", ""])
-def test_an_output_that_is_full(
+def test_an_output_that_becomes_full(
     restoring: Restore, dump: Dump, monkeypatch: pytest.MonkeyPatch, suffix: str
 ) -> None:
-    """Somebody else takes the room meanwhile; nothing that looks like a dump stays."""
+    """Another program fills it meanwhile. Nothing that looks like a dump stays."""
     dump.add(f"vmcore.flat{suffix}", flat([(0, os.urandom(3 << 20))]))
     monkeypatch.setattr("tinykdump.restore._check_room", lambda *_: None)
     small(restoring.output, 2 << 20)
@@ -530,11 +538,12 @@ LINES = st.lists(
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(files=FILES, lines=LINES)
-def test_whatever_is_on_the_stick(
+def test_any_content_of_the_stick(
     keys: Keyring, tmp_path_factory: pytest.TempPathFactory, files: dict[str, bytes],
     lines: list[str],
 ) -> None:  # fmt: skip
-    """It ends, with an error that says what to do or with files that are what they are called."""
+    """It ends with an error or with files, and no file that is incomplete has a complete one's
+    name."""
     top = tmp_path_factory.mktemp("any")
     (top / "dump").mkdir()
     for name, content in ({SUMS: "".join(lines).encode()} | files).items():
@@ -545,4 +554,4 @@ def test_whatever_is_on_the_stick(
         done = Restored((), (), ())
     assert names(top / "out") == sorted(path.name for path in done.files)
     whole = {*STREAMS.values()} & set(names(top / "out"))
-    assert not whole, "HASH is the sum of nothing that is there"
+    assert not whole, "HASH is not the checksum of any content"

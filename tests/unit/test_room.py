@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Room as file systems have it themselves, compared with what others' tools say of them."""
+"""Free space, compared with the figures of the file systems' own tools."""
 
 import os
 import re
@@ -32,7 +32,7 @@ def test_fat(tmp_path: Path, kind: str, size: int) -> None:
 
 @pytest.mark.parametrize("size", [64, 3000])
 def test_exfat(tmp_path: Path, size: int) -> None:
-    """Of exFAT there is no tool that writes a file: a bit is set as if there were one."""
+    """No tool writes a file to exFAT, so the test sets bits in the bitmap."""
     image = plugged.made(tmp_path / "image", "exfat", size=size * MIB)
     dumped = subprocess.run(
         ["dump.exfat", image], capture_output=True, check=True, text=True
@@ -60,16 +60,16 @@ def test_ext(tmp_path: Path, kind: str) -> None:
         in_use = free(image, kind)
     finally:
         subprocess.run(["umount", tmp_path / "mnt"], check=True)
-    # A mount namespace that another test makes meanwhile keeps it mounted while it lasts.
+    # A mount namespace of another test may keep it mounted for a while.
     wait = 'while [ -n "$(losetup --associated "$1")" ]; do sleep 0.1; done'
     subprocess.run(["sh", "-c", wait, "sh", image], check=True, timeout=120)
     assert free(image, kind) == held.f_bavail * held.f_frsize
     if kind == "ext4":
-        assert in_use is None, "what is in its journal counts"
+        assert in_use is None, "the journal is not empty"
 
 
 @pytest.mark.parametrize("kind", ["vfat", "exfat", "ext4"])
-def test_what_is_cut_off_is_not_known(tmp_path: Path, kind: str) -> None:
+def test_the_space_of_a_file_system_that_is_cut_off_is_not_known(tmp_path: Path, kind: str) -> None:
     image = plugged.made(tmp_path / "image", kind)
     os.truncate(image, 1500)
     assert free(image, kind) is None
@@ -77,7 +77,7 @@ def test_what_is_cut_off_is_not_known(tmp_path: Path, kind: str) -> None:
     assert free(image, kind) is None
 
 
-def test_others_are_not_known() -> None:
+def test_the_space_of_other_file_systems_is_not_known() -> None:
     assert room.free("xfs", lambda _at, size: bytes(size)) is None
 
 
@@ -86,13 +86,13 @@ def test_others_are_not_known() -> None:
     kind=st.sampled_from(["vfat", "exfat", "ext4"]),
     known=st.sampled_from([b"", b"\0\2\x08\x20\0\2\0\0\0\0\xf8\0\0"]),
 )
-def test_anything_can_be_on_a_stick(noise: bytes, kind: str, known: bytes) -> None:
-    """It ends soon, whatever it says of its size: the start of a device that has no end."""
+def test_any_content_of_a_stick(noise: bytes, kind: str, known: bytes) -> None:
+    """It ends soon, whatever size the file system claims."""
     start = (b"\xebX\x90mkfs.fat" + known + noise if known else noise) * 40
     asked = []
 
     def read(at: int, size: int) -> bytes:
-        assert 0 <= at < 1 << 63, "pread(2) takes no other offset"
+        assert 0 <= at < 1 << 63, "not an offset for pread(2)"
         asked.append(size)
         return start[at : at + size].ljust(size, b"\0")
 
@@ -125,19 +125,19 @@ KIB = 1 << 10
     [
         (31, RAM - (600000 + 160000 + 60000) * KIB),
         (16, RAM - 600000 * KIB),
-        (2, RAM),  # of the page cache, how much of it is private is not known
+        (2, RAM),  # it is not known how much of the page cache is private
         (4, RAM - 160000 * KIB),
         (8, RAM - 60000 * KIB),
         (0, RAM),
         (1, RAM),
     ],
 )
-def test_what_a_level_keeps(level: int, kept: int) -> None:
+def test_each_level_excludes_its_pages(level: int, kept: int) -> None:
     assert room.expected_dump(MEMINFO, IOMEM, level) == kept
 
 
 def test_without_iomem() -> None:
-    """Who is not root reads zeros."""
+    """Users other than root read zeros."""
     hidden = re.sub("[0-9a-f]{8}", "00000000", IOMEM)
     kept = (960000 - 600000 - 160000 - 60000) * KIB
     assert room.expected_dump(MEMINFO, hidden, 31) == kept
@@ -146,7 +146,7 @@ def test_without_iomem() -> None:
 
 
 def test_this_machine() -> None:
-    """Its kernel has more than 20 MiB, and leaves most of the memory to others."""
+    """The kernel of this machine uses more than 20 MiB, but not most of the memory."""
     texts = (Path("/proc/meminfo").read_text(), Path("/proc/iomem").read_text())
     total = room.expected_dump(*texts, 0)
     assert 20 * MIB < room.expected_dump(*texts, 31) < total / 2

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Where images are, and that those of older versions come there; the keys stay where they are."""
+"""The images of older versions are moved to their present place; the keys stay."""
 
 import json
 from pathlib import Path
@@ -16,9 +16,9 @@ NOTES = (f"{OLD}/manifest.json", str(state.LOADED))
 
 @pytest.fixture
 def machine(fake: FakeHost, monkeypatch: pytest.MonkeyPatch) -> FakeHost:
-    """One whose image, with a kernel out of a unified one, and keys are as older versions had them.
+    """A machine whose image, stored kernel image and keys are where older versions kept them.
 
-    It is loaded, and kexec fails: it is not for a tree.
+    The image is loaded. kexec fails, because a directory tree has none.
     """
 
     def refuse(*_words: str) -> None:
@@ -39,7 +39,7 @@ def machine(fake: FakeHost, monkeypatch: pytest.MonkeyPatch) -> FakeHost:
 
 
 def moved(machine: FakeHost) -> None:
-    """All of it is there, and what is loaded can be loaded again."""
+    """Check that everything was moved, and that the loaded image can be loaded again."""
     image = state.read_manifest(machine.host, KVER)
     assert image is not None
     assert Path(image.kernel).parent == Path(STATE)
@@ -49,7 +49,7 @@ def moved(machine: FakeHost) -> None:
     assert not machine.path(OLD).exists()
 
 
-def test_images_move_away_from_the_keys(
+def test_images_are_moved_away_from_the_keys(
     machine: FakeHost, capfd: pytest.CaptureFixture[str]
 ) -> None:
     machine.write(f"{state.STATE}/keys/x.img", b"not ours")
@@ -57,7 +57,7 @@ def test_images_move_away_from_the_keys(
     keys = machine.snapshot(f"{state.STATE}/keys")
     images = {path.name: path.stat().st_ino for path in machine.path(OLD).glob("*.img")}
     capfd.readouterr()
-    assert cli.main(["unload"]) == 1  # which writes nothing else then
+    assert cli.main(["unload"]) == 1  # it changes nothing else
     moved(machine)
     assert {path.name: path.stat().st_ino for path in machine.path(STATE).glob("*.img")} == images
     assert len(images) == 2
@@ -65,20 +65,18 @@ def test_images_move_away_from_the_keys(
     assert machine.path(f"{state.STATE}/lost+found").is_dir()
 
 
-def test_what_has_moved_is_not_built_again(
-    machine: FakeHost, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_moved_images_are_not_rebuilt(machine: FakeHost, capfd: pytest.CaptureFixture[str]) -> None:
     before = {path.name: path.stat().st_mtime_ns for path in machine.path(OLD).glob("*.img")}
     key = machine.snapshot(f"{state.STATE}/keys/private-keys-v1.d")
     cli.main(["-l"])
     assert {path.name: path.stat().st_mtime_ns for path in machine.path(STATE).iterdir()
             if path.suffix == ".img"} == before  # fmt: skip
     assert machine.snapshot(f"{state.STATE}/keys/private-keys-v1.d") == key
-    assert "older one" not in capfd.readouterr().err
+    assert "existing one" not in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("after", range(9))
-def test_a_move_that_is_cut_off_goes_on(
+def test_an_interrupted_move_is_continued(
     machine: FakeHost, monkeypatch: pytest.MonkeyPatch, after: int
 ) -> None:
     steps = 0
@@ -102,8 +100,8 @@ def test_a_move_that_is_cut_off_goes_on(
     moved(machine)
 
 
-def test_a_kernel_may_be_called_like_the_keys(fake: FakeHost) -> None:
-    """Its image has a place of its own."""
+def test_a_kernel_may_have_the_name_of_the_keys_directory(fake: FakeHost) -> None:
+    """Its image has another directory."""
     assert state.image_directory("keys") == state.IMAGES / "keys"
     with state.lock(fake.host):
         assert not fake.path(str(state.STATE)).exists()

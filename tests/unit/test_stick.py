@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The stick that is plugged in: real file systems and the real blkid, in a tree for sysfs."""
+"""Plugged-in sticks: real file systems and the real blkid, with a directory tree as sysfs."""
 
 import os
 import re
@@ -17,12 +17,12 @@ LABEL = "LABEL=TINYKDUMP"
 
 
 def wrong(fake: FakeHost, *filesystems: str, target: str = LABEL, dump: int = 0) -> list[str]:
-    """What is wrong with it for an image that mounts those."""
+    """The problems of the plugged-in sticks, for an image that mounts ``filesystems``."""
     found = stick.find(fake.host, target)
     return list(stick.problems(found, target, filesystems or ("vfat",), dump))
 
 
-def test_none_is_plugged_in(fake: FakeHost) -> None:
+def test_without_a_stick_there_is_no_problem(fake: FakeHost) -> None:
     plugged.plug(fake, "vfat", label="OTHER")
     assert stick.find(fake.host, LABEL) == ()
     assert wrong(fake) == []
@@ -30,7 +30,7 @@ def test_none_is_plugged_in(fake: FakeHost) -> None:
 
 @pytest.mark.parametrize("udev", [True, False])
 @pytest.mark.parametrize("kind", ["vfat", "exfat", "ext4"])
-def test_what_is_plugged_in(fake: FakeHost, kind: str, udev: bool) -> None:
+def test_a_plugged_in_stick_is_found(fake: FakeHost, kind: str, udev: bool) -> None:
     plugged.plug(fake, kind, udev=udev)
     (found,) = stick.find(fake.host, LABEL)
     assert found.free is not None
@@ -42,7 +42,7 @@ def test_what_is_plugged_in(fake: FakeHost, kind: str, udev: bool) -> None:
     assert wrong(fake, "exfat", kind) == []
 
 
-def test_it_is_only_looked_at(fake: FakeHost) -> None:
+def test_the_stick_is_not_written(fake: FakeHost) -> None:
     image = plugged.plug(fake, "ext4")
     image.chmod(0o400)
     before = image.read_bytes(), image.stat().st_mtime_ns
@@ -50,7 +50,7 @@ def test_it_is_only_looked_at(fake: FakeHost) -> None:
     assert (image.read_bytes(), image.stat().st_mtime_ns) == before
 
 
-def test_by_uuid(fake: FakeHost) -> None:
+def test_a_stick_is_found_by_its_uuid(fake: FakeHost) -> None:
     plugged.plug(fake, "vfat")
     uuid = stick._probe(fake.host, Path("/dev/sdb1"))["UUID"]
     assert re.fullmatch("[0-9A-F]{4}-[0-9A-F]{4}", uuid)
@@ -62,7 +62,7 @@ def test_by_uuid(fake: FakeHost) -> None:
     ("kind", "filesystems"),
     [("exfat", "vfat"), ("vfat", "ext4"), ("ext4", "ext2"), ("ext2", "ext3"), ("ext4", "xfs")],
 )
-def test_a_file_system_that_the_image_does_not_mount(
+def test_a_file_system_that_the_image_cannot_mount(
     fake: FakeHost, kind: str, filesystems: str
 ) -> None:
     plugged.plug(fake, kind)
@@ -77,22 +77,22 @@ def test_ext4_mounts_ext2(fake: FakeHost) -> None:
     assert wrong(fake, "vfat", "ext4") == []
 
 
-def test_a_file_system_that_can_not_be_told(fake: FakeHost) -> None:
-    """Such as one of two kinds at once; udev has known it by its label before."""
+def test_an_unknown_file_system(fake: FakeHost) -> None:
+    """blkid finds nothing, but udev knows the label."""
     os.truncate(plugged.plug(fake, "vfat"), 0)
     (line,) = wrong(fake)
     assert line.startswith("/dev/sdb1 has an unknown file system, but the crash")
 
 
 def test_a_disk_that_is_not_behind_usb(fake: FakeHost) -> None:
-    """The crash kernel hides it from itself."""
+    """The crash kernel ignores it."""
     plugged.plug(fake, "vfat", "sda1", usb=False)
     assert wrong(fake) == [
         f"/dev/sda1 has {LABEL} but is not a USB device: the crash kernel ignores it (use a USB "
         "stick)"
     ]
     plugged.plug(fake, "vfat", "sdb1")
-    assert wrong(fake) == [], "beside a stick, it does no harm"
+    assert wrong(fake) == [], "it is no problem beside a stick"
 
 
 def test_two_sticks(fake: FakeHost) -> None:
@@ -106,14 +106,14 @@ def test_two_sticks(fake: FakeHost) -> None:
     assert second.startswith("/dev/sdc1 has exfat, ")
 
 
-def test_a_switch_for_writing(fake: FakeHost) -> None:
+def test_a_write_protected_stick(fake: FakeHost) -> None:
     plugged.plug(fake, "vfat")
     fake.write("/sys/class/block/sdb1/ro", "1\n")
     assert wrong(fake) == ["/dev/sdb1 is write-protected (move its switch, or use another stick)"]
 
 
 @pytest.mark.parametrize("kind", ["vfat", "exfat", "ext4"])
-def test_a_stick_without_room(fake: FakeHost, kind: str) -> None:
+def test_a_stick_with_too_little_space(fake: FakeHost, kind: str) -> None:
     plugged.plug(fake, kind)
     assert wrong(fake, kind, dump=30 * MIB) == []
     (line,) = wrong(fake, kind, dump=200 * MIB)
@@ -128,8 +128,8 @@ def test_a_full_stick(fake: FakeHost) -> None:
     assert line.startswith("/dev/sdb1 has 0 MiB free, but a dump takes up to 30 MiB (")
 
 
-def test_a_mounted_stick_has_the_room_of_its_mount(fake: FakeHost) -> None:
-    """What waits to be written is not on it yet."""
+def test_the_space_of_a_mounted_stick_comes_from_its_mount(fake: FakeHost) -> None:
+    """Cached data may not be on the stick yet."""
     plugged.plug(fake, "vfat")
     fake.path("/mnt").mkdir()
     fake.write("/proc/self/mountinfo", "30 27 8:17 / /mnt rw - vfat /dev/sdb1 rw\n")
@@ -141,22 +141,22 @@ def test_a_mounted_stick_has_the_room_of_its_mount(fake: FakeHost) -> None:
 
 
 @pytest.mark.parametrize(("version", "dump"), [("1.7.7", 300), ("1.7.6", 900)])
-def test_free_pages_that_are_dumped_take_room(fake: FakeHost, version: str, dump: int) -> None:
-    """makedumpfile takes them for slabs before 1.7.7."""
+def test_free_pages_that_are_dumped_take_space(fake: FakeHost, version: str, dump: int) -> None:
+    """makedumpfile before 1.7.7 takes them for slabs."""
     said = f"makedumpfile: version {version} (released on 1 Jan 2026)\n"
     fake.write("/usr/bin/makedumpfile", said, 0o755)
     fake.write("/proc/meminfo", f"MemTotal: {900 << 10} kB\nMemFree: {600 << 10} kB\n")
     assert stick.expected_dump(fake.host, 31) == dump * MIB
 
 
-def test_a_reader_without_a_card(fake: FakeHost) -> None:
+def test_a_card_reader_without_a_card(fake: FakeHost) -> None:
     plugged.plug(fake, "vfat", udev=False)
     for name in ("sdb", "sdb1"):
         fake.write(f"/sys/class/block/{name}/size", "0\n")
     assert stick.find(fake.host, LABEL) == ()
 
 
-def test_a_stick_that_was_pulled_out(fake: FakeHost) -> None:
+def test_a_stick_that_was_unplugged(fake: FakeHost) -> None:
     plugged.plug(fake, "vfat").unlink()
     assert stick.find(fake.host, LABEL) == ()
 
@@ -169,11 +169,11 @@ WAYS: dict[str, Callable[[], int]] = {
 
 
 @pytest.mark.parametrize("arm", WAYS.values(), ids=WAYS)
-def test_whoever_arms_hears_of_the_stick(
+def test_every_way_to_arm_reports_problems_of_the_stick(
     fake: FakeHost, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str],
     arm: Callable[[], int],
 ) -> None:  # fmt: skip
-    """kexec and the programs of the image, which a tree cannot run, are played."""
+    """kexec and the image's programs are simulated: they cannot run in a directory tree."""
     fake.write("/sys/kernel/kexec_crash_size", str(128 * MIB))
     fake.write("/etc/default/tinykdump", "[dump]\nencrypt = no\n")
     fake.write("/proc/meminfo", "MemTotal: 900000 kB\nMemFree: 600000 kB\n")
