@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A whole machine as a tree of files: what tinykdump reads of a host, written by a test."""
+"""A machine as a directory tree: the files that tinykdump reads on a host."""
 
 import os
 import shutil
@@ -19,17 +19,17 @@ from tinykdump.host import Host
 from tinykdump.image.module_tree import ModuleTree
 from tinykdump.kernels import Kernel
 
-# Where a Python that a test starts finds the code that is tested.
+# PYTHONPATH for a Python that a test starts.
 SOURCE = str(Path(tinykdump.__file__).parents[1])
 
 KVER = "6.1.0-fake"
 STATE = f"{state.IMAGES}/{KVER}"
 
-# qemu-xhci, as the kernel shows it.
+# The modalias of qemu-xhci.
 XHCI = "pci:v00001B36d0000000Dsv00001AF4sd00001100bc0Csc03i30"
 XHCI_ALIAS = "pci:v*d*sv*sd*bc0Csc03i30*"
 
-# A kernel with the structure of a distribution's, in every compression that there is.
+# Modules with the dependencies of a distribution's kernel, in every compression.
 MODULES: dict[str, Sequence[tuple[str, str]]] = {
     "drivers/usb/host/xhci-pci.ko.xz": [("depends", "xhci-hcd"), ("alias", XHCI_ALIAS)],
     "drivers/usb/host/xhci-hcd.ko.zst": [("depends", "")],
@@ -42,7 +42,7 @@ MODULES: dict[str, Sequence[tuple[str, str]]] = {
     "fs/fat/fat.ko": [],
     "fs/nls/nls_ascii.ko": [],
 }
-# All that an image of it has: a tree is not the machine that will crash.
+# The modules of its image, which has the drivers of all common host controllers.
 NAMES = ("xhci_hcd", "xhci_pci", "ehci_pci", "scsi_mod", "usb_storage", "uas", "sd_mod",
          "fat", "vfat", "nls_ascii")  # fmt: skip
 
@@ -50,7 +50,7 @@ NAMES = ("xhci_hcd", "xhci_pci", "ehci_pci", "scsi_mod", "usb_storage", "uas", "
 def bzimage(
     *, version: int = 0x20F, init_size: int = 40 << 20, magic: bytes = b"HdrS", release: str = ""
 ) -> bytes:
-    """The start of a kernel image (Documentation/arch/x86/boot.rst), of that release."""
+    """The start of a kernel image of that release (Documentation/arch/x86/boot.rst)."""
     image = bytearray(0x400)
     image[0x202:0x206] = magic
     struct.pack_into("<H", image, 0x206, version)
@@ -62,7 +62,7 @@ def bzimage(
 
 
 def unified(**sections: bytes) -> bytes:
-    """A PE file with those sections, as ukify(1) makes them: .osrel, .linux, .initrd."""
+    """A PE file with these sections, such as .osrel, .linux and .initrd, as ukify(1) makes it."""
     head = b"MZ".ljust(0x3C, b"\0") + struct.pack("<I", 0x40)
     head += struct.pack("<4sHH12xHH", b"PE\0\0", 0x8664, len(sections), 240, 0) + bytes(240)
     table, data, start = b"", b"", 0x1000
@@ -76,21 +76,21 @@ def unified(**sections: bytes) -> bytes:
 
 @dataclass(frozen=True)
 class FakeHost:
-    """A tree below ``root``; every path is the host's."""
+    """A directory tree below ``root``; all methods take paths of the host."""
 
     root: Path
 
     @property
     def host(self) -> Host:
-        """It, as tinykdump takes it."""
+        """The host, for tinykdump's functions."""
         return Host(self.root)
 
     def path(self, name: str) -> Path:
-        """Where ``name`` really is."""
+        """The real path of ``name``."""
         return self.root / name.lstrip("/")
 
     def write(self, name: str, content: str | bytes = b"", mode: int = 0o644) -> Path:
-        """A file, a new one even where one of that name is: it may be shared by hard links."""
+        """Write a new file; an existing one is not changed, because it may have hard links."""
         path = self.path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.unlink(missing_ok=True)
@@ -99,13 +99,13 @@ class FakeHost:
         return path
 
     def link(self, name: str, target: str) -> None:
-        """A symbolic link."""
+        """Make a symbolic link."""
         path = self.path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.symlink_to(target)
 
     def remove(self, name: str) -> None:
-        """Take away a file or a directory."""
+        """Remove a file or a directory."""
         path = self.path(name)
         if path.is_dir():
             shutil.rmtree(path)
@@ -113,23 +113,23 @@ class FakeHost:
             path.unlink()
 
     def module(self, place: str, tags: Iterable[tuple[str, str]] = (), *, kver: str = KVER) -> Path:
-        """A module of KVER at ``place`` below its directory, built for ``kver``."""
+        """Write a module at ``place`` below the directory of KVER, built for ``kver``."""
         suffix = place[place.index(".ko") :]
         built_for = ("vermagic", f"{kver} SMP preempt mod_unload ")
         content = elfwriter.compress(elfwriter.module([built_for, *tags]), suffix)
         return self.write(f"/lib/modules/{KVER}/{place}", content)
 
     def pci(self, *modaliases: str) -> None:
-        """PCI devices, as sysfs shows them."""
+        """Add PCI devices to sysfs."""
         for number, modalias in enumerate(modaliases):
             self.write(f"/sys/bus/pci/devices/0000:00:{number:02x}.0/modalias", f"{modalias}\n")
 
     def device(
         self, path: str, bus: str, driver: str, module: str = "", modalias: str = ""
     ) -> None:
-        """A device below /sys/devices with its driver, as sysfs shows them.
+        """Add a device below /sys/devices with its driver.
 
-        A driver that is built in has a link to a module on some buses only: ``module`` is "" then.
+        If ``module`` is "", the driver has no link to a module, like some built-in drivers.
         """
         place = f"/sys/bus/{bus}/drivers/{driver}"
         self.path(place).mkdir(parents=True, exist_ok=True)
@@ -141,26 +141,26 @@ class FakeHost:
         self.link(f"/sys/bus/{bus}/devices/{Path(path).name}", f"/sys/devices/{path}")
 
     def root_hub(self, path: str, number: int = 1) -> None:
-        """The root hub that the driver of a host controller has made."""
+        """Add a root hub to a host controller."""
         self.path(f"/sys/devices/{path}/usb{number}").mkdir()
         self.link(f"/sys/bus/usb/devices/usb{number}", f"/sys/devices/{path}/usb{number}")
 
     def kernel(self, kver: str = KVER) -> Kernel:
-        """A kernel of it."""
+        """An installed kernel."""
         return state.find_kernel(self.host, kver)
 
     def tree(self, kver: str = KVER) -> ModuleTree:
-        """The modules of a kernel, whose image need not be there."""
+        """The modules of a kernel, which does not need a kernel image."""
         directory = kernels.module_directory(self.host, kver)
         return ModuleTree(self.host, Kernel(kver, Path(), directory, "", X86_64))
 
     def image(self, kver: str = KVER) -> Path:
-        """The one image of a kernel."""
+        """The only image of a kernel."""
         (found,) = self.path(f"{state.IMAGES}/{kver}").glob("*.img")
         return found
 
     def snapshot(self, name: str = "/var/lib/tinykdump") -> dict[str, tuple[int, bytes]]:
-        """Every file below ``name``: mode and content."""
+        """The mode and the content of every file below ``name``."""
         top = self.path(name)
         return {
             str(path.relative_to(top)): (
@@ -172,18 +172,18 @@ class FakeHost:
 
 
 def write(root: Path) -> FakeHost:
-    """A machine with a kernel, its modules, one xHCI controller and small stand-ins for the
-    programs. busybox is the real one: its list of applets is asked for."""
+    """A machine with a kernel, its modules and one xHCI controller. Its programs are empty ELF
+    files, except for busybox, which must list its applets."""
     fake = FakeHost(root)
     for place, tags in MODULES.items():
         fake.module(f"kernel/{place}", tags)
-    folder = f"/lib/modules/{KVER}"
-    fake.write(f"{folder}/modules.builtin", "kernel/drivers/usb/core/usbcore.ko\n"
+    top = f"/lib/modules/{KVER}"
+    fake.write(f"{top}/modules.builtin", "kernel/drivers/usb/core/usbcore.ko\n"
                "kernel/fs/nls/nls_cp437.ko\nkernel/crypto/crc32c-generic.ko\n")  # fmt: skip
-    fake.write(f"{folder}/modules.builtin.modinfo", b"usbcore.license=GPL\0")
-    fake.write(f"{folder}/modules.alias", "alias crc32c crc32c_generic\n")
-    fake.write(f"{folder}/config", "CONFIG_RD_GZIP=y\n")
-    fake.write(f"{folder}/vmlinuz", bzimage())
+    fake.write(f"{top}/modules.builtin.modinfo", b"usbcore.license=GPL\0")
+    fake.write(f"{top}/modules.alias", "alias crc32c crc32c_generic\n")
+    fake.write(f"{top}/config", "CONFIG_RD_GZIP=y\n")
+    fake.write(f"{top}/vmlinuz", bzimage())
     fake.pci("pci:v00008086d000029C0sv00001AF4sd00001100bc06sc00i00", XHCI)
     fake.path("/sys/bus/usb/devices").mkdir(parents=True)
     fake.write("/sys/kernel/kexec_crash_size", "0\n")
@@ -199,21 +199,21 @@ def write(root: Path) -> FakeHost:
 
 
 def real(name: str) -> Path:
-    """The program ``name`` of the machine that tests."""
+    """The path of a program on the machine that runs the tests."""
     found = shutil.which(name, path="/usr/sbin:/usr/bin:/sbin:/bin")
     assert found, f"{name} is not installed (run tools/deps)"
     return Path(found)
 
 
 def libraries_of(program: Path) -> tuple[Path, ...]:
-    """The loader and libraries that a real program is started with, as its own loader says."""
+    """The loader and the libraries of a real program, according to ldd."""
     listed = subprocess.run(["ldd", program], capture_output=True, check=True, text=True).stdout
     words = [word for line in listed.splitlines() for word in line.split()]
     return tuple(Path(word) for word in words if word.startswith("/"))
 
 
 def install_real(fake: FakeHost, *names: str) -> None:
-    """Put real programs and their libraries in place of the stand-ins."""
+    """Replace the empty programs by real ones with their libraries."""
     for name in names:
         fake.write(f"/usr/bin/{name}", real(name).read_bytes(), 0o755)
         for library in libraries_of(real(name)):
@@ -223,13 +223,13 @@ def install_real(fake: FakeHost, *names: str) -> None:
 
 
 def copy(template: FakeHost, root: Path) -> FakeHost:
-    """The same tree again, its files shared: FakeHost.write makes a new one of each."""
+    """A copy of a tree with hard links to its files; FakeHost.write never changes those."""
     shutil.copytree(template.root, root, copy_function=os.link, symlinks=True)
     return FakeHost(root)
 
 
 def make_live(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have commands take the tree that they are given for the running machine."""
+    """Make commands take the tree in TINYKDUMP_ROOT for the running machine."""
 
     def given(environment: Mapping[str, str]) -> Host:
         return Host(Path(environment["TINYKDUMP_ROOT"]), live=True)
