@@ -20,7 +20,7 @@ def keys() -> service.KeyPair:
 
 
 def decoy_image() -> Path:
-    """A disk with a stick's label; in the cache, for the snapshots that refer to it."""
+    """A disk with the label of the stick. It is in the cache, because snapshots refer to it."""
 
     def build(directory: Path) -> None:
         stick.make(directory / "disk.img", size_mib=64)
@@ -30,7 +30,7 @@ def decoy_image() -> Path:
 
 @pytest.fixture(scope="module")
 def machine(root: Root, tmp_path_factory: pytest.TempPathFactory) -> Machine:
-    """With a stick, one that is too small, and an internal disk that is called like a stick."""
+    """A machine with a stick, one that is too small, and an internal disk with the same label."""
     directory = tmp_path_factory.mktemp("images")
     usual = stick.make(directory / "stick.img")
     small = stick.make(directory / "small.img", size_mib=40)
@@ -45,7 +45,7 @@ def machine(root: Root, tmp_path_factory: pytest.TempPathFactory) -> Machine:
 @pytest.fixture(scope="module")
 def armed(machine: Machine, root: Root, keys: service.KeyPair) -> Path:
     def arm(vm: VM) -> None:
-        # Less than the usual margin: this is about the figures that are promised.
+        # Less than the default margin: the promised figures must be enough.
         service.install(vm, keys=keys, configuration="[crashkernel]\nmargin = 2\n")
         service.kernel_install(vm, "add", root.kver)
 

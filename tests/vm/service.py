@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""tinykdump in a guest: installed from this checkout, configured, and put to the test."""
+"""Installs, configures and uses tinykdump in a guest."""
 
 import inspect
 import io
@@ -26,17 +26,17 @@ CONFIGURATION = "/etc/default/tinykdump"
 DROP_IN = "/etc/default/tinykdump.d/test.conf"
 KEY = "/etc/tinykdump-test.key"
 
-# Of the machine that is ready to crash.
+# The memory of the machine that is ready to crash.
 MEMORY_MIB = 1024
-# From a crash to the final action, with a dump between them, on a busy host.
+# The time limit from a crash to the final action, on a busy host.
 CRASH_SECONDS = 400.0
 
-# What the crash side says at the start and at the end of each stage (src/crash/lib.sh).
+# A line that src/crash/lib.sh logs at the start or at the end of a stage.
 _STAGE = re.compile(r"tinykdump: \[([0-9.]+) s\] (.*)")
 
 
 def archive() -> bytes:
-    """What `make install` installs, as a tar archive."""
+    """The files that `make install` installs, as a tar archive."""
     with tempfile.TemporaryDirectory() as directory:
         command = ["make", "--no-print-directory", "install", f"DESTDIR={directory}"]
         subprocess.run(command, check=True, cwd=REPOSITORY, stdout=subprocess.DEVNULL)
@@ -49,7 +49,7 @@ def archive() -> bytes:
 def _of_root(member: tarfile.TarInfo) -> tarfile.TarInfo:
     member.uid = member.gid = 0
     member.uname = member.gname = "root"
-    member.mtime = 0  # so that the same files are the same archive
+    member.mtime = 0  # so that the same files give the same archive
     return member
 
 
@@ -57,13 +57,13 @@ def _of_root(member: tarfile.TarInfo) -> tarfile.TarInfo:
 class KeyPair:
     """A key whose secret part never enters a guest."""
 
-    home: Path  # the GnuPG directory that has it
+    home: Path  # its GnuPG directory
     fingerprint: str
     public: bytes
 
 
 def key_pair(home: Path) -> KeyPair:
-    """The key in that directory; a new one when it is empty."""
+    """The key in that directory; makes a new one if the directory is empty."""
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     gpg = gnupg.GPG(gnupghome=str(home), options=["--no-autostart"])
     if not gpg.list_keys():
@@ -73,7 +73,7 @@ def key_pair(home: Path) -> KeyPair:
 
 
 def cached_key_pair() -> KeyPair:
-    """A key that stays the same from run to run, so that armed machines can be kept."""
+    """A key that all runs use, so that armed machines can be cached."""
     return key_pair(cache.entry("key", cache.key(inspect.getsource(_make_key)), _make_key))
 
 
@@ -93,10 +93,10 @@ def _make_key(home: Path) -> None:
 
 
 def install(vm: VM, *, configuration: str = "", keys: KeyPair | None = None) -> None:
-    """Install this checkout in the guest, to encrypt to ``keys``, with that drop-in."""
+    """Install this checkout in the guest, with the key ``keys`` and a drop-in."""
     vm.put(archive(), "/run/tinykdump-test.tar")
     vm.run(["tar", "--no-overwrite-dir", "-xf", "/run/tinykdump-test.tar", "-C", "/"])
-    # The kernel's package has run depmod, which takes more than a minute in an emulated guest.
+    # depmod has run already, and takes more than a minute in an emulated guest.
     vm.shell("mkdir -p /etc/kernel/install.d; "
              "ln -sf /dev/null /etc/kernel/install.d/50-depmod.install")  # fmt: skip
     if keys:
@@ -107,7 +107,7 @@ def install(vm: VM, *, configuration: str = "", keys: KeyPair | None = None) -> 
 
 
 def kernel_install(vm: VM, verb: str, kver: str) -> Result:
-    """kernel-install as a package's scriptlet calls it."""
+    """Call kernel-install as a package's scriptlet does."""
     places = (f"/boot/vmlinuz-{kver}", f"/lib/modules/{kver}/vmlinuz")
     there = vm.shell(f"ls {' '.join(places)} 2>/dev/null || true").text.split()
     image = there[:1] if verb == "add" else []
@@ -115,7 +115,7 @@ def kernel_install(vm: VM, verb: str, kver: str) -> Result:
 
 
 def break_kernel(vm: VM, kver: str) -> None:
-    """Put a kernel that cannot be relocated, so not loaded for a crash, before the real one.
+    """Put a kernel that kexec refuses, because it cannot be relocated, before the real one.
 
     Documentation/arch/x86/boot.rst: relocatable_kernel is at 0x234, xloadflags at 0x236.
     """
@@ -129,12 +129,12 @@ def break_kernel(vm: VM, kver: str) -> None:
 
 
 def reserved(vm: VM) -> int:
-    """Bytes that the guest holds for a crash kernel."""
+    """The reservation in the guest, in bytes."""
     return int(vm.run(["cat", "/sys/kernel/kexec_crash_size"]).text)
 
 
 def available(vm: VM) -> int:
-    """Bytes that the guest's programs can have, with nothing in its caches."""
+    """The memory that is available to programs in the guest, in bytes; empties the caches first."""
     text = vm.shell("sync; echo 3 >/proc/sys/vm/drop_caches; cat /proc/meminfo").text
     (line,) = (line for line in text.splitlines() if line.startswith("MemAvailable:"))
     return int(line.split()[1]) << 10
@@ -146,24 +146,24 @@ def manifest(vm: VM, kver: str) -> dict[str, Any]:
 
 
 def mark() -> str:
-    """A random name for a process: what a dump is recognised by. At most 15 characters."""
+    """A random name for a process, to recognise a dump by; 15 characters."""
     return f"mark-{secrets.token_hex(5)}"
 
 
 def crash(vm: VM, name: str) -> None:
-    """Bring the guest's kernel down from a process of that name; does not wait."""
+    """Crash the guest's kernel from a process of that name; does not wait."""
     script = f"echo {name} >/proc/$$/comm; echo c >/proc/sysrq-trigger"
     vm.start(["/bin/sh", "-c", script])
 
 
 def reconfigure(vm: VM, text: str) -> None:
-    """Arm the machine again with that drop-in."""
+    """Arm the machine again, with a drop-in."""
     vm.put(text.encode(), DROP_IN)
     vm.run(["tinykdump", "--load"], timeout=300)
 
 
 def crash_and_wait(vm: VM) -> str:
-    """Crash and wait for what follows; the mark."""
+    """Crash, and wait for the final action; returns the mark."""
     name = mark()
     crash(vm, name)
     vm.wait_for_reboot(CRASH_SECONDS)
@@ -172,31 +172,31 @@ def crash_and_wait(vm: VM) -> str:
 
 @dataclass(frozen=True)
 class Dump:
-    """What one crash left on a stick."""
+    """A dump on a stick."""
 
     directory: Path  # a copy of the directory on the stick
     complete: bool
 
     @property
     def size(self) -> int:
-        """Bytes on the stick."""
+        """Its size on the stick, in bytes."""
         return sum(path.stat().st_size for path in self.directory.iterdir())
 
 
 def dumps(image: stick.Image, target: Path) -> tuple[Dump, ...]:
-    """Copy what is on a stick to ``target``; its dumps, the oldest first."""
+    """Copy the files of a stick to ``target``; returns its dumps, the oldest first."""
     stick.extract(image, target)
     found = sorted(target.glob(f"{TOP}/*/*"))
     return tuple(Dump(path, is_complete(path.name)) for path in found)
 
 
 def restore(dump: Dump, output: Path, keys: Path) -> None:
-    """`tinykdump restore` on this machine. Raises CalledProcessError."""
+    """Run `tinykdump restore` on this machine. Raises CalledProcessError."""
     command = [sys.executable, "-m", "tinykdump", "restore", str(dump.directory),
                "--output", str(output), "--keys", str(keys)]  # fmt: skip
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
 def stages(console: str) -> dict[str, float]:
-    """What the crash kernel reported on the console: stage -> seconds of its uptime."""
+    """The stages that src/crash reported on the console: stage -> uptime in seconds."""
     return {text.strip(): float(uptime) for uptime, text in _STAGE.findall(console)}

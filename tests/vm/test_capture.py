@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Crashes: a stock kernel panics, and what is then on the stick is restored and read."""
+"""A stock kernel panics, and the tests restore and read the dump on the stick."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from tests.vmtest.machine import Machine, Stick
 from tests.vmtest.rootfs import Root
 from tests.vmtest.vm import VM, running
 
-# What the stick's controller, protocol and file system take, and nothing else.
+# Exactly the modules for the stick's controller, protocol and file system.
 NEEDED_MODULES = [
     "usb_common", "usbcore", "xhci_hcd", "xhci_pci", "scsi_common", "scsi_mod", "usb_storage",
     "uas", "sd_mod", "fat", "vfat", "nls_cp437", "nls_ascii",
@@ -35,7 +35,7 @@ def test_a_dump_is_saved_encrypted_and_restored(
     assert manifest["packed"] <= 5_000_000
     assert manifest["unpacked"] <= 14_000_000
     assert service.reserved(vm) <= 88 << 20
-    # The guest has no udev that would load its drivers and name its disks.
+    # The guest has no udev to load its drivers and name its disks.
     vm.shell("modprobe -a xhci_pci usb_storage uas sd_mod;"
              "until [ -e /sys/class/block/sda ]; do sleep 0.2; done")  # fmt: skip
     status = json.loads(vm.run(["tinykdump", "status", "--json"]).text)
@@ -65,20 +65,20 @@ def test_a_dump_is_saved_encrypted_and_restored(
     assert vmcore.has_process(core, mark, memory_mib=service.MEMORY_MIB)
     assert core.stat().st_mode & 0o777 == 0o600
 
-    # As if power had been lost on the way.
+    # As after a power loss during the dump.
     part, sums = dump.directory / "vmcore.flat.gpg.000", dump.directory / "SHA256SUMS"
     os.truncate(part, part.stat().st_size * 2 // 3)
     sums.write_text(sums.read_text().splitlines(keepends=True)[0])
     with pytest.raises(subprocess.CalledProcessError):
-        service.restore(dump, tmp_path / "torn", keys.home)
-    torn = vmcore.pages(tmp_path / "torn/vmcore-incomplete", memory_mib=service.MEMORY_MIB)
-    assert 1000 < torn < vmcore.pages(core, memory_mib=service.MEMORY_MIB)
+        service.restore(dump, tmp_path / "partial", keys.home)
+    partial = vmcore.pages(tmp_path / "partial/vmcore-incomplete", memory_mib=service.MEMORY_MIB)
+    assert 1000 < partial < vmcore.pages(core, memory_mib=service.MEMORY_MIB)
 
 
-def test_a_late_stick_is_found_and_no_other_disk_touched(
+def test_a_late_stick_is_found_and_no_other_disk_is_touched(
     vm: VM, tmp_path: Path, machine: Machine
 ) -> None:
-    """With the machine's own key, a script, and the drivers of the internal disks on board."""
+    """With the machine's own key, a script, and the drivers of the internal disks."""
     vm.unplug("stick")
     script = '#!/bin/sh\ngrep -c vda /proc/partitions >"$1/disks"; hostname >"$1/ran"\n'
     vm.put(script.encode(), "/root/script", mode=0o755)
@@ -102,7 +102,7 @@ def test_a_late_stick_is_found_and_no_other_disk_touched(
 
     decoy = vm.machine.disks[1].overlay(vm.workdir)
     subprocess.run(["qemu-img", "compare", str(decoy), str(machine.disks[1].image)], check=True)
-    assert stick.read(image, "disks") == b"1\n", "the internal disk was not there to be spared"
+    assert stick.read(image, "disks") == b"1\n", "the crash kernel did not see the internal disk"
     assert "ran" in stick.files(image)
     (dump,) = service.dumps(image, tmp_path / "stick")
     assert dump.complete
@@ -110,10 +110,10 @@ def test_a_late_stick_is_found_and_no_other_disk_touched(
     assert mark in vmcore.log(tmp_path / "restored/vmcore")
 
 
-def test_what_does_not_load_changes_nothing(
+def test_an_image_that_does_not_load_changes_nothing(
     vm: VM, root: Root, keys: service.KeyPair, tmp_path: Path
 ) -> None:
-    """A smaller need, and a kernel that kexec refuses: what was armed saves the dump, encrypted."""
+    """kexec refuses the new kernel: the image that was armed saves the dump, encrypted."""
     before = service.reserved(vm)
     vm.put(b"[crashkernel]\nmargin = 0\n[dump]\nencrypt = no\n", service.DROP_IN)
     service.break_kernel(vm, root.kver)
@@ -121,10 +121,10 @@ def test_what_does_not_load_changes_nothing(
     assert failed.status == 1
     (line,) = failed.stderr.decode().splitlines()
     assert line.startswith("tinykdump: kexec failed: ")
-    assert "gone" not in line
+    assert "could not be restored" not in line
     status = json.loads(vm.run(["tinykdump", "status", "--json"]).text)
     assert any("is newer than the loaded one" in problem for problem in status["problems"])
-    assert status["needed"] < before, "nothing was to be given back"
+    assert status["needed"] < before, "the new image needs no less memory"
     assert service.reserved(vm) == before
 
     mark = service.crash_and_wait(vm)
@@ -169,10 +169,10 @@ for number in range(17000):
 """
 
 
-def test_what_the_machine_is_told_counts_in_the_crash_kernel(
+def test_parameters_and_modprobe_d_apply_in_the_crash_kernel(
     root: Root, keys: service.KeyPair, tmp_path: Path
 ) -> None:
-    """A large log, which is full, and what modprobe.d says of USB storage."""
+    """A large, full log buffer, and rules of modprobe.d for USB storage."""
     usual = stick.make(tmp_path / "stick.img")
     machine = root.machine("crashkernel=320M", "log_buf_len=16M", memory_mib=service.MEMORY_MIB,
                            sticks=(Stick("stick", usual.path),))  # fmt: skip
@@ -201,8 +201,8 @@ def test_what_the_machine_is_told_counts_in_the_crash_kernel(
     assert len(log) > 15 << 20
 
 
-def test_somebody_elses_crash_kernel_is_left_alone(vm: VM, root: Root) -> None:
-    """Loaded behind our back, taken over when told to; no machine crashes here."""
+def test_another_programs_crash_kernel_is_not_replaced(vm: VM, root: Root) -> None:
+    """It is replaced only with takeover = yes. The machine does not crash here."""
     vm.run(["tinykdump", "unload"])
     kexec = f"kexec -p -a --reuse-cmdline /boot/vmlinuz-{root.kver}"
     vm.shell(kexec)
@@ -221,7 +221,7 @@ def test_somebody_elses_crash_kernel_is_left_alone(vm: VM, root: Root) -> None:
 
 
 def test_removing_a_kernel_removes_its_image(vm: VM, root: Root) -> None:
-    """That of an old kernel, which is loaded, makes place for the running one's."""
+    """If it was loaded, the running kernel's image is loaded instead."""
     old = f"{root.kver}-old"
     vm.shell(
         f"cd /var/lib/tinykdump/images; cp -r {root.kver} {old};"

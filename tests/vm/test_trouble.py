@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Crash kernels in trouble: programs and sticks that fail or hang while the dump is written.
+"""Programs and sticks that fail or hang while the crash kernel writes the dump.
 
-The script that runs in the crash kernel before the dump is what breaks the programs there.
+The script that runs before the dump breaks the programs.
 """
 
 import subprocess
@@ -19,7 +19,7 @@ from tests.vmtest.vm import VM, running
 
 SCRIPT = "/root/script"
 
-# In bytes: none at all would be no limit.
+# Bytes per second; 0 would mean no limit.
 STOPPED = 1
 
 
@@ -36,7 +36,7 @@ def stick_image(vm: VM) -> stick.Image:
     ("script", "says"),
     [
         ("rm /bin/makedumpfile", "could not save the memory with makedumpfile: "),
-        # It is replaced by one that never ends, as it does on damaged lists of pages.
+        # A program that never ends, like makedumpfile on damaged lists of pages.
         ("rm /bin/makedumpfile; printf '#!/bin/sh\\nwhile :; do :; done' >/bin/makedumpfile;"
          "chmod +x /bin/makedumpfile", "killed makedumpfile: no progress for "),
     ],
@@ -45,7 +45,7 @@ def stick_image(vm: VM) -> stick.Image:
 def test_the_memory_is_copied_when_makedumpfile_does_not_work(
     vm: VM, tmp_path: Path, script: str, says: str
 ) -> None:
-    """As large as the memory, and all that crash and drgn need."""
+    """The copy is as large as the memory, and drgn can read it."""
     large = stick.make(tmp_path / "large.img", size_mib=2048)
     vm.unplug("stick")
     vm.plug(Stick("large", large.path))
@@ -63,8 +63,8 @@ def test_the_memory_is_copied_when_makedumpfile_does_not_work(
     assert vmcore.has_process(core, mark, memory_mib=service.MEMORY_MIB)
 
 
-def test_a_stick_that_is_pulled_out(vm: VM) -> None:
-    """Its write errors are seen, and the machine goes on."""
+def test_a_stick_that_is_unplugged(vm: VM) -> None:
+    """The write errors are reported, and the machine reboots."""
     service.crash(vm, service.mark())
     vm.wait_for_console("saving the memory", service.CRASH_SECONDS)
     vm.unplug("stick")
@@ -77,9 +77,9 @@ def test_a_stick_that_is_pulled_out(vm: VM) -> None:
 
 
 def test_a_stick_that_hangs(vm: VM) -> None:
-    """No program that waits for it can be ended, and the final action follows all the same.
+    """No process that waits for it can be killed, but the final action follows.
 
-    The kernel is told not to give up either: resetting the stick would wait within QEMU.
+    A long timeout keeps the kernel from resetting the stick, which would block QEMU.
     """
     patience = "for timeout in /sys/block/sd*/device/timeout; do echo 3600 >$timeout; done"
     arm_with_script(vm, patience, "stall = 20\n")
@@ -98,21 +98,21 @@ def test_a_stick_that_hangs(vm: VM) -> None:
     assert "dump failed; final action: reboot" in console
 
 
-def test_a_stick_full_of_a_dump_that_was_cut_off(
+def test_a_stick_that_a_partial_dump_has_filled(
     vm: VM, keys: service.KeyPair, tmp_path: Path
 ) -> None:
-    """Its memory makes room for the new dump; its log stays."""
+    """Its memory is removed to make room for the new dump. Its log stays."""
     image = stick_image(vm)
     machine = vm.run(
         ["python3", "-c", "from tinykdump import hardware; from tinykdump.host import Host;"
          "print(hardware.machine_name(Host()))"]
     ).text.strip()  # fmt: skip
     vm.unplug("stick")
-    torn = f"tinykdump/{machine}/20250101T000000Z.partial"
-    for name in ("tinykdump", f"tinykdump/{machine}", torn):
+    partial = f"tinykdump/{machine}/20250101T000000Z.partial"
+    for name in ("tinykdump", f"tinykdump/{machine}", partial):
         stick.make_directory(image, name)
-    stick.write(image, f"{torn}/dmesg.txt.gpg.000", b"log")
-    stick.write(image, f"{torn}/vmcore.flat.gpg.000", bytes(500 << 20))
+    stick.write(image, f"{partial}/dmesg.txt.gpg.000", b"log")
+    stick.write(image, f"{partial}/vmcore.flat.gpg.000", bytes(500 << 20))
     vm.plug("stick")
     mark = service.crash_and_wait(vm)
     vm.quit()
@@ -123,8 +123,8 @@ def test_a_stick_full_of_a_dump_that_was_cut_off(
     assert mark in vmcore.log(tmp_path / "restored/vmcore")
 
 
-def test_a_key_that_has_expired_since(vm: VM, tmp_path: Path) -> None:
-    """The image is armed with it, then comes the day, and then the crash."""
+def test_a_key_that_expires_before_the_crash(vm: VM, tmp_path: Path) -> None:
+    """It expires after the image was loaded, and before the crash."""
     home = tmp_path / "keys"
     home.mkdir(mode=0o700)
     gpg = ["gpg", "--homedir", str(home), "--batch", "--quiet", "--passphrase", ""]
@@ -134,7 +134,7 @@ def test_a_key_that_has_expired_since(vm: VM, tmp_path: Path) -> None:
     subprocess.run(["gpgconf", "--homedir", home, "--kill", "all"], check=True)
     vm.put(public, service.KEY)
     vm.run(["tinykdump", "--load"], timeout=300)
-    # The crash kernel has its time from the same clock.
+    # The crash kernel reads the same hardware clock.
     vm.shell("date -s @$(($(date +%s) + 40 * 86400)); hwclock --systohc --utc 2>/dev/null || "
              "python3 -c \"import fcntl, struct, time; t = time.gmtime(); "
              "fcntl.ioctl(open('/dev/rtc0'), 0x4024700a, struct.pack('9i', t.tm_sec, t.tm_min, "
@@ -150,10 +150,10 @@ def test_a_key_that_has_expired_since(vm: VM, tmp_path: Path) -> None:
     assert mark in vmcore.log(tmp_path / "restored/vmcore")
 
 
-def test_a_watchdog_that_runs_is_fed(
+def test_a_running_watchdog_is_fed(
     machine: Machine, root: Root, keys: service.KeyPair, tmp_path: Path
 ) -> None:
-    """It resets the machine after 30 s that nobody feeds it, and the dump takes longer."""
+    """It resets the machine after 30 s without feeding, and the dump takes longer."""
     image = stick.make(tmp_path / "stick.img")
     watched = replace(
         machine, devices=("i6300esb",), arguments=("-action", "watchdog=reset"),

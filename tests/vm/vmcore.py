@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What is in a restored vmcore, read by others' tools: makedumpfile and drgn."""
+"""Reads a restored vmcore with makedumpfile and drgn."""
 
 import subprocess
 import tempfile
@@ -13,7 +13,7 @@ _PAGE = 4096
 
 
 def log(vmcore: Path) -> str:
-    """The kernel's log in the memory of the crashed machine."""
+    """The kernel log in the memory of the crashed machine."""
     with tempfile.TemporaryDirectory() as directory:
         text = Path(directory) / "dmesg"
         command = ["makedumpfile", "--dump-dmesg", str(vmcore), str(text)]
@@ -22,10 +22,10 @@ def log(vmcore: Path) -> str:
 
 
 def has_process(vmcore: Path, name: str, *, memory_mib: int) -> bool:
-    """Whether a task of that name, of 15 characters, is in the machine's memory.
+    """Whether a task of that name, which has 15 characters, is in the machine's memory.
 
-    Its name ends in NUL in task_struct.comm, which tells it from where the log speaks of it.
-    Without debugging information drgn knows no tasks, but every page that was saved.
+    Searches all pages, because drgn finds no tasks without debugging information. In
+    task_struct.comm, unlike in the log, a NUL follows the name.
     """
     if len(name) != 15:
         raise ValueError(f"{name!r} would not fill task_struct.comm")
@@ -43,7 +43,7 @@ def has_process(vmcore: Path, name: str, *, memory_mib: int) -> bool:
 
 
 def pages(vmcore: Path, *, memory_mib: int) -> int:
-    """How many pages of the machine's memory drgn reads, in a process that may die of it."""
+    """The number of pages that drgn can read, counted in another process, which may crash."""
     with ProcessPoolExecutor(1) as pool:
         return pool.submit(_pages, vmcore, memory_mib).result()
 
