@@ -1,10 +1,10 @@
 #!/usr/bin/python3 -IS
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The tests' hand in the guest: runs commands and moves files over a virtio serial port.
+"""The agent of the tests in the guest: runs commands and copies files over a virtio serial port.
 
-Both ways one JSON object a line, bytes as base64. A request has an "id" that its answer repeats; a
-line with "boot" and no "id" says that an agent has started. Every line names the boot it is from,
-because bytes can wait in the port while the guest restarts.
+Each line is a JSON object, in both directions, with bytes as base64. A request has an "id", which
+its answer repeats. A line with "boot" but no "id" says that an agent has started. Every line names
+its boot, because data can stay in the port while the guest restarts.
 """
 
 import base64
@@ -34,7 +34,7 @@ def find_port() -> str:
 
 
 class Port:
-    """Reads and writes lines; the other end may come and go when the machine is a snapshot."""
+    """Reads and writes lines; the host disconnects when it saves a snapshot."""
 
     def __init__(self, path: str) -> None:
         self.fd = os.open(path, os.O_RDWR)
@@ -42,7 +42,7 @@ class Port:
         self.buffer = bytearray()
 
     def send(self, message: Message) -> None:
-        # The newline before it ends whatever a former boot left unfinished.
+        # The newline at the start ends an unfinished line of an earlier boot.
         data = memoryview(b"\n" + json.dumps(message | {"boot": BOOT}).encode() + b"\n")
         with self.lock:
             while data:
@@ -57,14 +57,14 @@ class Port:
                 return line
             chunk = os.read(self.fd, 1 << 18)
             if not chunk:
-                # Nobody is connected. What was half received will not be completed.
+                # The host is not connected, and will not complete a partial line.
                 self.buffer.clear()
                 time.sleep(0.05)
             self.buffer += chunk
 
 
 def run(request: Message) -> Message:
-    # Files, not pipes: a daemon that keeps its standard output open must not keep us waiting.
+    # Files, not pipes: a daemon that keeps its standard output open must not block the agent.
     with (
         tempfile.TemporaryFile() as stdin,
         tempfile.TemporaryFile() as stdout,
@@ -82,7 +82,7 @@ def run(request: Message) -> Message:
             env=os.environ | request["env"],
             start_new_session=True,
         )
-        # wait4, not process.wait(), for the processor time and memory of this very child.
+        # wait4() instead of process.wait() returns the CPU time and the memory of this child.
         killed = threading.Event()
         timer = threading.Timer(request["timeout"], kill, (process.pid, killed))
         timer.start()
@@ -128,7 +128,7 @@ def get(request: Message) -> Message:
 
 
 def hello(request: Message) -> Message:
-    # A machine that was a snapshot has slept; keys made since would be from the future to gpg.
+    # In a resumed snapshot the clock is behind, and gpg would reject newer keys.
     if abs(time.time() - request["time"]) > 2:
         time.clock_settime(time.CLOCK_REALTIME, request["time"])
     return {}
@@ -152,7 +152,7 @@ def main() -> None:
         try:
             request = json.loads(port.read_line())
         except ValueError:
-            # The rest of a line whose beginning a former boot got, or the empty line between two.
+            # An empty line, or the rest of a line that an earlier boot has read in part.
             continue
         if request["op"] == "hello" or request["boot"] == BOOT:
             threading.Thread(target=answer, args=(port, request), daemon=True).start()
