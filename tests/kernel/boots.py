@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Boots of what was built, each once whoever asks for it, and what differs between kernels."""
+"""Boots each scenario once for all tests, and compares the figures of kernels."""
 
 import shutil
 from dataclasses import dataclass, field, replace
@@ -14,14 +14,14 @@ from tests.vmtest.kernels import Kernel
 
 @dataclass(frozen=True)
 class Boots:
-    """The scenarios that were booted, with what came of them."""
+    """The outcomes of the scenarios that were booted."""
 
     directory: Path
     _images: dict[Path, Path] = field(default_factory=dict)
     _outcomes: dict[tuple[Path, Scenario], Outcome] = field(default_factory=dict)
 
     def image(self, plan: Plan, kernel: Kernel) -> Path:
-        """The initramfs for a kernel that was built of this plan."""
+        """The initramfs for a kernel that was built from this plan."""
         if kernel.directory not in self._images:
             image = self.directory / f"{kernel.directory.name}.img"
             with locked(plan):
@@ -31,7 +31,7 @@ class Boots:
         return self._images[kernel.directory]
 
     def boot(self, scenario: Scenario, kernel: Kernel, image: Path) -> Outcome:
-        """In a guest of its own; the console stays in the directory."""
+        """Boot a scenario in its own guest; keeps the console in the directory."""
         if (kernel.directory, scenario) not in self._outcomes:
             place = self.directory / kernel.directory.name / scenario.name
             shutil.rmtree(place, ignore_errors=True)
@@ -45,21 +45,22 @@ class Boots:
 
 
 def for_kasan(scenario: Scenario) -> Scenario:
-    """Every access to memory is checked, by code that is emulated: five times as long. Pure.
+    """The scenario with five times the time, because KASAN is slow, and without LA57. Pure.
 
-    And with four levels of page tables. The bits of CPU features are cleared for a moment while
-    Linux 7.2 looks for them, LA57 with them, and an interrupt at that time, as a crash kernel has
-    them, makes KASAN take every address for a wild one.
+    While Linux 7.2 detects the CPU's features, it clears their bits for a moment, including that of
+    LA57. An interrupt at that moment, which a crash kernel can get, makes KASAN report every
+    address as wild.
     """
     return replace(scenario, seconds=5 * scenario.seconds, cpu="max,la57=off")
 
 
-# Kilobytes: a longer command line and the map of an area take a page or two.
+# Kilobytes: a longer command line and the bitmap of an area take a page or two.
 NOISE_KB = 64
 
 
 def same_memory(outcomes: list[Outcome]) -> list[str]:
-    """An area must not cost what a reservation does: MemTotal is that of a guest without. Pure."""
+    """The outcomes whose MemTotal is smaller than without an area: an area must not take memory.
+    Pure."""
     totals = {
         outcome.scenario.name: int(outcome.figures["MemTotal"])
         for outcome in outcomes
@@ -72,10 +73,10 @@ def same_memory(outcomes: list[Outcome]) -> list[str]:
 
 
 def _seen(outcomes: list[Outcome]) -> dict[str, dict[str, str]]:
-    """The figures by scenario; MemTotal is the difference to the first with that memory. Pure.
+    """The figures by scenario. Pure.
 
-    Two kernels are never of one size, so what they leave of memory differs; what a
-    reservation takes from it must not.
+    MemTotal is relative to the first scenario with the same memory, because two kernels differ in
+    size; what a reservation takes must not differ.
     """
     first: dict[str, int] = {}
     seen = {}
@@ -87,7 +88,7 @@ def _seen(outcomes: list[Outcome]) -> dict[str, dict[str, str]]:
 
 
 def differing(ours: list[Outcome], stock: list[Outcome]) -> list[str]:
-    """Where a reservation made at boot is not what it is without the series. Pure."""
+    """The differences in a reservation at boot from a kernel without the series. Pure."""
     with_series, without = _seen(ours), _seen(stock)
     return [
         f"{name}: {figure} is {with_series[name].get(figure)}, without the series {value}"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The source of Linux with the series applied, and the kernels that are built of it."""
+"""Fixtures: the source of Linux with the series applied, and the kernels built from it."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,7 +12,7 @@ from tests.vmtest.kernels import Kernel
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """For single runs; see kernel/README.md."""
+    """Options for single runs; see kernel/README.md."""
     group = parser.getgroup("kernel", "the kernel series (tests/kernel)")
     group.addoption("--kernel-debug", action="store_true", help="with lockdep, KASAN and more")
     group.addoption("--kernel-series", metavar="NAME", help="with this one of the series only")
@@ -20,7 +20,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(scope="session")
 def wanted(pytestconfig: pytest.Config) -> Request:
-    """The kernel that the command line asks for: the guests' with all series."""
+    """The kernel of the command line; by default the guests' kernel with all series."""
     only = pytestconfig.getoption("kernel_series", None)
     debug = pytestconfig.getoption("kernel_debug", False)
     fragments = (*Request().fragments, *(["debug"] if debug else []))

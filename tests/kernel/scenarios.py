@@ -1,31 +1,31 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What is booted for each series, and what has to come out of it."""
+"""The scenarios that are booted for each series, with their expected results."""
 
 from tests.kernel.scripts import Scenario
 
 _CRASHED = (
-    # Kernel text, and memory before and behind the region at least
+    # At least kernel text, and the memory before and after the region.
     r"^CRASH-KERNEL segments=([3-9]|\d\d+) overlaps=0$",
-    # No area in a crash kernel, and no way to take memory there.
+    # A crash kernel has no area and cannot reserve memory.
     r"^CRASH-KERNEL crash_size=0$",
     r"^CRASH-KERNEL crash_size_max=0$",
     r"^CRASH-KERNEL areas=0$",
 )
 
-# To the page: what was taken from the area is in it again.
+# All pages that were taken from the area are in it again.
 _EXACTLY = r"^FIGURE CmaFree_lost_kb 0$"
 
-# The most that is given, with an area of any size or none
+# The largest size of a region, with an area of any size or none.
 _HALF_OF_1G = r"^FIGURE crash_size_max 5[0-9]{8}$"
 
 _LOADS = ("cache", "mlock", "tmpfs", "ext4", "fork", "direct")
 _NO_AREA = "crashkernel=0,dynamic"
-# Beside the area there is the movable zone, where no region can be, and not enough for one.
+# Only the area has room for a region: no region can be in the movable zone.
 _AREA_ONLY = "nokaslr kernelcore=160M"
 
 
 def _pressure(rounds: int) -> tuple[Scenario, ...]:
-    """Growing while memory is in use, each kind of use with an area and without."""
+    """A region grows while memory is in use, with each kind of load, with and without an area."""
     return tuple(
         Scenario(
             f"pressure-{load}{suffix}",
@@ -33,7 +33,7 @@ def _pressure(rounds: int) -> tuple[Scenario, ...]:
             memory="512M",
             disk=1024,
             append=f"{area} load={load} rounds={rounds}".strip(),
-            # A round is new pages to be moved, and a second of waiting where it fails.
+            # A round moves new pages, and waits for a second if it fails.
             seconds=600 + 20 * rounds,
         )
         for suffix, area in (("", ""), ("-no-area", _NO_AREA))
@@ -65,7 +65,7 @@ KEXEC_CMA = (
         "resize",
         memory="6G",
         append="rounds=5",
-        # Eight digits: DMA with 32 bits reaches it
+        # Eight digits: 32-bit DMA can reach it.
         expect=(r"^FIGURE CmaTotal 262144$", r"^FIGURE region [0-9a-f]{8}-[0-9a-f]{8}$"),
     ),
     Scenario(
@@ -73,7 +73,7 @@ KEXEC_CMA = (
         "resize",
         memory="384M",
         append="rounds=2",
-        # The parser has nothing to say of the sizes for larger machines.
+        # The parser does not complain about the sizes for larger machines.
         expect=(r"^FIGURE complaints 0$", r"^FIGURE CmaTotal 0$"),
     ),
     Scenario(
@@ -96,7 +96,7 @@ KEXEC_CMA = (
     Scenario("race", "race", append="seconds=60"),
 )
 
-# CMA ranges of crashkernel=size,cma
+# The CMA ranges of crashkernel=size,cma.
 CRASH_CMA_RANGES = (
     Scenario(
         "cma-names",
@@ -106,7 +106,7 @@ CRASH_CMA_RANGES = (
     Scenario(
         "cma-inactive",
         "cma-inactive",
-        # The kernel at a random address can push the area away from the border.
+        # With KASLR, the kernel could move the area away from the border.
         append="nokaslr kernelcore=800M crashkernel=64M crashkernel=256M,cma",
     ),
 )
@@ -116,7 +116,7 @@ SCENARIOS: dict[str, tuple[Scenario, ...]] = {
     "kexec-cma": KEXEC_CMA,
 }
 
-# With CONFIG_CMA off
+# Without CONFIG_CMA.
 SCENARIOS_WITHOUT_CMA: dict[str, tuple[Scenario, ...]] = {
     "kexec-cma": (
         Scenario(
@@ -136,8 +136,8 @@ SCENARIOS_WITHOUT_CMA: dict[str, tuple[Scenario, ...]] = {
     )
 }
 
-# Booted with the series and without it, to be compared. The first one with each size of
-# memory reserves nothing.
+# Booted with and without the series, for comparison. The first one with each size of memory
+# reserves nothing.
 STATIC = (
     Scenario("static-none", "reserved", append="nokaslr", expect=(r"^FIGURE iomem_boot $",)),
     Scenario(
@@ -158,14 +158,14 @@ STATIC = (
         "reserved",
         memory="6G",
         append="nokaslr crashkernel=128M,high crashkernel=64M,low",
-        # One above 4 GiB, which has nine digits, and one below
+        # One region above 4 GiB (nine digits) and one below.
         expect=(r"^FIGURE iomem_boot \w{8}-\w{8} \w{9}-\w{9} $",),
     ),
 )
 
 
 def bench_scenarios(rounds: int) -> dict[str, tuple[Scenario, ...]]:
-    """What `bench` measures; 99 of 100 can be told from 95 with 200 rounds or more."""
+    """The scenarios of `make bench`; 200 rounds distinguish success rates of 99 % and 95 %."""
     return {
         "kexec-cma": (
             *_pressure(rounds),

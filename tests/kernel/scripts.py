@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Boot a kernel with a script in its initramfs, and read what that says on the console."""
+"""Boots a kernel with a script in its initramfs, and reads the script's results on the console."""
 
 import re
 import subprocess
@@ -17,11 +17,11 @@ from tests.vmtest.machine import Disk, Machine
 from tests.vmtest.qemu import Qemu
 
 SCRIPTS = Path(__file__).parent / "guest"
-# The check of the timer fails at times when the host is too busy to emulate it in step.
-# Only warnings are for the console, where the guest's own lines are read.
+# The timer check can fail on a busy host. The kernel writes only warnings to the console, because
+# the tests read the script's lines there.
 APPEND = ("console=ttyS0", "panic=-1", "no_timer_check", "loglevel=5")
 SELFTESTS = ("kselftest/ktap_helpers.sh", "kexec/test_crash_resize.sh")
-# What the scripts load by name; with what these depend on, they are in the image.
+# The modules that scripts load. The image contains them with their dependencies.
 MODULES = ("virtio_pci", "virtio_blk", "ext4", "fuse")
 
 
@@ -31,15 +31,15 @@ _MIB = {"M": 1, "G": 1024}
 @dataclass(frozen=True)
 class Scenario:
     name: str
-    # tests/kernel/guest/SCRIPT.sh is what runs in the guest
+    # tests/kernel/guest/SCRIPT.sh runs in the guest.
     script: str
     append: str = ""
     memory: str = "1G"
-    # MiB of an empty ext4 on /dev/vda; 0 for no disk
+    # The size of an empty ext4 on /dev/vda in MiB; 0: no disk
     disk: int = 0
-    # Lines of the console that have to be there, as regular expressions
+    # Regular expressions of lines that must be on the console
     expect: tuple[str, ...] = ()
-    # Longer than it takes under emulation on a busy machine
+    # The time limit, which is enough under emulation on a busy machine
     seconds: int = 600
     # As Machine.cpu
     cpu: str = ""
@@ -69,7 +69,7 @@ class Outcome:
 
 
 def judge(scenario: Scenario, console: str) -> Outcome:
-    """What a console says about a scenario. Pure."""
+    """The outcome of a scenario, read from its console. Pure."""
     text = console.replace("\r", "")
     failures = re.findall(r"^(?:not ok|Bail out!).*$", text, re.MULTILINE)
     failures += re.findall(r"^.*(?:WARNING: |BUG: |Oops: ).*$", text, re.MULTILINE)
@@ -88,9 +88,9 @@ def judge(scenario: Scenario, console: str) -> Outcome:
 
 
 def make_image(tree: Path, kernel: Kernel, image: Path) -> None:
-    """The image of the first system; it carries the crash kernel and its image along.
+    """Make the guest's initramfs, which also contains the crash kernel and its image.
 
-    `tree` is the source that the selftests are taken from.
+    `tree` is the source with the selftests.
     """
     busybox = fakehost.real("busybox")
     with tempfile.TemporaryDirectory() as name:
@@ -105,7 +105,7 @@ def make_image(tree: Path, kernel: Kernel, image: Path) -> None:
             first.put(script, f"guest/{script.name}")
         for test in SELFTESTS:
             source = tree / "tools/testing/selftests" / test
-            # A kernel without the series does not have its tests.
+            # Without the series, the source does not have its selftests.
             if source.exists():
                 first.put(source, f"selftests/{test}")
         _add_modules(kernel, first)
@@ -117,7 +117,7 @@ def make_image(tree: Path, kernel: Kernel, image: Path) -> None:
 
 
 def _add_modules(kernel: Kernel, tree: Tree) -> None:
-    """Where modprobe looks for them."""
+    """Add the modules in the directory that modprobe uses."""
     place = f"lib/modules/{kernel.kver}"
     tree.put(kernel.modules / "modules.dep", f"{place}/modules.dep")
     for path in initramfs.load_order(kernel.modules, MODULES):
@@ -125,7 +125,7 @@ def _add_modules(kernel: Kernel, tree: Tree) -> None:
 
 
 def _add_helpers(tree: Tree) -> None:
-    """What busybox cannot do, in C; static, as the image has no libraries for it."""
+    """Add the C programs for what busybox cannot do, linked statically: there are no libraries."""
     for source in sorted(SCRIPTS.glob("*.c")):
         command = ["gcc", "-static", "-O2", "-Wall", "-Wextra", "-Werror"]
         program = tree.root / "bin" / source.stem
@@ -133,7 +133,7 @@ def _add_helpers(tree: Tree) -> None:
 
 
 def boot(scenario: Scenario, kernel: Kernel, image: Path, directory: Path) -> Outcome:
-    """Always ends: the guest switches itself off, a panic resets it, and time is limited."""
+    """Boot a scenario. Always ends: the guest powers off, a panic resets it, and time runs out."""
     directory.mkdir(parents=True)
     if scenario.disk:
         command = ["mke2fs", "-q", "-t", "ext4", f"{directory}/disk.img", f"{scenario.disk}M"]
@@ -144,7 +144,7 @@ def boot(scenario: Scenario, kernel: Kernel, image: Path, directory: Path) -> Ou
         try:
             vm.wait_for_end(scenario.seconds)
         except MachineLost as error:
-            # The console tells how far it came.
+            # The console shows how far it got.
             lost = (error.reason,)
         console = vm.console
     for disk in machine.disks:

@@ -37,7 +37,7 @@ def without_cma(
     build_kernel: Callable[[Request], Kernel], kernel_plan: Callable[[Request], Plan],
     wanted: Request, boots: Boots,
 ) -> tuple[Kernel, Path]:  # fmt: skip
-    """The same kernel with CMA off, as Debian builds it: there is the other backend only."""
+    """The same kernel without CMA, as in Debian: only the other backend exists."""
     request = replace(wanted, fragments=(*wanted.fragments, "no-cma"))
     kernel = build_kernel(request)
     return kernel, boots.image(kernel_plan(request), kernel)
@@ -54,8 +54,8 @@ def test_script(boot: Boot, plan: Plan, series: str, scenario: Scenario) -> None
     assert boot(scenario).failures == ()
 
 
-def test_an_area_costs_no_memory(boot: Boot, plan: Plan) -> None:
-    """Which a reservation does: MemTotal is the same whatever the size of the area."""
+def test_an_area_takes_no_memory(boot: Boot, plan: Plan) -> None:
+    """MemTotal does not depend on the size of the area."""
     needs(plan, "kexec-cma")
     outcomes = [boot(scenario) for _, scenario in ALL if scenario.script == "resize"]
     assert len([one for one in outcomes if one.scenario.memory == "1G"]) > 1
@@ -66,7 +66,7 @@ def test_an_area_costs_no_memory(boot: Boot, plan: Plan) -> None:
 def static(
     boots: Boots, built: Kernel, without_series: Kernel, image: Path
 ) -> tuple[list[Outcome], list[Outcome]]:
-    """What crashkernel= reserves at boot, with the series and without, from one image."""
+    """The outcomes of crashkernel= at boot, with and without the series."""
     ours, stock = (
         [boots.boot(scenario, kernel, image) for scenario in STATIC]
         for kernel in (built, without_series)
@@ -74,7 +74,9 @@ def static(
     return ours, stock
 
 
-def test_crashkernel_parameter_is_as_ever(static: tuple[list[Outcome], list[Outcome]]) -> None:
+def test_crashkernel_reserves_the_same_as_without_the_series(
+    static: tuple[list[Outcome], list[Outcome]],
+) -> None:
     ours, stock = static
     assert [line for outcome in (*ours, *stock) for line in outcome.failures] == []
     assert differing(ours, stock) == []

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Each commit of each series: it applies, checkpatch has nothing to say, and it builds."""
+"""Each commit of each series applies, passes checkpatch and builds."""
 
 from pathlib import Path
 
@@ -29,17 +29,17 @@ def test_checkpatch(plan: Plan, commit: Commit) -> None:
     assert checks.checkpatch(plan, commit) == []
 
 
-def test_it_builds(plan: Plan, commit: Commit) -> None:
+def test_commit_builds(plan: Plan, commit: Commit) -> None:
     checks.compile_commit(plan, commit)
 
 
-def test_options_for_users_come_out_as_written(plan: Plan) -> None:
+def test_kconfig_accepts_the_options_for_users(plan: Plan) -> None:
     if len(plan.series) < len(find_series(plan.directory, None)):
         pytest.skip("tinykdump.config names options of all series")
     assert checks.unmet_user_options(plan) == []
 
 
-def test_progress_knows_how_many_objects_there_are(plan: Plan, built: Kernel) -> None:
+def test_number_of_objects_for_the_progress_bar(plan: Plan, built: Kernel) -> None:
     if built.directory != plan.result:
         pytest.skip("the kernel that the environment names was not built here")
     assert abs(objects_in(plan.objects) - plan.release.objects) < plan.release.objects / 20

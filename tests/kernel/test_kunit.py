@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""All suites of KUnit that are built in, judged by the kernel's own parser."""
+"""All built-in KUnit suites, checked by the kernel's own parser."""
 
 import subprocess
 import sys
@@ -13,7 +13,7 @@ from tests.vmtest.kernels import Kernel
 from tests.vmtest.machine import Machine
 from tests.vmtest.qemu import Qemu
 
-# Longer than any boot with all suites under emulation on a busy machine.
+# Enough for all suites under emulation on a busy machine.
 KUNIT_SECONDS = 600
 
 

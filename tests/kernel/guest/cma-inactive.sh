@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # shellcheck shell=sh
-# crashkernel=,cma in an area that crosses the border of ZONE_MOVABLE.
+# The area of crashkernel=,cma crosses the border of ZONE_MOVABLE.
 # shellcheck source=tests/kernel/guest/lib.sh
 . /guest/lib.sh
 

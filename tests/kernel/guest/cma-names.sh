@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # shellcheck shell=sh
-# crashkernel=,cma in more than one range: all areas are in sysfs.
+# crashkernel=,cma takes several ranges: sysfs shows all areas.
 # shellcheck source=tests/kernel/guest/lib.sh
 . /guest/lib.sh
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # shellcheck shell=sh
-# A region that was taken, given back and taken again holds a crash kernel that boots.
+# A crash kernel boots in a region that was reserved, freed and reserved again.
 # shellcheck source=tests/kernel/guest/lib.sh
 . /guest/lib.sh
 

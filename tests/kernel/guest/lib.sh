@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-# What the scripts of the guests share.
+# Functions for the scripts of the guests.
 # shellcheck shell=sh
 
-# shellcheck source=/dev/null # of the kernel
+# shellcheck source=/dev/null # from the kernel source
 . /selftests/kselftest/ktap_helpers.sh
 
-# The kernel's own splits the arguments into words once more: "sh -c 'a | b'" would run "sh -c a".
+# The kernel's own function splits the arguments into words again: "sh -c 'a | b'" would run
+# "sh -c a".
 ktap_test_result()
 {
 	description=$1
@@ -20,7 +21,7 @@ ktap_test_result()
 KEXEC=/sys/kernel/kexec
 MIB=1048576
 
-# Of the kernel's command line: NAME=VALUE.
+# parameter NAME: print the value of NAME=VALUE on the kernel's command line.
 parameter()
 {
 	sed -n "s/.*\\<$1=\\([a-z0-9-]*\\).*/\\1/p" /proc/cmdline
@@ -46,7 +47,7 @@ refused()
 	! set_mib "$1" && case $error in *"$2"*) true ;; *) false ;; esac
 }
 
-# START-END of the region, in hexadecimal.
+# Print START-END of the region, in hexadecimal.
 region()
 {
 	sed -n 's/^ *\([0-9a-f]*-[0-9a-f]*\) : Crash kernel$/\1/p' /proc/iomem
@@ -54,18 +55,18 @@ region()
 
 AREA=/sys/kernel/debug/cma/crash_dynamic
 
-# Somebody else takes that many MiB of the area, the lowest that are free.
-eat()
+# take_from_area MIB: allocate that much of the area, at its start.
+take_from_area()
 {
 	echo $(($1 * 256)) > $AREA/alloc
 }
 
-spit_out()
+return_to_area()
 {
 	echo $(($1 * 256)) > $AREA/free
 }
 
-# By system call: -s is kexec_file_load(), -c is kexec_load().
+# load -s uses kexec_file_load(), load -c uses kexec_load().
 load()
 {
 	kexec "$1" -p /boot/vmlinuz --initrd=/boot/crash.img \
@@ -77,7 +78,7 @@ unload()
 	kexec "$1" -p -u
 }
 
-# One figure for the host: FIGURE name value.
+# figure NAME VALUE: print a figure for the host.
 figure()
 {
 	echo "FIGURE $1 $2"

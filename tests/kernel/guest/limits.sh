@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # shellcheck shell=sh
-# What is refused, and that a writer who is stopped at any time loses no memory.
+# Sizes that are refused; and no memory is lost if the writer is killed.
 # shellcheck source=tests/kernel/guest/lib.sh
 . /guest/lib.sh
 
@@ -10,7 +10,7 @@ same_region_and()
 	"$@" && [ "$(region)" = "$before" ]
 }
 
-# A region grows from nothing only.
+# A region can grow only from 0.
 larger_is_refused()
 {
 	same_region_and refused 128 "Invalid argument" && size_is 64
@@ -23,19 +23,19 @@ without_capability()
 	[ "$(echo "$error" | cut -d ' ' -f 2)" = 1 ] && size_is 0
 }
 
-# To make it smaller is allowed to whoever may write the file, as ever.
+# Anybody who may write the file may shrink the region, as without the series.
 shrinks_without_capability()
 {
 	set_mib 64 && without-boot-capability timed-write $KEXEC/crash_size $((32 * MIB)) && size_is 32
 }
 
-# Of 192 MiB 92 are left, and there is no other place.
+# The area has 92 of 192 MiB left, and there is no memory outside.
 no_room()
 {
-	set_mib 0 && eat 100 && refused 144 "Cannot allocate memory" && size_is 0 && [ -z "$(region)" ]
+	set_mib 0 && take_from_area 100 && refused 144 "Cannot allocate memory" && size_is 0 && [ -z "$(region)" ]
 }
 
-# With memory full, growing takes long enough to get in its way.
+# Full memory makes growing so slow that another process can interrupt it.
 fill()
 {
 	share=$(($(meminfo MemAvailable) * 60 / 100 / 1024))
@@ -58,8 +58,8 @@ second_writer_is_refused()
 	return $status
 }
 
-# At any time, with a signal that can be caught and with one that cannot: a
-# region of one of the two sizes, and no memory lost.
+# stopped SIGNAL: kill the writer at different times. The region has one of the two sizes, and no
+# memory is lost.
 stopped()
 {
 	for tenth in 0 1 2 3 0 1 2 3 0 1 2 3; do
@@ -81,7 +81,7 @@ ktap_test_result "larger_is_refused" larger_is_refused
 ktap_test_result "without_capability" without_capability
 ktap_test_result "shrinks_without_capability" shrinks_without_capability
 ktap_test_result "no_room" no_room
-ktap_test_result "area_is_free" spit_out 100
+ktap_test_result "area_is_free" return_to_area 100
 fill
 ktap_test_result "second_writer_is_refused" second_writer_is_refused
 set_mib 0

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # shellcheck shell=sh
-# With a crash kernel loaded nothing changes, however it was loaded.
+# While a crash kernel is loaded, by either system call, the region cannot change.
 # shellcheck source=tests/kernel/guest/lib.sh
 . /guest/lib.sh
 
@@ -11,7 +11,7 @@ all_refused()
 	size_is 96
 }
 
-nothing_to_load_into()
+loading_without_a_region_fails()
 {
 	set_mib 0 && ! load -s 2>/dev/null
 }
@@ -23,7 +23,7 @@ grows_after_unload()
 
 ktap_print_header
 ktap_set_plan 10
-ktap_test_result "no_region_no_image" nothing_to_load_into
+ktap_test_result "loading_without_a_region_fails" loading_without_a_region_fails
 for call in -s -c; do
 	set_mib 0 && set_mib 96
 	ktap_test_result "load$call" load $call
@@ -31,5 +31,5 @@ for call in -s -c; do
 	ktap_test_result "unload$call" unload $call
 	ktap_test_result "grow_after_unload$call" grows_after_unload
 done
-ktap_test_result "give_back" set_mib 0
+ktap_test_result "free" set_mib 0
 ktap_finished

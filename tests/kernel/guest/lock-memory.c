@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// lock-memory MIB: has that much anonymous memory, locked, says so, and keeps it until it is killed.
+// lock-memory MIB: locks that much anonymous memory, prints "locked", and waits until it is killed.
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,7 +16,7 @@ int main(int argc, char **argv)
 		perror("lock-memory MIB");
 		return 1;
 	}
-	// Pages with contents, so that moving them has something to lose.
+	// Pages with content, which a move must not lose.
 	memset(memory, 0x5a, size);
 	puts("locked");
 	fflush(stdout);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// pin-pages MIB START NUMBER: fills that much memory, puts those of its pages that are among the
-// NUMBER page frames from START into a pipe, says how many, and keeps them there until it is
-// killed.  Pages in a pipe are in use, and cannot be moved.
+// pin-pages MIB START NUMBER: fills that much memory, and puts the pages that are in the NUMBER page
+// frames from START into pipes, because pages in a pipe cannot be moved.  Prints how many, and waits
+// until it is killed.
 
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -14,7 +14,7 @@
 #include <unistd.h>
 
 #define PAGE 4096
-// One page in each 8 MiB is more than enough to be in the way.
+// One page in each 8 MiB is enough.
 #define APART 2048
 
 static uint64_t frame_of(int pagemap, const char *address)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # shellcheck shell=sh
-# The area is a preference: the region grows outside where the area is too small or in use, and is
-# in the area again later.
+# The area is only preferred: if it is too small or in use, the region grows outside. Later it grows
+# in the area again.
 # shellcheck source=tests/kernel/guest/lib.sh
 . /guest/lib.sh
 # shellcheck source=tests/kernel/guest/pinned-lib.sh
@@ -14,7 +14,7 @@ in_area()
 	[ "$start" -ge "$first" ] && [ "$start" -lt $((first + $(cat $AREA/count))) ]
 }
 
-# It has 192 MiB.
+# The area has 192 MiB.
 more_than_the_area()
 {
 	set_mib 256 && ! in_area && size_is 256 && set_mib 0
@@ -22,7 +22,7 @@ more_than_the_area()
 
 full_area()
 {
-	eat 64 && set_mib 144 && ! in_area && size_is 144 && set_mib 0 && spit_out 64
+	take_from_area 64 && set_mib 144 && ! in_area && size_is 144 && set_mib 0 && return_to_area 64
 }
 
 grows_outside()
@@ -37,11 +37,11 @@ shrinks_outside()
 
 in_area_again()
 {
-	let_go
+	unpin
 	set_mib 0 && set_mib 160 && in_area
 }
 
-all_given_back()
+all_freed()
 {
 	set_mib 0 || return
 	cd /sys/kernel/mm/cma/crash_dynamic || return
@@ -58,6 +58,6 @@ ktap_test_result "grows_outside" grows_outside
 figure region "$(region)"
 ktap_test_result "shrinks_outside" shrinks_outside
 ktap_test_result "in_area_again" in_area_again
-ktap_test_result "all_given_back" all_given_back
+ktap_test_result "all_freed" all_freed
 ktap_test_result "no_warning" test "$(dmesg | grep -c 'WARNING:\|BUG:\|Oops')" = 0
 ktap_finished

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-# Pages of the area that cannot be moved.
+# Functions that pin pages of the area, so that they cannot be moved.
 # shellcheck shell=sh
 
-# Other memory is full, so that new pages go to the area.
+# Fill the other memory, so that new pages are in the area.
 fill()
 {
 	mount -o remount,size=90% /tmp
@@ -21,7 +21,7 @@ pin()
 	[ "$(cat /tmp/pinned)" -gt 0 ]
 }
 
-let_go()
+unpin()
 {
 	kill "$holder"
 	wait "$holder" 2>/dev/null

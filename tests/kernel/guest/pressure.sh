@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # shellcheck shell=sh
-# Growing while memory is in use; load=KIND on the command line says by what:
+# The region grows while memory is in use; load=KIND on the command line says how:
 #
 # cache   pages of a file that is larger than memory
 # mlock   anonymous memory that is locked
@@ -9,19 +9,19 @@
 # fork    files in tmpfs, and processes that come and go
 # direct  files in tmpfs, and writers with O_DIRECT
 #
-# Pages that were moved out of the way do not come back by themselves: each
-# round begins with new ones, which go where the region was.
+# Pages that were moved away do not come back. So each round begins with new pages, which are where
+# the region was.
 # shellcheck source=tests/kernel/guest/lib.sh
 . /guest/lib.sh
 
 WANTED=96
-# For the kernel and the programs, beside the region and what fills the rest
+# MiB that stay free for the kernel and the programs
 AIR=64
 
 load=$(parameter load)
 rounds=$(parameter rounds)
 
-# For so many seconds the service tries again.
+# tinykdump retries for so many seconds.
 PATIENCE=60
 
 grow()
@@ -83,8 +83,8 @@ short_lives()
 	wait
 }
 
-# So much that a new file or lock of the region's size, which is made before
-# the last one is given up, still fits.
+# Fill the memory, but leave room for two files (or locks) of the region's size: a new one is made
+# before the last one is removed.
 ballast()
 {
 	share=$(($(meminfo MemAvailable) / 1024 - 2 * WANTED - AIR))
@@ -146,7 +146,7 @@ refill()
 mkdir /disk
 modprobe -a virtio_pci virtio_blk ext4
 mount -t ext4 /dev/vda /disk || { echo "Bail out! there is no disk"; exit 1; }
-# The limit of a tmpfs is half of the memory.
+# By default, a tmpfs is limited to half of the memory.
 mount -o remount,size=90% /tmp
 
 grow > /tmp/at-boot
@@ -166,7 +166,7 @@ for round in $(seq "$rounds"); do
 done > /tmp/times
 touch /tmp/stop
 
-# Of column $1: in milliseconds, the one that so many of a hundred are not above
+# percentile COLUMN PERCENT: print the percentile of a column in milliseconds.
 percentile()
 {
 	awk -v column="$1" '{ print $column }' /tmp/times | sort -n |
@@ -174,7 +174,7 @@ percentile()
 		printf "%.1f", all[i < 1 ? 1 : i] / 1000 }'
 }
 
-# Microseconds, error, writes, and the longest of these
+# Columns of the file: microseconds, error, number of writes, microseconds of the longest write
 figure rounds "$rounds"
 failed=$(awk '$3 > 1 || $2 { n++ } END { print n + 0 }' /tmp/times)
 lost=$(awk '$2 { n++ } END { print n + 0 }' /tmp/times)
@@ -190,8 +190,8 @@ ktap_print_header
 ktap_set_plan 5
 ktap_test_result "grew_at_boot" grep -q "^[0-9]* 0 " /tmp/at-boot
 ktap_test_result "all_measured" test "$(grep -c . /tmp/times)" = "$rounds"
-# 99 of 100 with the service's retries
+# 99 of 100 succeed with tinykdump's retries.
 ktap_test_result "nearly_all_grew" test $((lost * 100)) -le "$rounds"
-ktap_test_result "all_given_back" size_is 0
+ktap_test_result "all_freed" size_is 0
 ktap_test_result "no_warning" test "$(dmesg | grep -c 'WARNING:\|BUG:\|Oops\|Out of memory')" = 0
 ktap_finished

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # shellcheck shell=sh
-# Writers, readers and loaders at once: whatever each of them gets, the region
-# is whole afterwards and all of it can be given back.
+# Writers, readers and loaders run at the same time. Afterwards the region is consistent, and all of
+# it can be freed.
 # shellcheck source=tests/kernel/guest/lib.sh
 . /guest/lib.sh
 
@@ -54,7 +54,7 @@ ktap_print_header
 ktap_set_plan 4
 unload -s
 ktap_test_result "region_is_whole" region_is_whole
-ktap_test_result "give_back" set_mib 0
+ktap_test_result "free" set_mib 0
 ktap_test_result "area_is_free" area_is_free
 ktap_test_result "no_warning" test "$(dmesg | grep -c 'WARNING:\|BUG:\|Oops')" = 0
 ktap_finished

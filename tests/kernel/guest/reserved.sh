@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # shellcheck shell=sh
-# What a reservation made at boot looks like, and what becomes of it when it
-# is made smaller: all that a program can see, for a comparison of kernels.
+# Prints everything that a program can see of a reservation made at boot, before and after it
+# shrinks, to compare kernels.
 # shellcheck source=tests/kernel/guest/lib.sh
 . /guest/lib.sh
 
@@ -23,7 +23,7 @@ total=$(meminfo MemTotal)
 figure MemTotal "$total"
 look boot
 half=$(($(get_mib) / 2))
-# More than the series gives where nothing is reserved, too
+# Larger than the series allows, even without a reservation.
 try larger 2048
 try half $half
 try larger_again $((half * 2))

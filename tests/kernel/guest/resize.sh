@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # shellcheck shell=sh
-# No parameter, or one for the area: nothing is taken, and everything can be.
+# Without crashkernel=, or with a parameter for the area: nothing is reserved at boot, and a region
+# can be reserved later.
 # shellcheck source=tests/kernel/guest/lib.sh
 . /guest/lib.sh
 
@@ -17,7 +18,7 @@ set_mib 64
 figure region "$(region)"
 set_mib 0
 
-# Counters of each processor are summed up first.
+# Add up the counters of all CPUs first.
 cma_free()
 {
 	echo 1 > /proc/sys/vm/stat_refresh

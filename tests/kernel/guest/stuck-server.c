@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// stuck-server DIRECTORY: a file server in user space with one file, which stops at each write to
-// its beginning, as a server does that died.  SIGCONT lets it go on.
+// stuck-server DIRECTORY: a FUSE server with one file.  It stops at each write to the file's start,
+// like a server that hangs, until it gets SIGCONT.
 
 #include <errno.h>
 #include <fcntl.h>
@@ -46,7 +46,7 @@ static void initialize(int fd, unsigned long long unique)
 	struct fuse_init_out out = {
 		.major = FUSE_KERNEL_VERSION,
 		.minor = FUSE_KERNEL_MINOR_VERSION,
-		// Pages become dirty in the cache, and are written back later.
+		// Writes make pages dirty in the cache; the kernel writes them back later.
 		.flags = FUSE_WRITEBACK_CACHE | FUSE_BIG_WRITES,
 		.max_write = MAX_WRITE,
 		.max_background = 1024,
@@ -103,7 +103,7 @@ static void serve(int fd, const struct fuse_in_header *in, const void *arguments
 	case FUSE_FORGET:
 	case FUSE_BATCH_FORGET:
 	case FUSE_INTERRUPT:
-		// These have no answer.
+		// No answer is expected.
 		break;
 	case FUSE_INIT:
 		initialize(fd, in->unique);

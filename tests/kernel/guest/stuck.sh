@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # shellcheck shell=sh
-# A file server dies with pages under writeback that are in the way: growing
-# waits for it.  The kexec lock is not held meanwhile.
+# A file server hangs while pages of the area are under writeback: growing waits for it, without
+# the kexec lock.
 # shellcheck source=tests/kernel/guest/lib.sh
 . /guest/lib.sh
 
-# Long enough that growing would have worked or failed.
+# Seconds in which growing would have worked or failed.
 WAIT=15
 
 serve()
@@ -17,7 +17,7 @@ serve()
 	until grep -q "^stuck /stuck" /proc/mounts; do
 		sleep 0.1
 	done
-	# Or writers of dirty pages are held up long before there are enough.
+	# Otherwise the kernel throttles the writer too early.
 	bdi=/sys/class/bdi/$(awk '$5 == "/stuck" { print $3 }' /proc/self/mountinfo)
 	echo 0 > "$bdi/strict_limit"
 	echo 100 > "$bdi/max_ratio"
@@ -25,7 +25,7 @@ serve()
 	echo 70 > /proc/sys/vm/dirty_background_ratio
 }
 
-# Other memory is full, so that new pages go to the area.
+# Fill the other memory, so that new pages are in the area.
 fill()
 {
 	mount -o remount,size=90% /tmp
@@ -37,8 +37,8 @@ state_of()
 	sed -n 's/^State:\t\(.\).*/\1/p' "/proc/$1/status"
 }
 
-# Closing the file is what has its pages written: all of them at once, none of
-# which gets further than to the server.
+# At the close of the file, the kernel writes back all its pages at once, and the server takes none
+# of them.
 server_stops()
 {
 	dd if=/dev/zero of=/stuck/file bs=1M count=100 2>/dev/null &
@@ -63,14 +63,14 @@ reading_works()
 	size_is 0 && grep -qx 0 $KEXEC/crash_loaded && [ -z "$(region)" ]
 }
 
-# Of an ordinary image, as there is no region: kexec -l is what needs the lock.
+# Loads a normal image, because there is no region: kexec -l needs the lock, too.
 loading_works()
 {
 	kexec "$1" -l /boot/vmlinuz --initrd=/boot/crash.img --command-line=quiet &&
 	grep -qx 1 $KEXEC/loaded && kexec "$1" -u
 }
 
-memory_can_be_had()
+memory_is_available()
 {
 	dd if=/dev/zero of=/tmp/more bs=1M count=8 2>/dev/null && rm /tmp/more
 }
@@ -86,19 +86,19 @@ server_goes_on()
 	wait "$writer"
 }
 
-grows_at_last()
+grows_afterwards()
 {
 	wait "$grower" && size_is 160
 }
 
-killed_waits()
+killed_writer_waits()
 {
 	kill -9 "$grower"
 	sleep 2
 	still_waits
 }
 
-ends_with_nothing()
+killed_writer_reserves_nothing()
 {
 	! wait "$grower" && size_is 0
 }
@@ -113,15 +113,15 @@ ktap_test_result "reading_works" reading_works
 ktap_test_result "loading_works-s" loading_works -s
 ktap_test_result "loading_works-c" loading_works -c
 ktap_test_result "other_writer_is_refused" refused 0 "busy"
-ktap_test_result "memory_can_be_had" memory_can_be_had
+ktap_test_result "memory_is_available" memory_is_available
 ktap_test_result "still_waits" still_waits
 ktap_test_result "server_goes_on" server_goes_on
-ktap_test_result "grows_at_last" grows_at_last
+ktap_test_result "grows_afterwards" grows_afterwards
 set_mib 0
 ktap_test_result "server_stops_again" server_stops
 ktap_test_result "growing_waits_again" growing_waits
-ktap_test_result "killed_waits" killed_waits
+ktap_test_result "killed_writer_waits" killed_writer_waits
 ktap_test_result "server_goes_on_again" server_goes_on
-ktap_test_result "ends_with_nothing" ends_with_nothing
+ktap_test_result "killed_writer_reserves_nothing" killed_writer_reserves_nothing
 ktap_test_result "no_warning" test "$(dmesg | grep -c 'WARNING:\|BUG:\|Oops')" = 0
 ktap_finished

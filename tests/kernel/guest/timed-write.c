@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// timed-write FILE TEXT [SECONDS]: writes with one system call, and again while that fails and
-// the seconds are not over, with the pauses of tinykdump's service.  Prints the microseconds that
-// it took in all, the error number at the end, the number of writes and the microseconds of the
-// longest one.
+// timed-write FILE TEXT [SECONDS]: writes TEXT with one system call.  While that fails, retries for
+// SECONDS, with the pauses of tinykdump.  Prints the microseconds in all, the last error number, the
+// number of writes, and the microseconds of the longest one.
 
 #include <errno.h>
 #include <fcntl.h>
@@ -12,7 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 
-// reservation.py has the same: seconds between the tries, which are doubled up to the longest.
+// As in reservation.py: seconds between tries, doubled each time up to the longest pause.
 #define FIRST_PAUSE 0.1
 #define LONGEST_PAUSE 2.0
 

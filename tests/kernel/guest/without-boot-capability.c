@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// without-boot-capability PROGRAM [ARGUMENT...]: runs it as root without CAP_SYS_BOOT.
+// without-boot-capability PROGRAM [ARGUMENT...]: runs PROGRAM as root without CAP_SYS_BOOT.
 
 #include <linux/capability.h>
 #include <stdio.h>
@@ -12,7 +12,7 @@ int main(int argc, char **argv)
 		perror("without-boot-capability PROGRAM");
 		return 2;
 	}
-	// What root gets by execve() is the bounding set.
+	// At execve(), root gets the capabilities of the bounding set.
 	execvp(argv[1], argv + 1);
 	perror(argv[1]);
 	return 2;

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Dumps of a machine whose region has grown, read by drgn with the kernel's types."""
+"""Dumps of a machine whose region has grown, read by drgn with debugging information."""
 
 import json
 import re
@@ -22,13 +22,14 @@ MIB = 1 << 20
 
 @dataclass(frozen=True)
 class Case:
-    """A machine, and the system call that loads its crash kernel: -s file, -c not."""
+    """A machine, and the system call that loads the crash kernel: -s kexec_file_load, -c
+    kexec_load."""
 
     controller: Controller = XHCI
     memory_mib: int = 1024
     call: str = "-s"
     append: tuple[str, ...] = ()
-    older: bool = False  # the crash kernel is the distribution's
+    older: bool = False  # the crash kernel is that of the distribution
 
     def machine(self, kernel: Kernel, image: stick.Image) -> Machine:
         return kernel.machine(
@@ -44,13 +45,13 @@ CASES = {
     "kexec_load": Case(call="-c"),
     "without an area": Case(append=("crashkernel=0,dynamic",)),
     "32 bits of DMA": Case(controller=EHCI, memory_mib=6144),
-    # As between the installation of a kernel and the reboot: other names in vmcoreinfo.
+    # As after the installation of a kernel, before the reboot; vmcoreinfo has other names.
     "an older crash kernel": Case(older=True),
 }
 
 
 def arm(vm: VM, kver: str) -> service.KeyPair:
-    """Arm where there is a region that is too small, and has to be given up for a larger one."""
+    """Arm a machine whose region is too small, so that it is replaced by a larger one."""
     keys = service.cached_key_pair()
     vm.shell(f"echo {16 * MIB} >/sys/kernel/kexec/crash_size")
     service.install(vm, keys=keys)
@@ -60,7 +61,7 @@ def arm(vm: VM, kver: str) -> service.KeyPair:
 
 
 def load_by(vm: VM, kver: str, call: str) -> None:
-    """Load what the service has loaded once more, by that system call: -s or -c."""
+    """Load the service's image again, with the system call -s or -c."""
     manifest = service.manifest(vm, kver)
     image = f"/var/lib/tinykdump/images/{kver}/initramfs-{manifest['sha256'][:16]}.img"
     vm.run(["kexec", "-p", "-u"])
@@ -70,7 +71,7 @@ def load_by(vm: VM, kver: str, call: str) -> None:
 
 
 def region(vm: VM) -> tuple[int, int]:
-    """First and last byte of the region, as /proc/iomem has it."""
+    """The addresses of the first and the last byte of the region, from /proc/iomem."""
     text = vm.run(["cat", "/proc/iomem"]).text
     ((start, end),) = re.findall(r"^ *([0-9a-f]+)-([0-9a-f]+) : Crash kernel$", text, re.MULTILINE)
     return int(start, 16), int(end, 16)
@@ -96,7 +97,7 @@ def test_drgn_reads_the_dump_and_the_region_is_not_in_it(
         kver = kernel.kver
         if case.older:
             kver = rootfs.build().kver
-            # Behind the modules of the running kernel.
+            # The mount on that directory hides them.
             vm.shell("mount --bind / /mnt; mount --bind /mnt/usr/lib/modules /usr/lib/modules")
         keys = arm(vm, kver)
         load_by(vm, kver, case.call)
@@ -114,7 +115,7 @@ def test_drgn_reads_the_dump_and_the_region_is_not_in_it(
     assert (resource.start.value_(), resource.end.value_()) == (start, end)
     assert end < 1 << 32
     assert mark.encode() in {task.comm.string_() for task in for_each_task(program)}
-    # Their memory is compound pages, of which makedumpfile once left out the second ones.
+    # They are in compound pages, whose second pages an old makedumpfile leaves out.
     loaded = {module.name for module, _ in program.loaded_modules()}
     assert {"virtio_blk", "ext4"} <= loaded
     assert not any(in_dump(program, address) for address in range(start, end, 4096))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The service on the kernel with the series: no parameter, and a log when no stick was there."""
+"""tinykdump on the kernel with the series: no crashkernel=, and the crash log in pstore."""
 
 import re
 import secrets
@@ -20,7 +20,7 @@ CRASH_SECONDS = 400.0
 BOOT_SECONDS = 300.0
 MEMORY_MIB = 1024
 MIB = 1 << 20
-# How far apart two figures of memory may be that should be the same.
+# The tolerance when figures of memory are compared.
 NOISE = 24 * MIB
 
 RAMOOPS = (
@@ -29,7 +29,7 @@ RAMOOPS = (
 )  # fmt: skip
 
 
-# What QEMU's 64 KiB hold.
+# The number of records in QEMU's 64 KiB.
 ERST_RECORDS = 7
 
 
@@ -48,12 +48,12 @@ def meminfo(vm: VM, name: str) -> int:
 
 
 def assert_verdict(status: str, token: str) -> None:
-    """With its time. "last crash" takes a journal that was written out before the crash."""
+    """Check the verdict and its time. It is "last crash" only if the journal is on the disk."""
     failed = rf"(last|older) crash: .*UTC: failed: no stick LABEL={token} within 5 s$"
     assert re.search(failed, status, re.MULTILINE), status
 
 
-def test_nothing_is_reserved_until_it_is_used(
+def test_memory_is_reserved_only_while_an_image_is_loaded(
     kernel: Kernel, root: rootfs.Root, tmp_path: Path
 ) -> None:
     image = stick.make(tmp_path / "stick.img")
@@ -85,14 +85,13 @@ def test_nothing_is_reserved_until_it_is_used(
     assert mark in vmcore.log(tmp_path / "restored/vmcore")
 
 
-def test_what_does_not_load_costs_nothing(
+def test_an_image_that_does_not_load_reserves_nothing(
     kernel: Kernel, root: rootfs.Root, tmp_path: Path
 ) -> None:
-    """Grown for a kernel that kexec refuses: to nothing, where nothing was loaded before, and to
-    what it was for the image that was."""
+    """kexec refuses the kernel: the region gets its old size, which is 0 if no image was loaded."""
     machine = kernel.machine(root, memory_mib=MEMORY_MIB)
     with running(machine, tmp_path / "vm") as vm:
-        # What is armed is to be put back, so it may not be the file that is broken.
+        # break_kernel() must not change the kernel image of the armed image.
         vm.shell(f"mv /lib/modules/{kernel.kver}/vmlinuz /boot/vmlinuz-{kernel.kver}")
         armed(vm, kernel)
         before = service.reserved(vm)
@@ -102,17 +101,17 @@ def test_what_does_not_load_costs_nothing(
             failed = vm.run(["tinykdump", "--load"], check=False, timeout=300)
             (line,) = failed.stderr.decode().splitlines()
             assert line.startswith("tinykdump: kexec failed: ")
-            assert "gone" not in line
+            assert "could not be restored" not in line
             assert service.reserved(vm) == reserved
             assert vm.run(["tinykdump", "status"], check=False).status == int(not reserved)
             vm.run(["tinykdump", "unload"])
 
 
 @pytest.mark.parametrize("backend", ["ramoops", "erst", "efi_pstore"])
-def test_without_a_stick_the_log_is_there_after_the_reboot(
+def test_without_a_stick_the_log_is_in_pstore_after_the_reboot(
     kernel: Kernel, root: rootfs.Root, tmp_path: Path, backend: str
 ) -> None:
-    """And what the first kernel had put there itself, an oops, is still what it was."""
+    """The system kernel's own record of an oops is still there, unchanged."""
     token = new_token()
     with running(with_backend(kernel, root, backend), tmp_path / "vm") as vm:
         load_backend(vm, backend)
@@ -136,10 +135,10 @@ def test_without_a_stick_the_log_is_there_after_the_reboot(
             assert f"LABEL={token}" not in own
 
 
-def test_systemd_puts_the_records_away_and_the_log_is_found(
+def test_the_log_is_found_after_systemd_has_moved_the_records(
     kernel: Kernel, root: rootfs.Root, tmp_path: Path
 ) -> None:
-    """It loads the backend, too, and the service arms the machine at boot."""
+    """systemd also loads the backend, and the service arms the machine at boot."""
     token = new_token()
     machine = kernel.machine(root, *rootfs.SYSTEMD, memory_mib=MEMORY_MIB, firmware=OVMF)
     with running(machine, tmp_path / "vm") as vm:
@@ -158,10 +157,8 @@ def test_systemd_puts_the_records_away_and_the_log_is_found(
         assert_verdict(armed_again.text, token)
 
 
-def test_a_kernel_without_the_series_keeps_the_end_of_the_log(
-    root: rootfs.Root, tmp_path: Path
-) -> None:
-    """Debian's: what it offers is used, and what that cannot do is said."""
+def test_a_kernel_without_the_series_keeps_dmesg_records(root: rootfs.Root, tmp_path: Path) -> None:
+    """Debian's kernel: tinykdump uses its dmesg records, and says what is missing."""
     token = new_token()
     machine = root.machine("crashkernel=192M", memory_mib=MEMORY_MIB, erst_kib=64)
     with running(machine, tmp_path / "vm") as vm:
@@ -175,10 +172,10 @@ def test_a_kernel_without_the_series_keeps_the_end_of_the_log(
         assert_verdict(status(vm), token)
 
 
-def test_a_full_store_does_not_cost_the_dump(
+def test_a_full_backend_does_not_prevent_the_dump(
     kernel: Kernel, root: rootfs.Root, tmp_path: Path
 ) -> None:
-    """Full of what others have written, some of it of a type that this kernel does not know."""
+    """It is full of other records, one of them of a type that the kernel does not know."""
     image = stick.make(tmp_path / "stick.img")
     machine = with_backend(kernel, root, "erst", sticks=(Stick("stick", image.path),))
     store = tmp_path / "vm/erst.img"
@@ -189,7 +186,7 @@ def test_a_full_store_does_not_cost_the_dump(
         assert len(full) == ERST_RECORDS
         erst.change_section(store, full[0], uuid.uuid4())
         keys = armed(vm, kernel)
-        # A kernel that had an oops before does not name the process in its panic.
+        # After an oops, a panic does not name the process.
         token = new_token()
         vm.shell(f"echo {token} >/dev/kmsg")
         service.crash(vm, service.mark())
@@ -211,7 +208,7 @@ def new_token() -> str:
 
 
 def without_stick(token: str) -> str:
-    """A stick that never comes; its name is in what the crash kernel logs."""
+    """A configuration with a stick that does not exist; the crash kernel logs its name."""
     return f"[dump]\nwait = 5\ntarget = LABEL={token}\n"
 
 
@@ -226,23 +223,23 @@ def with_backend(kernel: Kernel, root: rootfs.Root, backend: str, **changes: Any
 
 
 def load_backend(vm: VM, backend: str) -> None:
-    if backend != "erst":  # which is built in
+    if backend != "erst":  # built in
         vm.run(["modprobe", backend])
 
 
 def oops(vm: VM, token: str) -> None:
-    """An oops that the kernel survives and puts on record."""
+    """Cause an oops, which the kernel survives and records in pstore."""
     vm.shell(f"modprobe lkdtm; echo oops-{token} >/dev/kmsg")
     vm.shell("echo BUG >/sys/kernel/debug/provoke-crash/DIRECT", check=False)
 
 
 def crash_and_boot(vm: VM) -> None:
-    vm.run(["sync"])  # what was installed is to be there after the reboot
+    vm.run(["sync"])  # keeps the installation over the reboot
     service.crash(vm, service.mark())
     vm.wait_for_reboot(CRASH_SECONDS)
     vm.wait_for_agent(BOOT_SECONDS)
 
 
 def status(vm: VM) -> str:
-    """Of a machine that may not be armed again."""
+    """The output of `tinykdump status`, also of a machine that is not armed."""
     return vm.run(["tinykdump", "status"], check=False).text
