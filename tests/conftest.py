@@ -51,7 +51,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(scope="session")
 def keys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keyring]:
-    """Real keys: good, other, expired, revoked, sign-only."""
+    """Real keys: good, other, expired, revoked and sign-only."""
     made = keyring.make(tmp_path_factory.mktemp("keys") / "home")
     yield made
     made.close()
@@ -59,13 +59,13 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keyring]:
 
 @pytest.fixture(scope="session")
 def fake_template(tmp_path_factory: pytest.TempPathFactory) -> FakeHost:
-    """The template of ``fake``."""
+    """The tree that ``fake`` copies."""
     return fakehost.write(tmp_path_factory.mktemp("host") / "root")
 
 
 @pytest.fixture
 def short_path() -> Iterator[Path]:
-    """A directory whose path leaves room for the socket of a gpg-agent: 108 bytes (unix(7))."""
+    """A directory with a short path: a gpg-agent's socket can have at most 108 bytes (unix(7))."""
     with tempfile.TemporaryDirectory(prefix="tk-") as path:
         yield Path(path)
 
@@ -78,7 +78,7 @@ def fake(fake_template: FakeHost, short_path: Path) -> FakeHost:
 
 @pytest.fixture(scope="session")
 def real_programs_template(tmp_path_factory: pytest.TempPathFactory) -> FakeHost:
-    """The template of ``fake_with_programs``."""
+    """The tree that ``fake_with_programs`` copies."""
     made = fakehost.write(tmp_path_factory.mktemp("full") / "root")
     fakehost.install_real(made, "makedumpfile", "gpg")
     return made

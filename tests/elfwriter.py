@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Small ELF files made from values, so that no test needs a binary blob or a compiler."""
+"""Makes small ELF files from values, so that tests need neither binary files nor a compiler."""
 
 import gzip
 import lzma
@@ -26,7 +26,7 @@ def modinfo(tags: Iterable[tuple[str, str]]) -> bytes:
 
 
 def module(tags: Iterable[tuple[str, str]]) -> bytes:
-    """A .ko that holds nothing but its .modinfo."""
+    """A .ko with only a .modinfo section."""
     text = modinfo(tags)
     names = b"\0.modinfo\0.shstrtab\0"
     body = text + names
@@ -34,13 +34,13 @@ def module(tags: Iterable[tuple[str, str]]) -> bytes:
     def section(name: int, kind: int, flags: int, offset: int, size: int) -> bytes:
         return struct.pack("<IIQQQQIIQQ", name, kind, flags, 0, offset, size, 0, 0, 1, 0)
 
-    contents = section(1, 1, 2, 64, len(text))  # SHF_ALLOC, as all that is kept in memory
+    contents = section(1, 1, 2, 64, len(text))  # SHF_ALLOC: it stays in memory
     table = bytes(64) + contents + section(10, 3, 0, 64 + len(text), len(names))
     return _header(1, sections_at=64 + len(body), sections=3) + body + table
 
 
 def compress(data: bytes, suffix: str) -> bytes:
-    """``data`` as a module file with that suffix holds it."""
+    """``data``, compressed as in a module file with that suffix."""
     match suffix:
         case ".ko":
             return data
@@ -55,7 +55,7 @@ def compress(data: bytes, suffix: str) -> bytes:
 
 
 def program(*, interpreter: str = "", needed: Iterable[str] = (), runpath: str = "") -> bytes:
-    """An executable that asks for a loader and libraries and holds no code."""
+    """An executable that needs a loader and libraries, and contains no code."""
     strings, tags = b"\0", []
     for tag, text in [*((1, name) for name in needed), *([(29, runpath)] if runpath else [])]:
         tags.append((tag, len(strings)))

@@ -1,23 +1,23 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Real OpenPGP keys in each condition that a key can be in."""
+"""Real OpenPGP keys: valid, expired, revoked and sign-only."""
 
 import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-# When the expired key was made: for one day.
+# The expired key was made at this time, and was valid for one day.
 _LONG_AGO = "20200101T000000"
 
 
 @dataclass(frozen=True)
 class Keyring:
-    """A GnuPG home with secret keys; a key's user ID is its condition."""
+    """A GnuPG home with secret keys; the user ID of a key says what it is for."""
 
     home: Path
 
     def gpg(self, *words: str, stdin: bytes = b"") -> bytes:
-        """Run gpg on it; its standard output."""
+        """Run gpg on it; returns the standard output."""
         assert shutil.which("gpg"), "gpg is not installed (run tools/deps)"
         argv = ["gpg", "--homedir", str(self.home), "--batch", "--quiet", "--yes",
                 "--pinentry-mode", "loopback", "--passphrase", "", *words]  # fmt: skip
@@ -26,7 +26,7 @@ class Keyring:
         return done.stdout
 
     def make(self, user: str, *kind: str, options: tuple[str, ...] = ()) -> None:
-        """A key without a passphrase; ``kind``: algorithm, usage, expiry."""
+        """Make a key without a passphrase; ``kind`` is algorithm, usage and expiry."""
         self.gpg(
             *options, "--quick-gen-key", user, *(kind or ("future-default", "default", "never"))
         )
@@ -41,18 +41,18 @@ class Keyring:
         return next(line.split(":")[9] for line in lines if line.startswith("fpr:"))
 
     def revoke(self, user: str) -> None:
-        """By the certificate that gpg made along with the key."""
+        """Revoke a key with the certificate that gpg made with it."""
         certificate = self.home / "openpgp-revocs.d" / f"{self.fingerprint(user)}.rev"
-        # A colon before its first line keeps one from importing it by accident.
+        # A colon before its first line prevents an import by accident.
         self.gpg("--import", stdin=certificate.read_bytes().replace(b"\n:---", b"\n---"))
 
     def close(self) -> None:
-        """End the agent that making keys has started."""
+        """End the agent that was started to make keys."""
         subprocess.run(["gpgconf", "--homedir", self.home, "--kill", "all"], check=False)
 
 
 def make(home: Path) -> Keyring:
-    """Keys good, other, expired, revoked and sign-only (as user IDs NAME@example.org)."""
+    """A keyring with the keys good, other, expired, revoked and sign-only (NAME@example.org)."""
     home.mkdir(mode=0o700)
     keyring = Keyring(home)
     keyring.make("good@example.org")

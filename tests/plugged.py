@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Sticks that are plugged into a machine that is a tree: real file systems, as sysfs shows them."""
+"""Sticks in a machine that is a directory tree: real file systems, with their files in sysfs."""
 
 import subprocess
 from pathlib import Path
@@ -8,7 +8,7 @@ from tests.fakehost import FakeHost
 
 MIB = 1 << 20
 
-# Command lines that make a file system of that label on a file.
+# Commands that make a file system on a file; label and path are appended.
 MAKERS = {
     "vfat": ("mkfs.vfat", "-F", "32", "-n"),
     "fat16": ("mkfs.vfat", "-F", "16", "-n"),
@@ -22,7 +22,7 @@ _PCI = "/sys/devices/pci0000:00/0000:00:1f.2/ata1/host1/target1:0:0/1:0:0:0/bloc
 
 
 def made(path: Path, kind: str, *, label: str = "TINYKDUMP", size: int = 64 * MIB) -> Path:
-    """A new file system on a sparse file."""
+    """Make a file system on a sparse file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as image:
         image.truncate(size)
@@ -32,7 +32,7 @@ def made(path: Path, kind: str, *, label: str = "TINYKDUMP", size: int = 64 * MI
 
 def plug(fake: FakeHost, kind: str, name: str = "sdb1", *, label: str = "TINYKDUMP",
          size: int = 64 * MIB, usb: bool = True, udev: bool = True) -> Path:  # fmt: skip
-    """A disk of one partition with such a file system; the image. ``udev`` has made its link."""
+    """Plug in a disk with one partition, and return its image; ``udev``: with the link of udev."""
     disk = name.rstrip("0123456789")
     image = made(fake.path(f"/dev/{name}"), kind, label=label, size=size)
     fake.write(f"/dev/{disk}", bytes(MIB))
@@ -48,11 +48,11 @@ def plug(fake: FakeHost, kind: str, name: str = "sdb1", *, label: str = "TINYKDU
 
 
 def fill(image: Path, name: str, size: int) -> None:
-    """A file of that size on a FAT image."""
+    """Write a file of that size to a FAT image."""
     subprocess.run(["mcopy", "-i", image, "-", f"::{name}"], input=b"\1" * size, check=True)
 
 
 def free_of_fat(image: Path) -> int:
-    """What mtools says is free on it."""
+    """The free space of a FAT image according to mtools, in bytes."""
     listed = subprocess.run(["mdir", "-i", image], capture_output=True, check=True).stdout.decode()
     return int(listed.split("bytes free")[0].split("\n")[-1].replace(" ", ""))

@@ -3,8 +3,8 @@
 
     python3 -m tests.record_kernel ROOT KVER >tests/records/NAME.json
 
-Kept are the drivers of USB hosts and whatever the modules that any configuration asks for
-need by depmod's account. Left out are tags and aliases that nothing here looks at.
+Records the drivers of USB host controllers, the modules that configurations can name, and their
+dependencies according to depmod. Leaves out tags and aliases that no test uses.
 """
 
 import json
@@ -23,7 +23,7 @@ TAGS = ("vermagic", "depends", "softdep", "firmware")
 
 
 def modinfo(path: Path) -> list[str]:
-    """The tags of one module, as they are in it."""
+    """The tags of a module that tests use."""
     data = path.read_bytes()
     elf = ELFFile(BytesIO(lzma.decompress(data) if path.suffix == ".xz" else data))
     section = elf.get_section_by_name(".modinfo")
@@ -34,7 +34,7 @@ def modinfo(path: Path) -> list[str]:
 
 
 def record(root: Path, kver: str) -> dict[str, object]:
-    """The record of one kernel."""
+    """The record of a kernel."""
     top = root / "lib/modules" / kver
     needs = {}
     for line in (top / "modules.dep").read_text().splitlines():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The checkers of style, types and shell scripts, as tests like all others."""
+"""Checks of style, types, shell scripts and spelling."""
 
 import io
 import re
@@ -15,7 +15,7 @@ SHELLS = (b"#!/bin/sh", b"#!/bin/bash", b"#!/usr/bin/env bash", b"#!/bin/busybox
 
 
 def tracked(*patterns: str) -> list[Path]:
-    """The files of the repository, also those that are not committed yet."""
+    """The files of the repository, including those that are not committed yet."""
     words = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--"]
     names = subprocess.run([*words, *patterns], cwd=CHECKOUT, capture_output=True, check=True,
                            text=True).stdout.split("\0")  # fmt: skip
@@ -23,7 +23,7 @@ def tracked(*patterns: str) -> list[Path]:
 
 
 def shell_scripts() -> list[Path]:
-    """By their first line, or by the directive that says it for files without one."""
+    """The files whose first line is that of a shell script, or that have a shellcheck directive."""
     return [
         path
         for path in tracked()
@@ -61,10 +61,11 @@ def test_shellcheck() -> None:
     check("shellcheck", "--external-sources", *scripts)
 
 
-# Written by others, or for others: the patches are read by the kernel's developers.
+# Not checked for spelling: the license and recorded data, and patches, which follow the kernel's
+# style.
 FOREIGN = ("LICENSE", "*.patch", "*.json")
-# Spelling -> what is written here, in what people read: documents, comments, messages. Names in
-# code are free. Each of them is wrong wherever it is found: what needs a look is not for a test.
+# Banned spelling -> what to write in documents, comments and messages. Names in code are free. Each
+# entry is always wrong: a test cannot judge doubtful ones.
 BANNED = {
     r"can not": "cannot",
     r"folders?": "directory, as everywhere else",
@@ -78,20 +79,20 @@ BANNED = {
     r"the both": "both",
     r"an other": "another",
 }
-# Between two words: a space, or the end of a line and what begins a comment, a string or a list.
+# Between two words: a space, or the end of a line and the start of a comment, a string or a list.
 GAP = r"(?: |\s*\n[\s#\"*>-]*)"
 
 LICENSE_LINE = re.compile(rb"SPDX-License-Identifier: [\w.-]+")
-# What has no line of its own, each with its reason.
+# Files without a license line, with the reason.
 UNLICENSED = {
     "LICENSE": "is the license",
-    "*.patch": "git format-patch writes them; what they change has its lines in the kernel",
+    "*.patch": "git format-patch writes them; the files in the kernel have such lines",
     "*.json": "JSON has no comments",
 }
 
 
 def test_license_lines() -> None:
-    """Each file says under which license it is, at its top (https://spdx.dev/ids)."""
+    """Each file names its license in its first lines (https://spdx.dev/ids)."""
     missing = [
         str(path.relative_to(CHECKOUT))
         for path in tracked()
@@ -102,21 +103,21 @@ def test_license_lines() -> None:
 
 
 def prose(source: bytes, *, python: bool) -> str:
-    """What people read of a file: all of it, or Python's comments and strings, at their lines."""
+    """The text that people read: all of a file, or the comments and strings of Python code."""
     if not python:
         return source.decode()
     kinds = {tokenize.COMMENT, tokenize.STRING, getattr(tokenize, "FSTRING_MIDDLE", -1)}
     text = ""
     for token in tokenize.tokenize(io.BytesIO(source).readline):
         if token.type in kinds:
-            # Before Python 3.12 an f-string is one token, with the names in it.
+            # Before Python 3.12, an f-string is a single token that includes the names.
             words = re.sub(r"\{[^{}]*\}", "", token.string)
             text += "\n" * (token.start[0] - 1 - text.count("\n")) + f" {words}"
     return text
 
 
 def banned(text: str) -> list[str]:
-    """Each banned spelling in a text, with its line; also where a line ends within it."""
+    """The banned spellings in a text, with their lines; a spelling can span two lines."""
     return [
         f"{text[: match.start()].count(chr(10)) + 1}: {match[0]!r} (write: {instead})"
         for pattern, instead in BANNED.items()
@@ -143,11 +144,11 @@ def test_banned_spellings() -> None:
         (b"'cannot', 'stands in for', 'subfolders', 'allows X to'", []),
     ],
 )
-def test_what_is_banned(source: bytes, lines: list[str]) -> None:
+def test_banned_spellings_are_found(source: bytes, lines: list[str]) -> None:
     assert [line.split(":")[0] for line in banned(prose(source, python=True))] == lines
 
 
 def test_codespell() -> None:
-    """Words that it takes for wrong and are not: [tool.codespell] in pyproject.toml."""
+    """[tool.codespell] in pyproject.toml lists correct words that it does not know."""
     texts = [path for path in tracked() if not any(path.match(name) for name in FOREIGN)]
     check(sys.executable, "-m", "codespell_lib", *texts)

@@ -59,7 +59,7 @@ class Kind:
     compression: str
 
     @property
-    def folder(self) -> str:
+    def directory(self) -> str:
         """The directory of this image in the guest."""
         return f"/var/lib/sizing/{self.filesystem}-{self.compression}"
 
@@ -124,8 +124,8 @@ def _prepare(vm: VM) -> Mapping[Kind, tuple[Manifest, bytes]]:
         vm.put(text.encode(), service.DROP_IN)
         vm.run(["tinykdump", "-b"], timeout=BUILD_SECONDS)
         vm.run(["mkdir", "-p", "/var/lib/sizing"])
-        vm.run(["cp", "-r", f"/var/lib/tinykdump/images/{kver}", kind.folder])
-        made = manifest.parse(vm.get(f"{kind.folder}/manifest.json").decode(), kind.folder)
+        vm.run(["cp", "-r", f"/var/lib/tinykdump/images/{kver}", kind.directory])
+        made = manifest.parse(vm.get(f"{kind.directory}/manifest.json").decode(), kind.directory)
         header = vm.shell(f"head -c 4096 {shlex.quote(made.kernel)}").stdout
         images[kind] = (made, header)
     vm.run(["sync"])
@@ -185,7 +185,7 @@ class Tries:
         image = stick.make(place / "stick.img", filesystem=kind, size_mib=STICK_MIB)
         with snapshot.resumed(self.machine, self.asleep, place / "vm") as vm:
             vm.plug(Stick("stick", image.path))
-            vm.run(["python3", "/root/load", self.kind.folder, str(size_mib * MIB)])
+            vm.run(["python3", "/root/load", self.kind.directory, str(size_mib * MIB)])
             service.crash(vm, service.mark())
             try:
                 vm.wait_for_console("tinykdump: .*waiting for the stick", UP_SECONDS)
