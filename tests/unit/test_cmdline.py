@@ -111,4 +111,4 @@ def test_parameters_of_modprobe_d_come_first(options: str, expected: str) -> Non
 
 def test_parameters_that_would_disable_the_stick_are_dropped() -> None:
     assert module_parameters("", "usbcore", "nousb authorized-default=0 x=1") == "x=1"
-    assert module_parameters("usbcore.nousb=0", "usbcore", "") == "nousb=0", "as it was asked for"
+    assert module_parameters("usbcore.nousb=0", "usbcore", "") == "nousb=0", "append = may set it"

@@ -18,7 +18,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
-def test_place_is_the_users_choice(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_user_can_choose_the_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert cache.directory() == tmp_path / "cache"
     monkeypatch.delenv("TINYKDUMP_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
@@ -38,12 +38,12 @@ def test_key_depends_on_every_field() -> None:
     assert cache.key(Recipe()) != cache.key(Recipe(size_mib=8192))
 
 
-def test_key_refuses_what_it_cannot_know() -> None:
+def test_key_refuses_unknown_types() -> None:
     with pytest.raises(TypeError, match="cannot make a cache key"):
         cache.key(object())
 
 
-def test_entry_is_built_once_though_many_ask(own_cache: Path) -> None:
+def test_entry_is_built_once_for_parallel_callers(own_cache: Path) -> None:
     built = []
 
     def build(directory: Path) -> None:
@@ -70,7 +70,7 @@ def test_failed_build_leaves_nothing(own_cache: Path) -> None:
     assert [path.name for path in (own_cache / "kind").iterdir()] == ["k.lock"]
 
 
-def test_prune_takes_what_nobody_asked_for_lately() -> None:
+def test_prune_removes_entries_that_were_not_used_lately() -> None:
     old = cache.entry("kind", "old", Path.touch)
     new = cache.entry("kind", "new", Path.touch)
     long_ago = time.time() - 40 * 24 * 3600

@@ -43,7 +43,7 @@ def machine(root: Root, tmp_path_factory: pytest.TempPathFactory) -> Machine:
 
 
 def arm(vm: VM) -> None:
-    """Modules loaded, a mark on the disk and one in memory, and the FAT stick in."""
+    """Load modules, put a mark on the disk and one in memory, and plug in the FAT stick."""
     vm.shell("for m in xhci_pci ehci_pci usb_storage uas sd_mod vfat; do modprobe $m; done")
     vm.shell("echo disk >/root/mark; echo memory >/tmp/mark; sync")
     vm.plug("fat")
@@ -82,7 +82,7 @@ def test_failing_command_is_the_guests_failure(shared: VM) -> None:
     assert caught.value.result.status == 2
 
 
-def test_command_that_is_not_there_is_the_guests_failure(shared: VM) -> None:
+def test_missing_command_is_the_guests_failure(shared: VM) -> None:
     with pytest.raises(GuestFailed) as caught:
         shared.run(["no-such-command"])
     assert caught.value.result.status == 127
@@ -95,7 +95,7 @@ def test_command_that_takes_too_long_is_killed(shared: VM) -> None:
     assert "sleep" not in shared.shell("cat /proc/[0-9]*/comm").text
 
 
-def test_daemon_does_not_hold_its_command_up(shared: VM) -> None:
+def test_daemon_does_not_delay_its_command(shared: VM) -> None:
     assert shared.shell("sleep 30 & echo started").seconds < 20
 
 
@@ -130,7 +130,9 @@ def test_snapshot_keeps_disk_memory_and_devices(
         assert stick.files(stick.Image(path, "vfat")) == ["new"]
 
 
-def test_sticks_can_be_plugged_and_pulled(machine: Machine, saved: Path, tmp_path: Path) -> None:
+def test_sticks_can_be_plugged_in_and_unplugged(
+    machine: Machine, saved: Path, tmp_path: Path
+) -> None:
     with snapshot.resumed(machine, saved, tmp_path) as vm:
         vm.unplug("fat")
         for stick_id, device, filesystem in (
@@ -192,7 +194,7 @@ def test_hanging_machine_is_lost_in_time(
             vm.run(["true"], timeout=1)
 
 
-def test_machine_that_qemu_refuses_is_lost_with_its_words(root: Root, tmp_path: Path) -> None:
+def test_machine_that_qemu_refuses_is_lost_with_qemus_message(root: Root, tmp_path: Path) -> None:
     machine = root.machine(devices=("no-such-device",))
     with (
         pytest.raises(MachineLost, match=r"(?s)QEMU does not start.*no-such-device"),
@@ -215,12 +217,12 @@ def test_boot_is_quick_enough_to_work_with(machine: Machine, tmp_path: Path) -> 
         assert "Linux version" in vm.wait_for_console("Linux version", timeout=1)
 
 
-def test_first_system_tells_that_a_kernel_runs(machine: Machine) -> None:
+def test_first_init_tells_qemu_that_the_kernel_runs(machine: Machine) -> None:
     assert machine.initrd
     assert accel.probe(machine.kernel, machine.initrd, accel="tcg", seconds=120)
 
 
-def test_probe_of_what_does_not_boot_fails(machine: Machine, tmp_path: Path) -> None:
+def test_probe_fails_if_the_kernel_does_not_boot(machine: Machine, tmp_path: Path) -> None:
     (tmp_path / "empty").touch()
     assert not accel.probe(machine.kernel, tmp_path / "empty", accel="tcg", seconds=60)
 

@@ -33,13 +33,13 @@ def test_kernel_and_command_line() -> None:
     assert values(machine, "-append") == ["console=ttyS0 quiet"]
 
 
-def test_tcg_unless_told_otherwise() -> None:
+def test_tcg_is_the_default() -> None:
     assert values(Machine(Path("/vmlinuz")), "-accel") == ["tcg,thread=multi"]
     kvm = Machine(Path("/vmlinuz"), accel="kvm")
     assert (values(kvm, "-accel"), values(kvm, "-cpu")) == (["kvm"], ["host"])
 
 
-def test_processor_is_the_best_one_unless_named() -> None:
+def test_default_processor_is_the_best_one() -> None:
     assert values(Machine(Path("/vmlinuz")), "-cpu") == ["max"]
     assert values(Machine(Path("/vmlinuz"), cpu="max,la57=off"), "-cpu") == ["max,la57=off"]
 
@@ -64,7 +64,7 @@ def test_comma_in_a_path_does_not_end_an_option() -> None:
     assert "file,id=console,path=/work,,dir/console.log" in command(Machine(Path("/vmlinuz")))
 
 
-def test_stick_that_is_not_plugged_in_is_not_there() -> None:
+def test_stick_that_is_not_plugged_in_has_no_device() -> None:
     unplugged = Stick("key", Path("/images/key.img"), plugged=False)
     assert "key" not in devices(Machine(Path("/vmlinuz"), sticks=(unplugged,)))
     assert "key" in devices(Machine(Path("/vmlinuz"), sticks=(STICK,)))
@@ -108,12 +108,12 @@ def test_same_id_twice_is_an_error() -> None:
         Machine(Path("/vmlinuz"), sticks=(STICK, STICK))
 
 
-def test_stick_on_no_controller_is_an_error() -> None:
+def test_stick_on_an_unknown_controller_is_an_error() -> None:
     with pytest.raises(ValueError, match="'ehci'"):
         Machine(Path("/vmlinuz"), sticks=(Stick("key", Path("/k"), bus="ehci"),))
 
 
-def test_unknown_stick_is_named_with_those_that_are_known() -> None:
+def test_error_for_an_unknown_stick_lists_the_known_ones() -> None:
     with pytest.raises(ValueError, match=r"no stick 'nix' \(it has: key\)"):
         Machine(Path("/vmlinuz"), sticks=(STICK,)).stick("nix")
 

@@ -62,7 +62,7 @@ def test_wrong_kernel_is_named(guest: Guest) -> None:
         guest.boot("crash")
 
 
-def test_poweroff_is_a_lost_machine_to_who_waits(guest: Guest) -> None:
+def test_poweroff_is_a_lost_machine(guest: Guest) -> None:
     guest.post("poweroff -f")
     with pytest.raises(MachineLost, match="QEMU ended with status 0"):
         guest.boot("normal")
