@@ -23,6 +23,18 @@ MACHINE_KEYS = Path("/var/lib/tinykdump/keys")
 ROOT_KEYS = Path("/root/.gnupg")
 MACHINE_USER = "tinykdump"
 
+# libgcrypt reads this file, too. In FIPS mode it refuses Curve25519, so that gpg shows such keys
+# as invalid. 22 is EdDSA (RFC 9580, 9.1).
+_FIPS = Path("/proc/sys/crypto/fips_enabled")
+_REFUSED_IN_FIPS_MODE = ("22",)
+
+# What a machine's key is made of, in parameters of gpg's unattended key generation. In FIPS mode
+# gpg up to 2.4 takes none of its own preferences, because 3DES is among them; a key without any
+# means 3DES.
+_CURVE25519 = {"key_type": "EDDSA", "key_curve": "ed25519", "subkey_curve": "cv25519"}
+_NIST = {"key_type": "ECDSA", "key_curve": "nistp256", "subkey_curve": "nistp256",
+         "preferences": "AES256 AES192 AES SHA512 SHA384 SHA256 Uncompressed"}  # fmt: skip
+
 # Only making a key needs an agent, and an agent would keep running. Keys that are newer than the
 # clock are valid: after a boot with an empty battery and no network, the clock is wrong. The crash
 # side ignores the clock, too.
@@ -113,7 +125,7 @@ def configured(key: str, host: Host) -> Key:
     """
     if key.startswith("/"):
         host.vouch(key)
-        return from_file(host.read(key), key)
+        return from_file(host.read(key), key, fips=_in_fips_mode(host))
     exported = b""
     if ROOT_KEYS.is_dir():
         with _looking(ROOT_KEYS) as keyring:
@@ -123,11 +135,18 @@ def configured(key: str, host: Host) -> Key:
             f"key {key} is not in root's keyring",
             "import it with gpg --import as root, or name a file by a path with a /",
         )
-    return from_file(exported, key)
+    return from_file(exported, key, fips=_in_fips_mode(host))
 
 
-def from_file(content: bytes, name: str) -> Key:
-    """The only key in exported ``content``, checked; ``name`` is for messages."""
+def _in_fips_mode(host: Host) -> bool:
+    return host.text(_FIPS) == "1"
+
+
+def from_file(content: bytes, name: str, *, fips: bool = False) -> Key:
+    """The one key in exported ``content``, checked; ``name`` is for messages.
+
+    ``fips``: this machine is in FIPS mode. Raises TinykdumpError.
+    """
     with (
         tempfile.TemporaryDirectory(prefix="tinykdump-") as home,
         _looking(Path(home)) as keyring,
@@ -135,10 +154,10 @@ def from_file(content: bytes, name: str) -> Key:
         keyring.import_keys(content)
         found = _listed(keyring, f"key {name}")
         if len(found) != 1:
-            raise TinykdumpError(
-                f"key {name} contains {len(found) or 'no'} OpenPGP keys",
-                "export exactly one public key with gpg --export",
-            )
+            hint = "export exactly one public key with gpg --export"
+            if fips and not found:
+                hint += "; in FIPS mode it must be RSA or of a NIST curve, such as nistp256"
+            raise TinykdumpError(f"key {name} contains {len(found) or 'no'} OpenPGP keys", hint)
         check(found[0], name)
         return _export(keyring, found[0])
 
@@ -166,16 +185,17 @@ def machine_key(host: Host, *, create: bool) -> Key:
     """The key of this machine; makes it if there is none and ``create`` is set.
 
     Its secret part has no passphrase and is readable by root only: root can read the memory of
-    this machine anyway. Raises TinykdumpError if there is none.
+    this machine anyway. In FIPS mode a key that was made before cannot be used: another one is
+    made beside it, and old dumps need the old one. Raises TinykdumpError if there is none.
     """
-    home = host.path(MACHINE_KEYS)
-    found = _only_key(home) if home.is_dir() else None
+    home, fips = host.path(MACHINE_KEYS), _in_fips_mode(host)
+    found, others = _usable_key(home, fips=fips) if home.is_dir() else (None, False)
     if found is None:
         if not create:
             raise TinykdumpError("this machine has no key yet", "build an image first")
-        if not any(home.glob("private-keys-v1.d/*")):
-            _make_machine_key(home)
-            found = _only_key(home)
+        if others or not any(home.glob("private-keys-v1.d/*")):
+            _make_machine_key(home, fips=fips)
+            found, _ = _usable_key(home, fips=fips)
     if found is None:
         raise TinykdumpError(
             f"gpg cannot find the key that it made in {MACHINE_KEYS}",
@@ -184,14 +204,15 @@ def machine_key(host: Host, *, create: bool) -> Key:
     return found
 
 
-def _only_key(home: Path) -> Key | None:
-    """The first key in the home that tinykdump made, checked; None if there is none."""
+def _usable_key(home: Path, *, fips: bool) -> tuple[Key | None, bool]:
+    """The first key in the home that tinykdump made, checked, and whether others are refused."""
     with _looking(home) as keyring:
-        found = _listed(keyring, str(MACHINE_KEYS))
+        listed = _listed(keyring, str(MACHINE_KEYS))
+        found = [each for each in listed if not (fips and each["algo"] in _REFUSED_IN_FIPS_MODE)]
         if not found:
-            return None
+            return None, bool(listed)
         check(found[0], str(MACHINE_KEYS))
-        return _export(keyring, found[0])
+        return _export(keyring, found[0]), len(found) < len(listed)
 
 
 def _listed(keyring: gnupg.GPG, name: str) -> Sequence[Mapping[str, Any]]:
@@ -207,14 +228,14 @@ def _listed(keyring: gnupg.GPG, name: str) -> Sequence[Mapping[str, Any]]:
     return cast(Sequence[Mapping[str, Any]], found)
 
 
-def _make_machine_key(home: Path) -> None:
+def _make_machine_key(home: Path, *, fips: bool) -> None:
     private(home)
     keyring = _open(home)
     try:
         made = keyring.gen_key(
             keyring.gen_key_input(
-                key_type="EDDSA", key_curve="ed25519", key_usage="sign",
-                subkey_type="ECDH", subkey_curve="cv25519", subkey_usage="encrypt",
+                **(_NIST if fips else _CURVE25519),
+                key_usage="sign", subkey_type="ECDH", subkey_usage="encrypt",
                 name_real=MACHINE_USER, name_email=f"{MACHINE_USER}@localhost",
                 expire_date=0, no_protection=True,
             )

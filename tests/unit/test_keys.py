@@ -12,6 +12,7 @@ import pytest
 from tests.fakehost import FakeHost
 from tests.keyring import Keyring
 from tinykdump import keys as keys_module
+from tinykdump import run as run_module
 from tinykdump.errors import TinykdumpError
 from tinykdump.keys import MACHINE_KEYS, configured, from_file, machine_key
 from tinykdump.run import ENVIRONMENT
@@ -135,6 +136,69 @@ def test_the_machines_key_is_made_once(fake: FakeHost) -> None:
         assert plain == b"dump"
     finally:
         subprocess.run(["gpgconf", "--homedir", home, "--kill", "all"], check=True)
+
+
+@pytest.fixture
+def fips(fake: FakeHost, monkeypatch: pytest.MonkeyPatch) -> FakeHost:
+    """A machine in FIPS mode: the kernel says so, and the real libgcrypt is made to believe it.
+
+    Elsewhere libgcrypt would read the same file of /proc; tests/vm/test_host.py has a kernel that
+    is in FIPS mode.
+    """
+    fake.write("/proc/sys/crypto/fips_enabled", "1\n")
+    forced = {**ENVIRONMENT, "LIBGCRYPT_FORCE_FIPS_MODE": "1"}
+    for module in (keys_module, run_module):
+        monkeypatch.setattr(module, "ENVIRONMENT", forced)
+    monkeypatch.setenv("LIBGCRYPT_FORCE_FIPS_MODE", "1")
+    return fake
+
+
+def curves(home: Path) -> list[str]:
+    """The curve of each key and subkey."""
+    lines = Keyring(home).gpg("--no-autostart", "--with-colons", "--list-keys").decode().split("\n")
+    return [line.split(":")[16] for line in lines if line.startswith(("pub:", "sub:"))]
+
+
+def decrypts(home: Path, key: keys_module.Key) -> bool:
+    """Whether what is encrypted to the public key can be decrypted with that home."""
+    (home.parent / "key").write_bytes(key.public)
+    words = ["--trust-model", "always", "--recipient-file", str(home.parent / "key"), "--encrypt"]
+    secret = Keyring(home).gpg("--no-keyring", *words, stdin=b"dump")
+    try:
+        return Keyring(home).gpg("--decrypt", stdin=secret) == b"dump"
+    finally:
+        Keyring(home).close()
+
+
+def test_in_fips_mode_the_key_of_the_machine_has_a_nist_curve(fips: FakeHost) -> None:
+    made = machine_key(fips.host, create=True)
+    home = fips.path(str(MACHINE_KEYS))
+    assert machine_key(fips.host, create=True) == made
+    assert curves(home) == ["nistp256", "nistp256"]
+    assert decrypts(home, made)
+
+
+def test_fips_mode_that_is_turned_on_later_gets_a_key_of_its_own(
+    fake: FakeHost, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    """The old key stays: old dumps need it."""
+    old = machine_key(fake.host, create=True)
+    request.getfixturevalue("fips")
+    with pytest.raises(TinykdumpError, match=r"^this machine has no key yet"):
+        machine_key(fake.host, create=False)
+    new = machine_key(fake.host, create=True)
+    assert machine_key(fake.host, create=True) == new != old
+    assert decrypts(fake.path(str(MACHINE_KEYS)), new)
+    monkeypatch.undo()
+    fake.write("/proc/sys/crypto/fips_enabled", "0\n")
+    assert machine_key(fake.host, create=False) == old
+    assert curves(fake.path(str(MACHINE_KEYS))) == ["ed25519", "cv25519", "nistp256", "nistp256"]
+
+
+def test_in_fips_mode_a_key_that_libgcrypt_refuses(keys: Keyring, fips: FakeHost) -> None:
+    fips.write("/root/k.asc", keys.public("good@example.org"))
+    with pytest.raises(TinykdumpError, match=r"contains no OpenPGP keys \(.*in FIPS mode it must"):
+        configured("/root/k.asc", fips.host)
 
 
 def test_a_missing_directory_is_an_error(tmp_path: Path) -> None:
