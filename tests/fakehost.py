@@ -228,6 +228,13 @@ def copy(template: FakeHost, root: Path) -> FakeHost:
     return FakeHost(root)
 
 
+def enable_kdump(fake: FakeHost) -> None:
+    """The distribution's kdump.service, as systemctl enable leaves it."""
+    fake.write("/usr/lib/systemd/system/kdump.service", "[Service]\n")
+    fake.link("/etc/systemd/system/multi-user.target.wants/kdump.service",
+              "/usr/lib/systemd/system/kdump.service")  # fmt: skip
+
+
 def make_live(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make commands take the tree in TINYKDUMP_ROOT for the running machine."""
 

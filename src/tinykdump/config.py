@@ -178,7 +178,8 @@ ITEMS = (
     Item("crashkernel", "margin", _number(0, 400), "10",
          "How much memory to reserve beyond the computed need, in percent."),
     Item("crashkernel", "takeover", _flag, "no",
-         "Whether to replace a crash kernel that another program loaded."),
+         "Whether to replace a crash kernel that another program loaded, and to load tinykdump's\n"
+         "although kdump.service is enabled."),
     Item("crashkernel", "append", _line, "",
          "Parameters to add to the command line of the crash kernel."),
     Item("crashkernel", "efi_log", _flag, "yes",

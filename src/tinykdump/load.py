@@ -6,7 +6,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from tinykdump import files, hardware, kernelimage, kernels, memory, reservation, state
+from tinykdump import (
+    files,
+    hardware,
+    kdump_service,
+    kernelimage,
+    kernels,
+    memory,
+    reservation,
+    state,
+)
 from tinykdump.errors import TinykdumpError
 from tinykdump.host import Host
 from tinykdump.image import cmdline, manifest
@@ -69,11 +78,13 @@ def load(host: Host, image: Manifest, *, takeover: bool) -> Reservation:
     """Resize the reservation for ``image`` and load it; returns the new reservation.
 
     If this fails, restores the reservation and the previous crash kernel. Raises TinykdumpError,
-    also if another program's crash kernel is loaded and ``takeover`` is not set; OSError if there
-    is no space for the note of the loaded image.
+    also if ``takeover`` is not set and another program's crash kernel is loaded or will be at
+    boot; OSError if there is no space for the note of the loaded image.
     """
     _settle(host)
     now, before = reservation.read(host), ours(host)
+    if not takeover and (unit := kdump_service.enabled(host)):
+        raise kdump_service.refusal(unit)
     if now.loaded and before is None and not takeover:
         raise TinykdumpError(
             "another program's crash kernel is loaded",

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from tinykdump import actions, files, keys, load, reservation, state
+from tinykdump import actions, files, kdump_service, keys, load, reservation, state
 from tinykdump.config import Config
 from tinykdump.config_files import load_config
 from tinykdump.errors import TinykdumpError
@@ -105,10 +105,14 @@ def _delete(directory: Path) -> None:
 def disarm(host: Host) -> None:
     """Unload tinykdump's crash kernel and return its memory, also that from crashkernel=.
 
-    Raises TinykdumpError if another program's crash kernel is loaded.
+    The latter stays if the distribution's kdump service needs it at the next start. Raises
+    TinykdumpError if another program's crash kernel is loaded.
     """
     size = reservation.read(host).size
     if not load.unload(host):
+        return
+    if user := kdump_service.enabled(host):
+        say(f"disarmed; the reservation stays for {user}")
         return
     held = reservation.read(host)
     if held.size:

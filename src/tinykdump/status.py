@@ -7,7 +7,19 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tinykdump import dump, hardware, kernels, keys, load, pstore, reservation, room, state, stick
+from tinykdump import (
+    dump,
+    hardware,
+    kdump_service,
+    kernels,
+    keys,
+    load,
+    pstore,
+    reservation,
+    room,
+    state,
+    stick,
+)
 from tinykdump.config import Config
 from tinykdump.errors import TinykdumpError
 from tinykdump.host import Host
@@ -85,7 +97,10 @@ def collect(host: Host, config: Config) -> Status:
     running = host.running_kernel()
     held, mine = reservation.read(host), load.ours(host)
     foreign = held.loaded and mine is None
-    if foreign:
+    other = "" if config.takeover else kdump_service.enabled(host)
+    if other:
+        problems.append(str(kdump_service.refusal(other)))
+    elif foreign:
         problems.append("another program's crash kernel is loaded (see takeover in "
                         "/etc/default/tinykdump)")  # fmt: skip
     key, need = "", 0
@@ -104,7 +119,7 @@ def collect(host: Host, config: Config) -> Status:
         else:
             found = load.need_of(host, image)
             need = found.total
-            if not held.loaded:
+            if not held.loaded and not other:
                 reservation.goal(held, found)
                 problems.append("no crash kernel is loaded (run tinykdump -l; tinykdump.service "
                                 "does so at every boot)")  # fmt: skip

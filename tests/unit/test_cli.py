@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests import plugged
-from tests.fakehost import KVER, NAMES, STATE, FakeHost, make_live
+from tests.fakehost import KVER, NAMES, STATE, FakeHost, enable_kdump, make_live
 from tests.keyring import Keyring
 from tinykdump import __version__, cli, hardware, load
 from tinykdump.config_files import load_config
@@ -128,6 +128,24 @@ def test_status_says_how_to_arm(machine: FakeHost, capfd: pytest.CaptureFixture[
     machine.write("/sys/kernel/kexec_crash_size", str(128 << 20))
     assert cli.main(["status"]) == 1
     assert "problem:      no crash kernel is loaded (run tinykdump -l;" in capfd.readouterr().out
+
+
+def test_status_while_kdump_service_is_enabled(
+    machine: FakeHost, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """One line, whether or not its crash kernel is loaded."""
+    cli.main(["-b"])
+    machine.write("/sys/kernel/kexec_crash_size", str(128 << 20))
+    enable_kdump(machine)
+    for loaded in "01":
+        machine.write("/sys/kernel/kexec_crash_loaded", loaded)
+        capfd.readouterr()
+        assert cli.main(["status", "--json"]) == 1
+        (problem,) = json.loads(capfd.readouterr().out)["problems"]
+        assert problem == (
+            "kdump.service is enabled and would unload tinykdump's crash kernel (run systemctl "
+            "disable --now kdump.service, or set takeover = yes in /etc/default/tinykdump)"
+        )
 
 
 def armed(machine: FakeHost, capfd: pytest.CaptureFixture[str]) -> None:

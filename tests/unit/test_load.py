@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakehost import KVER, SOURCE, STATE, FakeHost
+from tests.fakehost import KVER, SOURCE, STATE, FakeHost, enable_kdump
 from tinykdump import load, reservation, state
 from tinykdump.errors import TinykdumpError
 from tinykdump.host import Host
@@ -143,6 +143,16 @@ def test_load_and_unload(kernel: Kernel) -> None:
     assert load.unload(kernel.fake.host)
     assert (kernel.image, kernel.number(SIZE)) == (b"", 0)
     assert not load.unload(kernel.fake.host)
+
+
+def test_while_kdump_service_is_enabled_nothing_is_loaded_or_made_smaller(kernel: Kernel) -> None:
+    kernel.set(SIZE_MAX, 0)
+    kernel.set(SIZE, 192 * MIB)
+    enable_kdump(kernel.fake)
+    message = "kdump.service is enabled and would unload tinykdump's crash kernel"
+    assert fails(kernel, built(kernel)) == message
+    assert (kernel.image, kernel.number(SIZE)) == (b"", 192 * MIB)
+    assert loaded(kernel, built(kernel), takeover=True) == NEED
 
 
 def test_a_reservation_that_cannot_grow_to_the_margin_is_used(kernel: Kernel) -> None:

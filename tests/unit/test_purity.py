@@ -22,8 +22,8 @@ PURE = {
 EFFECTS = {
     "__main__", "actions", "cli", "config_files", "files", "hardware", "host", "image/archive",
     "image/build", "image/drivers", "image/libraries", "image/module_tree", "image/packages",
-    "image/programs", "kernel_install", "kernels", "keys", "load", "mounts", "pstore", "report",
-    "reservation", "restore", "run", "scriptlets", "state", "status", "stick",
+    "image/programs", "kdump_service", "kernel_install", "kernels", "keys", "load", "mounts",
+    "pstore", "report", "reservation", "restore", "run", "scriptlets", "state", "status", "stick",
 }  # fmt: skip
 
 # Pure modules may import these. pathlib is for names of paths only.

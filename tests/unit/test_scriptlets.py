@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakehost import KVER, SOURCE, STATE, FakeHost, make_live
+from tests.fakehost import KVER, SOURCE, STATE, FakeHost, enable_kdump, make_live
 from tinykdump import cli, scriptlets
 
 RUNNING = "/run/tinykdump"
@@ -161,6 +161,21 @@ def test_an_error_in_the_configuration_is_one_line(
     assert scriptlets.main([verb]) == 0
     (line,) = said(capfd)
     assert line.startswith(f"tinykdump: {start}/etc/default/tinykdump: [dump] wiat: no such key")
+
+
+def test_install_beside_kdump_service_is_one_line(
+    machine: FakeHost, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The running kernel's image is built, and nothing else changes."""
+    enable_kdump(machine)
+    machine.write("/sys/kernel/kexec_crash_size", str(128 << 20))
+    monkeypatch.setattr("tinykdump.image.build._try_programs", lambda _: None)
+    make_live(monkeypatch)
+    assert scriptlets.main(["install"]) == 0
+    (line,) = said(capfd)
+    assert line.startswith("tinykdump: not armed: kdump.service is enabled and would unload ")
+    assert machine.image().exists()
+    assert machine.path("/sys/kernel/kexec_crash_size").read_text() == str(128 << 20)
 
 
 def test_erase_keeps_the_keys(machine: FakeHost, capfd: pytest.CaptureFixture[str]) -> None:

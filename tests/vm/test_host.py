@@ -8,8 +8,9 @@ from pathlib import Path
 from tests.vm import service, vmcore
 from tests.vmtest import stick
 from tests.vmtest.machine import Stick
-from tests.vmtest.rootfs import Root
-from tests.vmtest.vm import running
+from tests.vmtest.rootfs import SYSTEMD, Root
+from tests.vmtest.vm import VM, running
+from tinykdump.memory import MIB
 
 # Which libgcrypt 1.11 refuses to encrypt to, and earlier ones to sign with as well.
 ADD_CURVE25519 = """
@@ -48,3 +49,55 @@ def test_a_machine_in_fips_mode_saves_a_dump_to_its_own_key(root: Root, tmp_path
     assert dump.complete
     service.restore(dump, tmp_path / "restored", keys)
     assert mark in vmcore.log(tmp_path / "restored/vmcore")
+
+
+# What Fedora's kdump.service does, of which no package can be had here: kdumpctl starts without a
+# look at whose crash kernel is loaded, and stops by unloading it.
+KDUMP = """
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=sh -c 'grep -q 1 /sys/kernel/kexec_crash_loaded || kexec -p -a --reuse-cmdline {kernel}'
+ExecStop=kexec -p -u
+[Install]
+WantedBy=multi-user.target
+"""
+SCRIPTLET = ["python3", "-I", "-m", "tinykdump.scriptlets", "install"]
+
+
+def loaded(vm: VM) -> bool:
+    return vm.run(["cat", "/sys/kernel/kexec_crash_loaded"]).text == "1\n"
+
+
+def test_nothing_is_loaded_or_made_smaller_while_kdump_service_is_enabled(
+    root: Root, keys: service.KeyPair, tmp_path: Path
+) -> None:
+    """One line in the scriptlet and in status; with takeover, tinykdump is what is armed."""
+    machine = root.machine("crashkernel=192M", init=SYSTEMD, memory_mib=service.MEMORY_MIB)
+    with running(machine, tmp_path / "vm") as vm:
+        vm.wait_for_agent()
+        unit = KDUMP.format(kernel=f"/boot/vmlinuz-{root.kver}")
+        vm.put(unit.encode(), "/usr/lib/systemd/system/kdump.service")
+        vm.run(["systemctl", "enable", "kdump.service"])
+        service.install(vm, keys=keys)
+        for foreign in (False, True):
+            (line,) = vm.run(SCRIPTLET).stderr.decode().splitlines()
+            assert line.startswith("tinykdump: not armed: kdump.service is enabled and would ")
+            status = vm.run(["tinykdump", "status", "--json"], check=False)
+            assert status.status == 1
+            (problem,) = json.loads(status.text)["problems"]
+            assert problem.startswith("kdump.service is enabled and would unload tinykdump's")
+            assert (service.reserved(vm), loaded(vm)) == (192 * MIB, foreign)
+            vm.run(["systemctl", "start", "kdump.service"])
+
+        vm.put(b"[crashkernel]\ntakeover = yes\n", service.DROP_IN)
+        vm.run(["tinykdump", "-l"])
+        assert vm.run(["tinykdump", "status"]).status == 0
+        assert service.reserved(vm) < 192 * MIB
+        vm.run(["systemctl", "stop", "kdump.service"])  # why it is refused otherwise
+        assert not loaded(vm)
+
+        vm.run(["rm", service.DROP_IN])
+        vm.run(["systemctl", "disable", "kdump.service"])
+        vm.run(["tinykdump", "-l"])
+        assert vm.run(["tinykdump", "status"]).status == 0
