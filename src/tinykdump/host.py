@@ -13,6 +13,10 @@ from pathlib import Path
 
 from tinykdump.errors import TinykdumpError
 
+# The inode of the PID namespace that the kernel starts with (PROC_PID_INIT_INO in linux/proc_ns.h;
+# in the interface as PID_NS_INIT_INO since Linux 6.17).
+_FIRST_PROCESSES = 0xEFFFFFFC
+
 
 @dataclass(frozen=True)
 class Host:
@@ -128,14 +132,15 @@ class Host:
 
 
 def _is_live() -> bool:
-    """Whether this is neither a chroot nor a container.
+    """Whether this is neither a chroot, nor a container, nor the sandbox of a package manager.
 
-    In those, sysfs shows the hardware of the build machine, not of the one that will boot.
+    In those, sysfs shows the hardware of the build machine, not of the one that will boot. The last
+    two have the same root as their first process, but that is not the machine's first process.
     """
     try:
         ours, first = Path("/").stat(), Path("/proc/1/root").stat()
-        environment = Path("/proc/1/environ").read_bytes()
+        processes = Path("/proc/self/ns/pid").stat().st_ino
     except OSError:
         return False
-    containers = [v for v in environment.split(b"\0") if v.startswith(b"container=")]
-    return (ours.st_dev, ours.st_ino) == (first.st_dev, first.st_ino) and not containers
+    same_root = (ours.st_dev, ours.st_ino) == (first.st_dev, first.st_ino)
+    return same_root and processes == _FIRST_PROCESSES

@@ -192,7 +192,10 @@ def machine_key(host: Host, *, create: bool) -> Key:
     found, others = _usable_key(home, fips=fips) if home.is_dir() else (None, False)
     if found is None:
         if not create:
-            raise TinykdumpError("this machine has no key yet", "build an image first")
+            raise TinykdumpError(
+                "this machine has no key yet",
+                "on the running system, tinykdump -b makes it, and tinykdump.service at boot",
+            )
         if others or not any(home.glob("private-keys-v1.d/*")):
             _make_machine_key(home, fips=fips)
             found, _ = _usable_key(home, fips=fips)

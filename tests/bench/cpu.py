@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.vmtest.rootfs import Root
+from tinykdump import keys
+from tinykdump.host import Host
 
 
 @contextmanager
@@ -36,6 +38,7 @@ def build_seconds(root: Root) -> float:
     """
     command = [sys.executable, "-m", "tinykdump", "-b", "--kernel", root.kver]
     with writable(root.tree) as tree:
+        keys.machine_key(Host(tree), create=True)
         environment = os.environ | {"TINYKDUMP_ROOT": str(tree)}
         seconds = []
         for _ in range(2):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.fakehost import KVER, NAMES, STATE, FakeHost, bzimage, unified
-from tinykdump import cli
+from tinykdump import cli, keys
 
 CHECKOUT = Path(__file__).parents[2]
 MACHINE_ID = "0123456789abcdef0123456789abcdef"
@@ -28,6 +28,8 @@ class KernelInstall:
 
     def __init__(self, fake: FakeHost) -> None:
         self.fake = fake
+        # None is made in a tree.
+        keys.machine_key(fake.host, create=True)
         fake.path("/etc/kernel").mkdir()
         fake.path("/boot").mkdir()
         self.boot = fake.path("/boot")
@@ -94,6 +96,18 @@ def test_add_and_remove(kernel_install: KernelInstall) -> None:
     assert kernel_install("remove", KVER) == (0, [])
     assert not kernel_install.fake.path(STATE).exists()
     assert kernel_install.fake.path("/var/lib/tinykdump/keys").is_dir()
+
+
+def test_in_an_image_of_a_system_no_key_is_made(kernel_install: KernelInstall) -> None:
+    """It would be the key of every machine that gets the image."""
+    kernel_install.fake.remove(str(keys.MACHINE_KEYS))
+    status, (line,) = kernel_install("add", KVER, kernel_install.kernel)
+    assert status == 0
+    assert line == (
+        f"tinykdump: add {KVER}: this machine has no key yet "
+        "(on the running system, tinykdump -b makes it, and tinykdump.service at boot)"
+    )
+    assert kernel_install.fake.snapshot() == {}
 
 
 @pytest.mark.parametrize("machine_id", [MACHINE_ID, ""], ids=["machine-id", "none"])

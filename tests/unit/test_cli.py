@@ -19,6 +19,7 @@ from tinykdump.config_files import load_config
 from tinykdump.host import Host
 from tinykdump.image import build
 from tinykdump.image.manifest import parse
+from tinykdump.keys import machine_key as make_key
 
 
 @pytest.fixture
@@ -95,8 +96,14 @@ def test_a_named_configuration_replaces_the_default_one(
     assert not {"etc/tinykdump.key", "bin/gpg"} & set(listed(machine))
 
 
-def test_without_a_key_the_machines_key_is_made(machine: FakeHost) -> None:
+def test_without_a_key_the_machines_key_is_made(
+    machine: FakeHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
     machine.remove("/etc/default/tinykdump")
+    assert cli.main(["-b"]) == 1
+    assert machine.snapshot() == {}
+    make_live(monkeypatch)
+    monkeypatch.setattr("tinykdump.image.build._try_programs", lambda _: None)
     assert cli.main(["-b"]) == 0
     first = machine.image().read_bytes()
     assert cli.main(["-b"]) == 0
@@ -124,6 +131,7 @@ def test_status_says_how_to_arm(machine: FakeHost, capfd: pytest.CaptureFixture[
     text = capfd.readouterr().out
     assert "key:          none\n" in text
     assert "needed" not in text
+    make_key(machine.host, create=True)
     cli.main(["-b"])
     machine.write("/sys/kernel/kexec_crash_size", str(128 << 20))
     assert cli.main(["status"]) == 1
@@ -381,6 +389,7 @@ def test_the_state_is_readable_by_root_only_whatever_the_umask(machine: FakeHost
     machine.remove("/etc/default/tinykdump")
     before = os.umask(0)
     try:
+        make_key(machine.host, create=True)
         assert cli.main(["-b"]) == 0
     finally:
         os.umask(before)

@@ -96,6 +96,7 @@ def test_files_that_other_users_can_write_are_refused(
             shown, named = str(tree.path(place)), str(file)
             words += ["-c", named]
         case "script":
+            tree.write(FILE, "[dump]\nencrypt = no\n")
             words += ["-s", named]
         case "key":
             words += ["-k", named]

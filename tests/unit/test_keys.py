@@ -112,7 +112,9 @@ def test_a_key_in_roots_keyring(
 
 
 def test_the_machines_key_is_made_once(fake: FakeHost) -> None:
-    with pytest.raises(TinykdumpError, match=r"this machine has no key yet \(build"):
+    with pytest.raises(
+        TinykdumpError, match=r"this machine has no key yet \(on the running system"
+    ):
         machine_key(fake.host, create=False)
     assert not fake.path(str(MACHINE_KEYS)).exists()
 

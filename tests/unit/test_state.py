@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.fakehost import KVER, STATE, FakeHost, bzimage, unified
-from tinykdump import cli, load, state
+from tinykdump import cli, keys, load, state
 from tinykdump.errors import TinykdumpError
 
 OLD = f"{state.STATE}/{KVER}"
@@ -26,6 +26,7 @@ def machine(fake: FakeHost, monkeypatch: pytest.MonkeyPatch) -> FakeHost:
 
     monkeypatch.setattr(load, "_kexec", refuse)
     monkeypatch.setenv("TINYKDUMP_ROOT", str(fake.root))
+    keys.machine_key(fake.host, create=True)
     fake.write(f"/lib/modules/{KVER}/vmlinuz", unified(linux=bzimage(release=KVER)))
     assert cli.main(["-b"]) == 0
     fake.path(STATE).rename(fake.path(OLD))

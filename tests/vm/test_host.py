@@ -21,6 +21,9 @@ key=$(gpg --with-colons --list-keys x | sed -n 's/^fpr:*//p' | tr -d :)
 gpg --quick-add-key "$key" cv25519 encrypt 2>&1 || true
 """
 
+# tests/unit/test_host.py asks the same in containers and sandboxes.
+IS_LIVE = "from tinykdump.host import Host; print(Host.given({}).live)"
+
 
 def test_a_machine_in_fips_mode_saves_a_dump_to_its_own_key(root: Root, tmp_path: Path) -> None:
     """The kernel is in FIPS mode, and so is the guest's libgcrypt, which refuses Curve25519."""
@@ -33,6 +36,7 @@ def test_a_machine_in_fips_mode_saves_a_dump_to_its_own_key(root: Root, tmp_path
         assert vm.run(["cat", "/proc/sys/crypto/fips_enabled"]).text == "1\n"
         assert "Not supported" in vm.shell(ADD_CURVE25519).text
         service.install(vm)
+        assert vm.run(["python3", "-c", IS_LIVE]).text == "True\n"
         service.kernel_install(vm, "add", root.kver)
         status = json.loads(vm.run(["tinykdump", "status", "--json"]).text)
         assert status["key"] == service.manifest(vm, root.kver)["key"] != ""

@@ -46,7 +46,7 @@ def draft(host: Host, config: Config, kernel: Kernel) -> Draft:
     """Plan the image of a kernel: read and check every input, and write no image.
 
     Creates the machine's own key if dumps are to be encrypted, no key is configured, and the
-    machine has none yet. Raises TinykdumpError.
+    machine, if it runs, has none yet. Raises TinykdumpError.
     """
     tree = ModuleTree(host, kernel)
     cmdline = _cmdline(host, config, kernel)
@@ -57,7 +57,8 @@ def draft(host: Host, config: Config, kernel: Kernel) -> Draft:
     if config.encrypt and config.key:
         key = keys.configured(config.key, host)
     elif config.encrypt:
-        key = keys.machine_key(host, create=True)
+        # A key that is made in an image of a system would be that of every machine.
+        key = keys.machine_key(host, create=host.live)
     key_time = key.valid_at if key else ""
     conf = handover.render(config, machine=machine, key_time=key_time, version=__version__)
     planned = entries.plan(
