@@ -3,7 +3,7 @@
 
 from collections.abc import Callable
 
-from tinykdump import files, load, reservation, state, stick
+from tinykdump import files, kernels, load, reservation, state, stick
 from tinykdump.config import Config
 from tinykdump.errors import TinykdumpError
 from tinykdump.host import Host
@@ -69,6 +69,24 @@ def check_stick(host: Host, config: Config, image: Manifest) -> None:
     dump = stick.expected_dump(host, config.level)
     for problem in stick.problems(found, image.target, image.filesystems, dump):
         say(problem)
+
+
+def prune(host: Host) -> None:
+    """Delete the images of kernels that are not installed any more, and say so.
+
+    The loaded image stays until the reboot, as does that of the running kernel.
+    """
+    loaded = load.ours(host)
+    kept = {host.running_kernel(), loaded.kver if loaded else ""}
+    for place in host.children(state.IMAGES):
+        if place.name in kept or kernels.is_installed(host, place.name):
+            continue
+        try:
+            files.delete(host.path(place))
+        except OSError as error:
+            say(f"cannot remove the image of {place.name}, which is not installed: {line(error)}")
+        else:
+            say(f"removed the crash image of {place.name}: that kernel is not installed")
 
 
 def remove_kernel(host: Host, kver: str, read_config: Callable[[], Config]) -> str:

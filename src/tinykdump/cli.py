@@ -102,6 +102,7 @@ def make(host: Host, options: argparse.Namespace) -> int:
     config = load_config(host, asked, options.config)
     kver = options.kernel or host.running_kernel()
     with state.lock(host):
+        actions.prune(host)
         if options.build or asked or options.config:  # an older image would not do what was asked
             image, _ = actions.build_image(host, config, kver, force=options.build)
         else:

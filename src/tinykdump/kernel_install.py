@@ -78,6 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with state.lock(host):
             (add if context.verb == "add" else remove)(host, context)
+            actions.prune(host)
     except (TinykdumpError, OSError) as error:
         say(f"{context.verb} {context.kver}: {line(error)}")
     except KeyboardInterrupt:

@@ -68,6 +68,16 @@ def module_directory(host: Host, kver: str) -> Path:
     )
 
 
+def is_installed(host: Host, kver: str) -> bool:
+    """Whether a kernel is there, and not only what others have left in its directory.
+
+    Its package has both files; a kernel that is all built in has no directory of modules.
+    """
+    places = (f"/lib/modules/{kver}", f"/usr/lib/modules/{kver}")
+    names = ("kernel", "modules.builtin")
+    return any(host.exists(f"{place}/{name}") for place in places for name in names)
+
+
 def config(host: Host, kver: str) -> str:
     """The text of a kernel's .config; empty if its package does not install it."""
     places = (f"/lib/modules/{kver}/config", f"/boot/config-{kver}")

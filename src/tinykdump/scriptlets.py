@@ -45,7 +45,11 @@ def refresh(host: Host) -> None:
 
 
 def rebuild(host: Host, config: Config) -> bool:
-    """Rebuild stale images; returns whether one was rebuilt. If a build fails, the image stays."""
+    """Rebuild stale images; returns whether one was rebuilt. If a build fails, the image stays.
+
+    Those of kernels that are not installed are removed first.
+    """
+    actions.prune(host)
     rebuilt = False
     for kver in state.images(host):
         try:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.fakehost import KVER, SOURCE, STATE, FakeHost, enable_kdump, make_live
-from tinykdump import cli, scriptlets
+from tinykdump import cli, kernel_install, scriptlets
 
 RUNNING = "/run/tinykdump"
 
@@ -53,6 +53,44 @@ def test_refresh_rebuilds_stale_images(
     (line,) = said(capfd)
     assert line.startswith(f"tinykdump: rebuilt the crash image of {KVER}: ")
     assert machine.snapshot() != before
+
+
+GONE = "/var/lib/tinykdump/images/1.0-gone"
+VERBS: dict[str, Callable[[], int]] = {
+    "service": lambda: cli.main(["-b"]),
+    "add": lambda: kernel_install.main(["add", KVER, "/boot/x", f"/lib/modules/{KVER}/vmlinuz"]),
+    "remove": lambda: kernel_install.main(["remove", "2.0", "/boot/x"]),
+    "refresh": lambda: scriptlets.main(["refresh"]),
+}
+
+
+@pytest.mark.parametrize("verb", VERBS.values(), ids=VERBS)
+def test_images_of_kernels_that_are_not_installed_are_removed(
+    machine: FakeHost, capfd: pytest.CaptureFixture[str], verb: Callable[[], int]
+) -> None:
+    """Also if others have left something beside their modules; that of the loaded one stays."""
+    cli.main(["-b"])
+    before = machine.snapshot()
+    loaded = {**json.loads(machine.path(f"{STATE}/manifest.json").read_text()), "kver": "1.1-old"}
+    old = machine.write(
+        "/var/lib/tinykdump/images/1.1-old/manifest.json", json.dumps(loaded), 0o600
+    )
+    machine.write(f"{RUNNING}/loaded.json", json.dumps(loaded))
+    machine.write("/sys/kernel/kexec_crash_loaded", "1")
+    machine.write(f"{GONE}/manifest.json", "{}")
+    machine.write(f"{GONE}/linux-1.img", "x")
+    machine.write("/lib/modules/1.0-gone/extra/x.ko")
+    capfd.readouterr()
+    assert verb() == 0
+    said_of_it = [line for line in said(capfd) if "1.0-gone" in line]
+    assert said_of_it == [
+        "tinykdump: removed the crash image of 1.0-gone: that kernel is not installed"
+    ]
+    assert not machine.path(GONE).exists()
+    assert old.exists()
+    machine.write("/sys/kernel/kexec_crash_loaded", "0")  # as after a reboot
+    assert verb() == 0
+    assert machine.snapshot() == before
 
 
 DAMAGE: dict[str, Callable[[bytes], bytes]] = {
@@ -140,13 +178,14 @@ def test_one_image_that_fails_does_not_stop_the_others(
     machine: FakeHost, capfd: pytest.CaptureFixture[str]
 ) -> None:
     cli.main(["-b"])
-    machine.write("/var/lib/tinykdump/images/1.0-gone/manifest.json", "{}")
+    machine.write("/var/lib/tinykdump/images/1.0-bare/manifest.json", "{}")
+    machine.write("/lib/modules/1.0-bare/modules.builtin")
     machine.write("/usr/bin/makedumpfile", machine.path("/usr/bin/gpg").read_bytes() + b"2", 0o755)
     capfd.readouterr()
     assert scriptlets.main(["refresh"]) == 0
     first, second = said(capfd)
     assert first.startswith(
-        "tinykdump: cannot rebuild the image of 1.0-gone, keeping the existing one: "
+        "tinykdump: cannot rebuild the image of 1.0-bare, keeping the existing one: "
     )
     assert second.startswith(f"tinykdump: rebuilt the crash image of {KVER}: ")
 
