@@ -105,3 +105,36 @@ def test_nothing_is_loaded_or_made_smaller_while_kdump_service_is_enabled(
         vm.run(["systemctl", "disable", "kdump.service"])
         vm.run(["tinykdump", "-l"])
         assert vm.run(["tinykdump", "status"]).status == 0
+
+
+def test_the_service_arms_and_rebuilds_in_its_sandbox(root: Root, tmp_path: Path) -> None:
+    """With a key that it makes itself, and what rpm and blkid are asked for."""
+    usual = stick.make(tmp_path / "stick.img", size_mib=2048)
+    machine = root.machine("crashkernel=192M", init=SYSTEMD, memory_mib=service.MEMORY_MIB,
+                           sticks=(Stick("stick", usual.path),))  # fmt: skip
+    unit = "tinykdump.service"
+    with running(machine, tmp_path / "vm") as vm:
+        vm.wait_for_agent()
+        service.install(vm)
+        vm.run(["systemctl", "daemon-reload"])
+        vm.run(["systemctl", "start", unit], timeout=300)
+        status = json.loads(vm.run(["tinykdump", "status", "--json"]).text)
+        assert (status["loaded"], status["problems"]) == (root.kver, [])
+        assert status["key"] == service.manifest(vm, root.kver)["key"] != ""
+
+        image = vm.shell(f"ls -i /var/lib/tinykdump/images/{root.kver}/manifest.json").text
+        vm.run(["systemctl", "reload", unit], timeout=300)
+        assert vm.shell(f"ls -i /var/lib/tinykdump/images/{root.kver}/manifest.json").text != image
+        assert vm.run(["tinykdump", "status"]).status == 0
+
+        vm.run(["systemctl", "stop", unit], timeout=300)
+        assert not loaded(vm)
+        log = vm.run(["journalctl", "-u", unit, "-o", "cat", "--no-pager"]).text
+        assert not [line for line in log.splitlines() if line.startswith("tinykdump: ")]
+        vm.run(["systemctl", "start", unit], timeout=300)
+        mark = service.crash_and_wait(vm)
+        assert "saved as" in vm.console
+        vm.quit()
+    assert mark
+    (dump,) = service.dumps(usual, tmp_path / "files")
+    assert dump.complete
