@@ -239,7 +239,7 @@ def _kexec(*words: str) -> None:
     """kexec(8); --kexec-syscall-auto uses kexec_file_load(2), which Secure Boot requires."""
     run(
         ["kexec", "--load-panic", "--kexec-syscall-auto", *words],
-        hint="see dmesg; with Secure Boot the kernel must be signed",
+        hint="see dmesg; with Secure Boot the kernel must be signed, also inside a unified image",
     )
 
 

@@ -207,6 +207,16 @@ def test_the_kernel_in_a_unified_image_is_stored(
     assert not fake.path(kernel).exists()
 
 
+def test_a_kernel_that_its_package_has_only_in_a_unified_image(
+    self_built: KernelInstall, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As kernel-uki-virt of Fedora; found at boot also if no kernel-install has named it."""
+    inner = bzimage(release=KVER) + b"code"
+    self_built.fake.write(f"/lib/modules/{KVER}/vmlinuz-virt.efi", unified(linux=inner))
+    kernel = rebuilt(self_built.fake, monkeypatch)
+    assert self_built.fake.path(kernel).read_bytes() == inner
+
+
 def test_a_stored_kernel_that_is_damaged_is_stored_again(self_built: KernelInstall) -> None:
     fake = self_built.fake
     given = fake.write("/boot/uki.efi", unified(linux=bzimage(release=KVER)))

@@ -55,6 +55,29 @@ def test_a_machine_in_fips_mode_saves_a_dump_to_its_own_key(root: Root, tmp_path
     assert mark in vmcore.log(tmp_path / "restored/vmcore")
 
 
+# The EFI program of systemd that a unified kernel image begins with; see systemd-stub(7).
+STUB = "/usr/lib/systemd/boot/efi/linuxx64.efi.stub"
+
+
+def test_a_kernel_that_is_only_in_a_unified_image_is_loaded(
+    vm: VM, root: Root, tmp_path: Path
+) -> None:
+    """A real one, where Fedora's kernel-uki-virt has it: kexec gets the kernel out of it."""
+    subprocess.run(
+        ["objcopy", "--add-section", f".linux={root.kernel}", "--change-section-vma",
+         ".linux=0x2000000", STUB, tmp_path / "uki.efi"], check=True,
+    )  # fmt: skip
+    place = f"/lib/modules/{root.kver}"
+    vm.shell(f"tinykdump unload; rm -f /boot/vmlinuz-{root.kver} {place}/vmlinuz")
+    vm.put(tmp_path / "uki.efi", f"{place}/vmlinuz-virt.efi")
+    vm.run(["kernel-install", "add", root.kver, f"{place}/vmlinuz-virt.efi"])
+    vm.run(["tinykdump", "-b", "-l"])
+    assert vm.run(["tinykdump", "status"]).status == 0
+    kernel = service.manifest(vm, root.kver)["kernel"]
+    assert Path(kernel).parent == Path("/var/lib/tinykdump/images") / root.kver
+    assert vm.get(kernel) == root.kernel.read_bytes()
+
+
 # What Fedora's kdump.service does, of which no package can be had here: kdumpctl starts without a
 # look at whose crash kernel is loaded, and stops by unloading it.
 KDUMP = """
