@@ -167,10 +167,21 @@ final_action() {
 	# A driver that waits for its device can block reboot; sysrq b calls no driver.
 	[ "$FINAL_ACTION" != reboot ] || { sleep 30 && echo b >"$SYSRQ"; } &
 	# -n: all data is on the stick already, and a sync would block on a stick that hangs.
-	"$FINAL_ACTION" -n -f
+	"$FINAL_ACTION" -n -f 2>"$TMP/final" || end_without_applet
 	# If that fails, the exit of PID 1 makes the kernel panic, and panic=10 on its command
 	# line reboots.
 	exit 1
+}
+
+# SUSE's busybox has no reboot, poweroff and halt. The applets come first: with them, the kernel
+# shuts its drivers down, and pstore has time to write the end of the log.
+end_without_applet() {
+	say "$(sed -n 1p "$TMP/final")"
+	case $FINAL_ACTION in
+	reboot) echo b >"$SYSRQ" ;;
+	poweroff) echo o >"$SYSRQ" && sleep 30 ;; # which a worker of the kernel does
+	halt) while sleep 3600; do :; done ;;
+	esac
 }
 
 # --- hardware ---------------------------------------------------------------------------

@@ -565,6 +565,20 @@ def test_a_reboot_that_hangs_is_forced(crash: Crash) -> None:
     assert (crash.top / "sysrq").read_text() == "b\n"
 
 
+@pytest.mark.parametrize(("action", "key"), [("reboot", "b"), ("poweroff", "o"), ("halt", "")])
+def test_a_busybox_without_the_final_actions(crash: Crash, action: str, key: str) -> None:
+    """As SUSE's. A halted machine does nothing any more, which ends here with the sleep."""
+    sleeps = (
+        'sleep() { case $1 in 30 | 3600) say "SLEEP $1"; false ;; *) command sleep 0.1 ;; esac; }'
+    )
+    missing = f"{action}() {{ echo '{action}: applet not found' >&2; return 127; }}"
+    log = init(crash, f"FINAL_ACTION={action}; {sleeps}; {missing}")
+    assert f"tinykdump: {action}: applet not found\n" in log
+    assert ("SLEEP 3600" in log) == (action == "halt")
+    pressed = crash.top / "sysrq"
+    assert (pressed.read_text() if pressed.exists() else "") == key + "\n" * bool(key)
+
+
 def test_a_makedumpfile_that_hangs_is_killed_and_the_memory_is_copied(crash: Crash) -> None:
     """Simulated: makedumpfile never ends, at any level."""
     (crash.top / "bin").unlink()

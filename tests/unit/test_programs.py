@@ -4,7 +4,7 @@ import stat
 import pytest
 
 from tests import elfwriter, fakehost
-from tests.fakehost import FakeHost
+from tests.fakehost import FakeHost, busybox_without_final_actions
 from tinykdump import config
 from tinykdump.errors import TinykdumpError
 from tinykdump.image import elf, programs
@@ -56,6 +56,20 @@ def test_a_busybox_that_does_not_run_is_an_error(fake: FakeHost, content: bytes,
     fake.write("/usr/bin/busybox", content, 0o755)
     with pytest.raises(TinykdumpError, match=f"busybox.*{says}|{says}.*failed|{says} has no"):
         userland(fake)
+
+
+def test_the_static_busybox_of_suse_comes_first(fake: FakeHost) -> None:
+    """There, the other one is dynamic."""
+    fake.write("/usr/bin/busybox-static", fakehost.real("busybox").read_bytes(), 0o755)
+    fake.write("/usr/bin/busybox", elfwriter.program(interpreter=LOADER, needed=["libc.so.6"]))
+    assert userland(fake)["/bin/busybox"].source == "/usr/bin/busybox-static"
+
+
+def test_a_busybox_without_the_final_actions(fake: FakeHost) -> None:
+    """Which the kernel does then: see end_without_applet in src/crash."""
+    assert {"/bin/reboot", "/bin/poweroff", "/bin/halt"} <= set(userland(fake))
+    fake.write("/usr/bin/busybox", busybox_without_final_actions(), 0o755)
+    assert not {"/bin/reboot", "/bin/poweroff", "/bin/halt"} & set(userland(fake))
 
 
 def test_a_busybox_that_lacks_an_applet_is_an_error(

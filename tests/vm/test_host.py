@@ -5,6 +5,9 @@ import json
 import subprocess
 from pathlib import Path
 
+import pytest
+
+from tests.fakehost import busybox_without_final_actions
 from tests.vm import service, vmcore
 from tests.vmtest import stick
 from tests.vmtest.machine import Stick
@@ -53,6 +56,26 @@ def test_a_machine_in_fips_mode_saves_a_dump_to_its_own_key(root: Root, tmp_path
     assert dump.complete
     service.restore(dump, tmp_path / "restored", keys)
     assert mark in vmcore.log(tmp_path / "restored/vmcore")
+
+
+@pytest.mark.parametrize(
+    ("action", "event"), [("poweroff", ("SHUTDOWN", "guest-shutdown")), ("reboot", ("RESET", ""))]
+)
+def test_a_busybox_without_the_final_actions(
+    vm: VM, root: Root, action: str, event: tuple[str, str]
+) -> None:
+    """As openSUSE's, and where that one is: the kernel does what the applets would."""
+    vm.put(busybox_without_final_actions(), "/usr/bin/busybox-static", mode=0o755)
+    vm.unplug("stick")
+    service.reconfigure(vm, f"[dump]\nwait = 5\nfinal_action = {action}\n")
+    sources = [each["source"] for each in service.manifest(vm, root.kver)["inputs"]]
+    assert "/usr/bin/busybox-static" in sources
+    service.crash(vm, service.mark())
+    came = vm.wait_for_reboot(service.CRASH_SECONDS)
+    assert came["event"] == event[0]
+    assert event[1] in ("", came["data"]["reason"])
+    assert f"dump failed; final action: {action}" in vm.console
+    assert "applet not found" in vm.console or f"{action}: not found" in vm.console
 
 
 # The EFI program of systemd that a unified kernel image begins with; see systemd-stub(7).

@@ -20,13 +20,18 @@ PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "
 # In the image these are links to /bin, because a script may name any of them.
 _MERGED = PATH[:-1]
 
+# SUSE has the static busybox under the first name, and a dynamic one under the second.
+_BUSYBOX = ("busybox-static", "busybox")
+
 # The busybox applets that src/crash uses.
 APPLETS = (
-    "cat", "cut", "date", "dd", "df", "dmesg", "du", "env", "findfs", "grep", "halt", "insmod",
-    "mkdir", "mount", "mv", "od", "pidof", "poweroff", "printf", "readlink", "reboot", "rm", "sed",
+    "cat", "cut", "date", "dd", "df", "dmesg", "du", "env", "findfs", "grep", "insmod",
+    "mkdir", "mount", "mv", "od", "pidof", "printf", "readlink", "rm", "sed",
     "setsid", "sh", "sha256sum", "sleep", "sync", "tail", "timeout", "touch", "tr", "umount",
     "uname", "wc",
 )  # fmt: skip
+# It can do without these.
+_FINAL_APPLETS = ("halt", "poweroff", "reboot")
 
 
 def find(host: Host, name: str, package: str) -> Path:
@@ -46,11 +51,11 @@ def program(host: Host, name: str, package: str) -> Program:
 
 def busybox(host: Host) -> Program:
     """The busybox of the host. Raises TinykdumpError when it is not statically linked."""
-    found = program(host, "busybox", "busybox (on Debian: busybox-static)")
+    names = [name for name in _BUSYBOX if any(host.exists(f"{place}/{name}") for place in PATH)]
+    package = "busybox (on Debian and SUSE: busybox-static)"
+    found = program(host, next(iter(names), _BUSYBOX[-1]), package)
     if found.facts.is_dynamic:
-        raise TinykdumpError(
-            f"{found.path} is dynamically linked", "install busybox (on Debian: busybox-static)"
-        )
+        raise TinykdumpError(f"{found.path} is dynamically linked", f"install {package}")
     return found
 
 
@@ -133,7 +138,7 @@ def _applets(host: Host, shell: Program) -> tuple[str, ...]:
         raise TinykdumpError(
             f"{shell.path} has no {', '.join(lacking)}", "install the distribution's own busybox"
         )
-    return APPLETS
+    return (*APPLETS, *(name for name in _FINAL_APPLETS if name in have))
 
 
 def crash_side(name: str) -> bytes:
