@@ -3,7 +3,7 @@
 
 from collections.abc import Callable
 
-from tinykdump import files, kernels, load, reservation, state, stick
+from tinykdump import files, kernels, load, pstore, reservation, state, stick
 from tinykdump.config import Config
 from tinykdump.errors import TinykdumpError
 from tinykdump.host import Host
@@ -20,6 +20,8 @@ def build_image(
     An image is up to date if a new build would contain the same bytes. Raises TinykdumpError; the
     old image then stays.
     """
+    if host.live and config.efi_log and config.efi_pstore:
+        _turn_on_efi(host)
     planned = build.draft(host, config, state.find_kernel(host, kver, kernel))
     old = None if force else _old(host, kver)
     if old is not None and build.is_current(planned, old):
@@ -28,6 +30,14 @@ def build_image(
     state.publish(host, made, packed, planned.kernel)
     load.sweep(host)
     return made, True
+
+
+def _turn_on_efi(host: Host) -> None:
+    """Before the image is planned: the crash kernel gets what the running kernel uses."""
+    try:
+        pstore.turn_on_efi(host)
+    except TinykdumpError as error:
+        say(str(error))
 
 
 def _old(host: Host, kver: str) -> Manifest | None:

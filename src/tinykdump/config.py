@@ -59,6 +59,7 @@ class Config:
     takeover: bool
     append: str  # words for the crash kernel's command line
     efi_log: bool  # whether the crash kernel may write its log to EFI variables
+    efi_pstore: bool  # whether to turn that on where the distribution has turned it off
 
 
 def _flag(text: str) -> bool:
@@ -184,6 +185,9 @@ ITEMS = (
          "Parameters to add to the command line of the crash kernel."),
     Item("crashkernel", "efi_log", _flag, "yes",
          "Whether the crash kernel may write its log to EFI variables."),
+    Item("crashkernel", "efi_pstore", _flag, "no",
+         "Whether to turn on pstore in EFI variables if the distribution's kernel has it turned\n"
+         "off, as Fedora's, and pstore has no other place."),
 )
 # fmt: on
 

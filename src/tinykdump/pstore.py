@@ -6,6 +6,7 @@ import re
 import stat
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from tinykdump import crashlog
@@ -39,6 +40,9 @@ _RAMOOPS_ALWAYS_DUMP = ("ramoops.max_reason=0",)
 _EFI = "efi_pstore"
 _EFI_TOO = ("pstore.kexec_console=efi",)
 _EFI_OFF = ("efi_pstore.pstore_disable=Y",)
+# Y with CONFIG_EFI_VARS_PSTORE_DEFAULT_DISABLE, also on a machine that has no such variables.
+_EFI_SWITCH = Path("/sys/module/efi_pstore/parameters/pstore_disable")
+_EFI_VARIABLES = Path("/sys/firmware/efi/efivars")
 # crashlog.py needs the times to find the first line of each message.
 _TIMES = ("printk.time=1",)
 
@@ -56,6 +60,31 @@ def modules(host: Host) -> tuple[str, ...]:
     """The module of the backend in use; none if there is no backend, or it has no module."""
     backend = _backend(host)
     return (backend,) if backend in _MODULES else ()
+
+
+def _efi_is_off(host: Host) -> bool:
+    """Whether EFI variables are all that pstore could use, and it is told not to."""
+    is_there = host.exists(_EFI_VARIABLES)
+    return is_there and not _backend(host) and host.text(_EFI_SWITCH) == "Y"
+
+
+def turn_on_efi(host: Host) -> None:
+    """Have pstore use EFI variables until the reboot, if it uses nothing and could.
+
+    What the last crash kernel has left in them is then in pstore. systemd-pstore(8), which has
+    found nothing there at boot, is started again. Raises TinykdumpError.
+    """
+    if not _efi_is_off(host):
+        return
+    try:
+        host.write(_EFI_SWITCH, "N")
+    except OSError as error:
+        raise TinykdumpError(
+            f"pstore in EFI variables cannot be turned on: {error.strerror}",
+            "add efi_pstore.pstore_disable=0 to the kernel command line",
+        ) from error
+    with suppress(TinykdumpError):  # there is no systemd
+        run(["systemctl", "--no-block", "start", "systemd-pstore.service"], check=False)
 
 
 def parameters(host: Host, kernel_config: str, *, efi: bool) -> tuple[str, ...]:
@@ -87,6 +116,9 @@ def description(host: Host, kernel_config: str, *, efi: bool) -> str:
     backend = _backend(host)
     if backend == _EFI and not efi:
         return "lost: the configuration keeps it out of EFI variables (efi_log)"
+    if efi and _efi_is_off(host):
+        return ("lost: this kernel has pstore in EFI variables turned off (set efi_pstore = yes in "
+                "/etc/default/tinykdump and run tinykdump -l)")  # fmt: skip
     if not backend or _has_type(kernel_config):
         return backend
     return f"{backend}, unless it hangs (no CONFIG_PSTORE_KEXEC_CONSOLE: printk.always_kmsg_dump)"

@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """pstore, as a directory tree."""
 
+import errno
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from tests.fakehost import FakeHost
 from tinykdump import cli, config, pstore, status
+from tinykdump.errors import TinykdumpError
 from tinykdump.host import Host
 
 PARAMETERS = "/sys/module/ramoops/parameters"
@@ -76,6 +78,55 @@ def test_the_configuration_keeps_the_log_out_of_efi_variables(fake: FakeHost) ->
         assert "efi_log" in pstore.description(fake.host, kernel_config, efi=False)
     fake.write("/sys/module/pstore/parameters/backend", "erst\n")
     assert "pstore.backend=erst" in pstore.parameters(fake.host, WITH_TYPE, efi=False)
+
+
+SWITCH = "/sys/module/efi_pstore/parameters/pstore_disable"
+
+
+@pytest.fixture
+def turned_off(fake: FakeHost) -> FakeHost:
+    """A machine with Fedora's kernel: the backend is built in, and told to do nothing."""
+    fake.write("/sys/module/pstore/parameters/backend", "(null)\n")
+    fake.write(SWITCH, "Y\n")
+    fake.path("/sys/firmware/efi/efivars").mkdir(parents=True)
+    return fake
+
+
+def test_status_says_how_efi_pstore_is_turned_on(turned_off: FakeHost) -> None:
+    said = pstore.description(turned_off.host, WITH_TYPE, efi=True)
+    assert said.startswith("lost: this kernel has pstore in EFI variables turned off (set efi_psto")
+    assert pstore.description(turned_off.host, WITH_TYPE, efi=False) == ""
+    turned_off.remove("/sys/firmware/efi/efivars")  # it was not started by EFI
+    assert pstore.description(turned_off.host, WITH_TYPE, efi=True) == ""
+
+
+def test_efi_pstore_is_turned_on_once(
+    turned_off: FakeHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[Sequence[str | Path]] = []
+    monkeypatch.setattr(pstore, "run", lambda argv, **_: ran.append(argv))
+    pstore.turn_on_efi(turned_off.host)
+    assert turned_off.path(SWITCH).read_text() == "N\n"  # of two bytes, one was written
+    assert ran == [["systemctl", "--no-block", "start", "systemd-pstore.service"]]
+    pstore.turn_on_efi(turned_off.host)
+    assert len(ran) == 1
+
+
+def test_another_backend_stays(turned_off: FakeHost) -> None:
+    turned_off.write("/sys/module/pstore/parameters/backend", "erst\n")
+    pstore.turn_on_efi(turned_off.host)
+    assert turned_off.path(SWITCH).read_text() == "Y\n"
+
+
+def test_a_kernel_that_does_not_turn_it_on(
+    turned_off: FakeHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(Host, "write", refuse)
+    with pytest.raises(TinykdumpError, match=r"turned on: Operation not permitted \(add efi_psto"):
+        pstore.turn_on_efi(turned_off.host)
 
 
 MOUNT = "/sys/fs/pstore"

@@ -10,7 +10,7 @@ import pytest
 from tests.fakehost import busybox_without_final_actions
 from tests.vm import service, vmcore
 from tests.vmtest import stick
-from tests.vmtest.machine import Stick
+from tests.vmtest.machine import OVMF, Stick
 from tests.vmtest.rootfs import SYSTEMD, Root
 from tests.vmtest.vm import VM, running
 from tinykdump.memory import MIB
@@ -76,6 +76,35 @@ def test_a_busybox_without_the_final_actions(
     assert event[1] in ("", came["data"]["reason"])
     assert f"dump failed; final action: {action}" in vm.console
     assert "applet not found" in vm.console or f"{action}: not found" in vm.console
+
+
+def test_the_log_is_kept_where_the_kernel_has_efi_pstore_turned_off(
+    root: Root, keys: service.KeyPair, tmp_path: Path
+) -> None:
+    """As Fedora's has by its configuration, and this one by its command line."""
+    machine = root.machine("crashkernel=192M", "efi_pstore.pstore_disable=1", init=SYSTEMD,
+                           memory_mib=service.MEMORY_MIB, firmware=OVMF)  # fmt: skip
+    token = service.mark()
+    with running(machine, tmp_path / "vm") as vm:
+        vm.wait_for_agent()
+        vm.run(["modprobe", "efi_pstore"])
+        configuration = f"[dump]\nwait = 5\ntarget = LABEL={token}\n"
+        service.install(vm, keys=keys, configuration=configuration)
+        vm.run(["tinykdump", "-l"])
+        status = vm.run(["tinykdump", "status"]).text
+        assert "crash log:    lost: this kernel has pstore in EFI variables turned off" in status
+        service.reconfigure(vm, f"{configuration}[crashkernel]\nefi_pstore = yes\n")
+        assert "crash log:    efi_pstore" in vm.run(["tinykdump", "status"]).text
+        assert "efi_pstore.pstore_disable=N" in service.manifest(vm, root.kver)["cmdline"]
+        vm.run(["systemctl", "enable", "tinykdump"])
+        vm.run(["sync"])
+        service.crash(vm, service.mark())
+        vm.wait_for_reboot(service.CRASH_SECONDS)
+        vm.wait_for_agent()
+        vm.run(["systemctl", "is-system-running", "--wait"], check=False, timeout=300)
+        # The service has turned it on again, and systemd has put the records away.
+        assert "/dmesg-efi_pstore-" in vm.shell("ls /var/lib/systemd/pstore/*").text
+        assert f"failed: no stick LABEL={token} within 5 s" in vm.run(["tinykdump", "log"]).text
 
 
 # The EFI program of systemd that a unified kernel image begins with; see systemd-stub(7).
