@@ -53,6 +53,21 @@ def possible_cpus(host: Host) -> int:
     return int(numbers[-1]) + 1
 
 
+def screen_bytes(host: Host) -> int:
+    """Bytes of a copy of the largest screen, with 4 for each of its points; 0 if there is none.
+
+    The firmware's own mode, which a crash kernel would use, is not in sysfs.
+    """
+    sizes = [
+        host.text(each / "virtual_size") or ""  # 1920,1080
+        for each in host.children("/sys/class/graphics")
+    ]
+    for connector in host.children("/sys/class/drm"):
+        sizes += (host.text(connector / "modes") or "").splitlines()  # 1920x1080
+    found = (re.match("([0-9]{1,5})[x,]([0-9]{1,5})", size) for size in sizes)
+    return max((4 * int(match[1]) * int(match[2]) for match in found if match), default=0)
+
+
 def usb_controllers(host: Host) -> tuple[Device, ...]:
     """The machine's USB host controllers.
 

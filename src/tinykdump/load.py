@@ -69,6 +69,7 @@ def need_of(host: Host, image: Manifest) -> Need:
         memory=memory.total(host.text("/proc/meminfo") or ""),
         section=kernelimage.architecture(kernel, image.kernel).section,
         log=log,
+        screen=hardware.screen_bytes(host) if image.draws else 0,
         bounce=cmdline.BOUNCE_BUFFERS if cmdline.encrypts_memory(image.cmdline) else 0,
     )
     return memory.need(parts, image.margin)

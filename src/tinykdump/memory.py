@@ -141,6 +141,7 @@ class Parts:
     section: int  # the unit of the kernel's memory map
     log: int = 0  # log buffer of the system kernel
     bounce: int = 0  # bounce buffers of the crash kernel
+    screen: int = 0  # the crash kernel's copy of the screen
 
 
 def need(parts: Parts, margin: int) -> Need:
@@ -149,7 +150,7 @@ def need(parts: Parts, margin: int) -> Need:
     dumping = max(CAPTURE + bitmaps, _LOG_READER + _BYTES_PER_LOG_BYTE * parts.log)
     fixed = (
         Row("kernel image", parts.kernel),
-        Row("data of the kernel", KERNEL_DATA + parts.bounce),
+        Row("data of the kernel", KERNEL_DATA + parts.bounce + parts.screen),
         Row("unpacked image", parts.unpacked),
         Row("drivers and dumping, or packed image",
             max(parts.packed, parts.drivers + dumping)),

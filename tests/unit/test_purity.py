@@ -16,7 +16,7 @@ PURE = {
     "__init__", "architecture", "config", "crashlog", "dump", "errors", "filesystems", "flattened",
     "image/__init__", "image/cmdline", "image/elf", "image/entries", "image/handover",
     "image/makedumpfile", "image/manifest", "image/modinfo", "image/modprobe", "image/modules",
-    "image/placeholder", "kernelimage", "memory", "room",
+    "image/placeholder", "image/screens", "kernelimage", "memory", "room",
 }  # fmt: skip
 # These touch the system; the first line of each says why.
 EFFECTS = {

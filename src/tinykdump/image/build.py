@@ -10,12 +10,22 @@ from tinykdump import __version__, hardware, keys, mounts, pstore
 from tinykdump.config import Config
 from tinykdump.errors import TinykdumpError
 from tinykdump.host import Host
-from tinykdump.image import archive, drivers, entries, handover, manifest, packages, programs
+from tinykdump.image import (
+    archive,
+    drivers,
+    entries,
+    handover,
+    manifest,
+    packages,
+    programs,
+    screens,
+)
 from tinykdump.image.cmdline import crash_cmdline
 from tinykdump.image.entries import Entry
 from tinykdump.image.manifest import Manifest
 from tinykdump.image.module_tree import ModuleTree
 from tinykdump.image.modules import Module
+from tinykdump.image.screens import Screens
 from tinykdump.kernels import Kernel
 from tinykdump.run import run
 
@@ -35,6 +45,7 @@ class Draft:
     cmdline: str
     margin: int  # percent
     filesystems: tuple[str, ...]
+    draws: bool  # whether the crash kernel has a copy of the screen in memory
 
     @property
     def digest(self) -> str:
@@ -49,7 +60,8 @@ def draft(host: Host, config: Config, kernel: Kernel) -> Draft:
     machine, if it runs, has none yet. Raises TinykdumpError.
     """
     tree = ModuleTree(host, kernel)
-    cmdline = _cmdline(host, config, kernel)
+    shown = _screens(tree)
+    cmdline = _cmdline(host, config, kernel, shown)
     chosen = drivers.needed(host, config, tree, cmdline)
     _refuse_root(host, config)
     machine = _machine(host)
@@ -80,6 +92,7 @@ def draft(host: Host, config: Config, kernel: Kernel) -> Draft:
         cmdline=cmdline,
         margin=config.margin,
         filesystems=config.filesystems,
+        draws=shown.stays,
     )
 
 
@@ -120,15 +133,25 @@ def build(host: Host, planned: Draft, below: Path) -> tuple[Manifest, bytes]:
         unpacked=entries.unpacked_size(planned.entries),
         drivers=sum(module.info.size for module in planned.modules),
         filesystems=planned.filesystems,
+        draws=planned.draws,
         sha256=hashlib.sha256(packed).hexdigest(),
     )
     return made, packed
 
 
-def _cmdline(host: Host, config: Config, kernel: Kernel) -> str:
+def _screens(tree: ModuleTree) -> Screens:
+    found = screens.screens(tree.builtin, tree.kernel.config, "")
+    # The symbol table has 10 MB; most distributions have none of these drivers built in.
+    if not (found.left_out or found.stays):
+        return found
+    return screens.screens(tree.builtin, tree.kernel.config, tree.symbols)
+
+
+def _cmdline(host: Host, config: Config, kernel: Kernel, found: Screens) -> str:
     kept = pstore.parameters(host, kernel.config, efi=config.efi_log) if host.live else ()
     running = host.text("/proc/cmdline") or ""
-    return crash_cmdline(kernel.architecture, running, config.append, kept)
+    more = (*kept, *screens.parameters(found))
+    return crash_cmdline(kernel.architecture, running, config.append, more)
 
 
 def _try_programs(top: Path) -> None:
@@ -150,10 +173,11 @@ def _inputs(entries: tuple[Entry, ...], owner: Callable[[str], str]) -> tuple[ma
 
 def is_current(planned: Draft, old: Manifest) -> bool:
     """Whether ``old`` describes the same image as ``planned``."""
-    return (old.plan, old.kernel, old.cmdline, old.margin, old.filesystems) == (
+    return (old.plan, old.kernel, old.cmdline, old.margin, old.filesystems, old.draws) == (
         planned.digest,
         str(planned.kernel.image),
         planned.cmdline,
         planned.margin,
         planned.filesystems,
+        planned.draws,
     )

@@ -20,7 +20,7 @@ _WORD = re.compile(r'(?:"[^"]*"|[^\s"])+')  # values may be quoted, as in next_a
 
 
 def crash_cmdline(
-    architecture: Architecture, running: str, append: str, pstore: Iterable[str]
+    architecture: Architecture, running: str, append: str, more: Iterable[str]
 ) -> str:
     """The command line that the crash kernel starts with.
 
@@ -29,8 +29,8 @@ def crash_cmdline(
     in the crash kernel they cost memory or do harm.
 
     ``running`` is the running kernel's command line as in /proc/cmdline, ``append`` what the
-    configuration adds, ``pstore`` what makes pstore keep the crash log. The kernel uses the
-    last value of a parameter.
+    configuration adds, ``more`` what pstore and the kernel's own drivers ask for. The kernel uses
+    the last value of a parameter, but all of initcall_blacklist=.
     """
     kept = [
         word
@@ -38,7 +38,7 @@ def crash_cmdline(
         if _is_kept(word, architecture.kept)
     ]
     swiotlb = [f"swiotlb={BOUNCE_BUFFERS // _SLOT}"] if encrypts_memory(" ".join(kept)) else []
-    return " ".join([*kept, *architecture.added, *swiotlb, *pstore, *_WORD.findall(append)])
+    return " ".join([*kept, *architecture.added, *swiotlb, *more, *_WORD.findall(append)])
 
 
 def encrypts_memory(cmdline: str) -> bool:

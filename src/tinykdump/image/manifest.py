@@ -40,6 +40,7 @@ class Manifest:
     unpacked: int  # bytes, in whole pages
     drivers: int  # bytes that its modules take once they are loaded
     filesystems: tuple[str, ...] = ()  # that it can mount; none: written by an older version
+    draws: bool = False  # whether the crash kernel has a copy of the screen in memory
     sha256: str = ""  # of the packed image; empty: written by an older version
 
     def to_json(self) -> str:
@@ -73,7 +74,7 @@ def parse(text: str, name: str) -> Manifest:
         filesystems = tuple(str(name) for name in values.pop("filesystems", ()))
         made = Manifest(**values, inputs=inputs, modules=modules, filesystems=filesystems)
         for field in fields(made):
-            if field.type in (str, int) and type(getattr(made, field.name)) is not field.type:
+            if field.type in (str, int, bool) and type(getattr(made, field.name)) is not field.type:
                 raise TypeError
         if not _DIGEST.fullmatch(made.sha256):
             raise ValueError

@@ -105,6 +105,19 @@ class ModuleTree:
         paths = (Path(line.removesuffix(".ko")) for line in lines if line)
         return {normal(path.name): path for path in paths}
 
+    @cached_property
+    def symbols(self) -> str:
+        """The kernel's symbol table, a line for each: address, type, name. "" if there is none.
+
+        Debian's System.map is a note that says which package has it.
+        """
+        kver = self.kernel.kver
+        places = [f"{self.kernel.modules}/System.map", f"/boot/System.map-{kver}"]
+        if kver == self.host.running_kernel():
+            places.append("/proc/kallsyms")
+        tables = (self.host.text(place) or "" for place in places)
+        return next((text for text in tables if " do_one_initcall" in text), "")
+
     def builtin_info(self, name: str) -> ModInfo:
         """The tags of a built-in module, if the kernel's package has them.
 
