@@ -267,8 +267,10 @@ def test_removing_one_type_of_boot_entry_keeps_the_image(
 
 
 def test_remove_keeps_the_images_of_other_kernels(kernel_install: KernelInstall) -> None:
+    """If those kernels are installed."""
     other = "/var/lib/tinykdump/images/6.2.0/initramfs.img"
     kernel_install.fake.write(other, b"x")
+    kernel_install.fake.write("/lib/modules/6.2.0/modules.builtin", "")
     assert kernel_install("remove", KVER) == (0, [])
     assert kernel_install.fake.path(other).read_bytes() == b"x"
 
