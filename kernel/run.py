@@ -34,9 +34,15 @@ def say(text: str) -> None:
     print(f"kernel: {text}", file=sys.stderr, flush=True)
 
 
+# With these, git works in the repository whose hook or "git rebase --exec" started this program,
+# whatever directory it is told.
+_OTHER_REPOSITORY = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")
+
+
 def _environment(extra: Mapping[str, str] | None) -> dict[str, str]:
+    own = {name: value for name, value in os.environ.items() if name not in _OTHER_REPOSITORY}
     # This program parses apt's output and the compiler's version.
-    return {**os.environ, "LC_ALL": "C", **(extra or {})}
+    return {**own, "LC_ALL": "C", **(extra or {})}
 
 
 def _tail(text: str, lines: int = 30) -> str:

@@ -120,6 +120,20 @@ def test_processes_that_make_the_same_tree_at_once_share_it(tmp_path: Path) -> N
     assert (made[0] / "Makefile").exists()
 
 
+def test_a_hook_of_another_repository_does_not_lead_git_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As under "git rebase --exec": what is done in the tree is not done in the project."""
+    other = tmp_path / "other/.git"
+    other.mkdir(parents=True)
+    for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):
+        monkeypatch.setenv(name, str(other))
+    given = get_source("7.2", tmp_path, tarball(tmp_path / "given.tar.xz", "linux-7.2.13"))
+    made = make_tree(given, tmp_path / "tree")
+    assert git(made, "log", "--format=%s") == "Linux 7.2.13"
+    assert not list(other.iterdir())
+
+
 def test_missing_source_is_one_line_with_all_reasons_and_a_hint(tmp_path: Path) -> None:
     def elsewhere(_series: str, _directory: Path) -> Path:
         raise NoSourceError("nor has kernel.org")
