@@ -15,7 +15,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Options for single runs; see kernel/README.md."""
     group = parser.getgroup("kernel", "the kernel series (tests/kernel)")
     group.addoption("--kernel-debug", action="store_true", help="with lockdep, KASAN and more")
-    group.addoption("--kernel-series", metavar="NAME", help="with this one of the series only")
+    group.addoption(
+        "--kernel-series", metavar="NAME,...", help="with these series only, in this order"
+    )
 
 
 @pytest.fixture(scope="session")
@@ -24,7 +26,7 @@ def wanted(pytestconfig: pytest.Config) -> Request:
     only = pytestconfig.getoption("kernel_series", None)
     debug = pytestconfig.getoption("kernel_debug", False)
     fragments = (*Request().fragments, *(["debug"] if debug else []))
-    return Request(series=[only] if only else None, fragments=fragments)
+    return Request(series=only.split(",") if only else None, fragments=fragments)
 
 
 @pytest.fixture(scope="session")

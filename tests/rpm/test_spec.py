@@ -75,7 +75,7 @@ def test_patches_apply_in_the_order_of_the_kernel_tests(tmp_path: Path, locale: 
     """The loop of %prep itself, with a patch(1) that only shows what it is given."""
     prep = "\n".join(rpmspec("fedora", "-P", "--with=kernel"))
     ((loop, release),) = re.findall(
-        r"^(for patch in \S*/series/(\S+?)/.*?^done)$", prep, re.M | re.S
+        r"^(for series in \S*/series/(\S+?)/.*?^done)$", prep, re.M | re.S
     )
     (tmp_path / "kernel").symlink_to(CHECKOUT / "kernel")
     (tmp_path / "linux").mkdir()

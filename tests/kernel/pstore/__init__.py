@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The kernel series pstore-kexec-console, in QEMU: what is kept of a crash kernel's log."""
+"""The series pstore-kexec-console and -records, in QEMU: what is kept of a crash kernel's log."""

@@ -7,6 +7,7 @@ stays where it is, with another state, until the firmware runs out of room and c
 
 import struct
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,20 +26,34 @@ class Variable:
     size: int
 
 
-def crash_records(path: Path) -> list[Variable]:
-    """The variables of pstore that are there, oldest first."""
+def _variables(path: Path) -> Iterator[tuple[int, Variable]]:
+    """Those of pstore, with their state, oldest first."""
     data = path.read_bytes()
-    found = []
     start = data.find(CRASH.bytes_le)
     while start >= 0:
         name_at = start + 16
         offset = name_at - HEADER.size
         magic, state, _, _, _, _, _, name_size, size, _ = HEADER.unpack_from(data, offset)
-        if (magic, state) == (START, ADDED):
+        if magic == START:
             name = data[name_at : name_at + name_size].decode("utf-16-le").rstrip("\0")
-            found.append(Variable(name, size))
+            yield state, Variable(name, size)
         start = data.find(CRASH.bytes_le, name_at)
-    return found
+
+
+def crash_records(path: Path) -> list[Variable]:
+    """The variables of pstore that are there, oldest first."""
+    return [variable for state, variable in _variables(path) if state == ADDED]
+
+
+def written(path: Path) -> set[str]:
+    """The names of the crash kernels' records, also of those that were erased since."""
+    names = (variable.name for _, variable in _variables(path))
+    return {name for name in names if name.startswith("dump-type9-")}
+
+
+def call(name: str) -> int:
+    """Which one it was of the calls in its boot that may change the store."""
+    return int(name.split("-")[3])
 
 
 def consoles(path: Path) -> list[Variable]:

@@ -57,5 +57,22 @@ def change_section(path: Path, record: Record, section: uuid.UUID) -> None:
         stream.write(section.bytes_le)
 
 
+def damage(path: Path, record: Record) -> None:
+    """Have the device refuse to read it: its length is less than that of its header."""
+    with path.open("r+b") as stream:
+        stream.seek(record.offset + 20)
+        stream.write(struct.pack("<I", 0))
+
+
+def writes(path: Path) -> int:
+    """How often the kernel that wrote the newest record has written.
+
+    The upper half of an ID is the time of the first one; each record, of any type, whether the
+    store took it or not, then has the next number (cper_next_record_id() in
+    drivers/firmware/efi/cper.c).
+    """
+    return max(record.id for record in records(path)) & 0xFFFFFFFF
+
+
 def consoles(path: Path) -> list[Record]:
     return [record for record in records(path) if record.section in CONSOLES]

@@ -12,8 +12,7 @@ from tests.vmtest.kernels import Kernel
 MODULES = ("watchdog", "i6300esb", "lkdtm", "efivarfs")
 # Loaded by a test when it is time, and not before.
 BACKENDS = (
-    "reed_solomon", "ramoops", "efi_pstore", "pstore_zone", "pstore_blk",
-    "virtio_ring", "virtio", "virtio_pci_modern_dev", "virtio_pci", "virtio_blk",
+    "reed_solomon", "ramoops", "efi_pstore",
 )  # fmt: skip
 
 

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A guest that crashes, obeys orders in its crash kernel as well, and shows what pstore has."""
 
-from collections.abc import Sequence
+import re
+from collections import defaultdict
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -20,10 +21,12 @@ OOPS = "(echo BUG >/sys/kernel/debug/provoke-crash/DIRECT); true"
 # More than any backend has room for. The worker gets a moment: a dump makes no room.
 FLOOD = (
     "i=0; while [ $i -lt 1500 ]; do i=$((i + 1)); "
-    'echo "<14>line $i $RANDOM$RANDOM$RANDOM$RANDOM$RANDOM$RANDOM"; '
+    'echo "<13>line $i $RANDOM$RANDOM$RANDOM$RANDOM$RANDOM$RANDOM"; '
     "done >/dev/kmsg; sleep 3"
 )
 WATCHDOG_ON = "[ -c /dev/watchdog0 ] && exec 9>/dev/watchdog0 && echo x >&9"
+# Seconds of uptime of the crash kernel at which it hangs; the small init is not there earlier.
+HANGS = (2, 10, 40, 120)
 
 
 class Guest(orders.Guest):
@@ -48,7 +51,49 @@ def running(machine: Machine, directory: Path) -> AbstractContextManager[Guest]:
 
 
 def console_records(records: dict[str, str]) -> list[str]:
-    """The records of a crash kernel's console, oldest first."""
-    names: Sequence[str] = [name for name in records if name.startswith("kexec-console-")]
+    """The records of crash kernels' consoles, oldest first."""
+    names = [name for name in records if name.startswith("kexec-console-")]
     ordered = sorted(names, key=lambda name: int(name.rpartition("-")[2]))
     return [records[name] for name in ordered]
+
+
+def logs(records: dict[str, str]) -> list[str]:
+    """The logs that the parts in them make up, each by its ID, the oldest first."""
+    found: dict[str, dict[int, str]] = defaultdict(dict)
+    for text in console_records(records):
+        heading, _, body = text.partition("\n")
+        match = re.fullmatch(r"kexec-console#([0-9a-f]{8}) Part(\d+)", heading)
+        assert match, heading
+        parts = found[match[1]]
+        parts[int(match[2])] = max(body, parts.get(int(match[2]), ""), key=len)
+    return ["".join(parts[number] for number in sorted(parts)) for parts in found.values()]
+
+
+def hang_at(machine: Guest, seconds: int, token: str) -> None:
+    """Log a line in each second, until the crash kernel is that old; then hang, as hard as can be.
+
+    The watchdog is fed until then. Each line says how old the kernel is.
+    """
+    machine.run(WATCHDOG_ON)
+    age = "$(sed 's/[. ].*//' /proc/uptime)"
+    machine.post(
+        f"exec 9>/dev/watchdog0; while echo x >&9; echo '<13>{token} is '{age} >/dev/kmsg; "
+        f"[ {age} -lt {seconds} ]; do sleep 1; done; {HANG}"
+    )
+    machine.boot("normal")
+
+
+def ages(token: str, text: str) -> list[int]:
+    """What hang_at() has logged, as far as it is there."""
+    return [int(age) for age in re.findall(rf"{token} is (\d+)$", text, re.MULTILINE)]
+
+
+def assert_two_thirds(token: str, text: str, console: str) -> str:
+    """What was logged in the first two thirds of a crash kernel's time is there; the figures.
+
+    An incomplete record waits for half as long as the log has been stored for, and a second
+    until somebody looks, which takes a while on a busy machine.
+    """
+    end, stored = ages(token, console)[-1], (ages(token, text) or [0])[-1]
+    assert stored >= end * 2 / 3 - 4, f"hung at {end} s, stored until {stored} s"
+    return f"hung at {end} s, stored until {stored} s"

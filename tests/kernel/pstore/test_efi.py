@@ -5,25 +5,33 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from tests.kernel.pstore import efivars
 from tests.kernel.pstore.conftest import no_complaints
 from tests.kernel.pstore.machine import (
     FLOOD,
     HANG,
+    HANGS,
     OOPS,
     WATCHDOG,
     WATCHDOG_ON,
     Guest,
-    console_records,
+    assert_two_thirds,
+    hang_at,
+    logs,
     running,
 )
 from tests.vmtest.machine import OVMF, Machine
 
-# What the backend asks for (kexec_records in drivers/firmware/efi/efi-pstore.c).
+# What the backend asks for (kexec_records and kexec_writes in drivers/firmware/efi/efi-pstore.c).
 LIMIT = 16
+CALLS = 64
 CRASHES = 20
 # Its module parameter of that name, by default.
 RECORD_SIZE = 1024
+# Its variables are only written by whoever asks for it.
+ASKED = "pstore.kexec_console=efi"
 LOAD = (
     "[ -e /modules/efi-pstore.ko ] && ! [ -e /sys/module/efi_pstore ] "
     "&& insmod /modules/efi-pstore.ko; "
@@ -50,7 +58,7 @@ def _guest(
     return running(machine, directory)
 
 
-def _crash(machine: Guest, more: str = "") -> None:
+def _crash(machine: Guest, more: str = ASKED) -> None:
     machine.boot("normal")
     _crash_now(machine, more)
 
@@ -58,6 +66,11 @@ def _crash(machine: Guest, more: str = "") -> None:
 def _crash_now(machine: Guest, more: str) -> None:
     machine.load_crash_kernel(f"nr_cpus=1 panic=1 {more}")
     machine.crash()
+    machine.run(LOAD)
+
+
+def _boot_again(machine: Guest) -> None:
+    machine.boot("normal")
     machine.run(LOAD)
 
 
@@ -70,110 +83,157 @@ def _variables(machine: Guest) -> list[str]:
 def test_reboot_of_the_crash_kernel(patched: Machine, tmp_path: Path, token: str) -> None:
     with _guest(patched, tmp_path) as machine:
         _crash(machine)
-        machine.run(f"echo '<14>crash-{token}' >/dev/kmsg")
+        machine.run(f"echo '<13>crash-{token}' >/dev/kmsg; echo '<14>info-{token}' >/dev/kmsg")
         machine.post("reboot -f")
-        machine.boot("normal")
-        machine.run(LOAD)
-        records = console_records(machine.records())
-        assert 1 <= len(records) == len(_variables(machine)) <= LIMIT
+        _boot_again(machine)
+        (log,) = logs(machine.records())
+        assert 1 <= len(_variables(machine)) <= LIMIT
         machine.run("rm /pstore/kexec-console-*")
         assert not _variables(machine)
         no_complaints(machine)
-    assert records[0].startswith("kexec-console Part1\n")
-    assert "Linux version" in records[0]
-    assert f"crash-{token}" in "".join(records)
-    assert "Restarting system" in records[-1]
+    assert "Linux version" in log
+    assert f"crash-{token}" in log
+    assert f"info-{token}" not in log
+    assert "Restarting system" in log
+
+
+@pytest.mark.parametrize("more", ["", "pstore.kexec_console=auto", "pstore.kexec_console=eif"])
+def test_nothing_is_written_unasked(
+    patched: Machine, tmp_path: Path, token: str, more: str
+) -> None:
+    """Nor where it is misspelled, which is said."""
+    with _guest(patched, tmp_path) as machine:
+        _crash(machine, more)
+        machine.run(f"echo '<13>crash-{token}' >/dev/kmsg; sleep 5")
+        said = "`eif' invalid for parameter `pstore.kexec_console'" in machine.run("dmesg")
+        assert said == more.endswith("eif")
+        machine.post("reboot -f")
+        _boot_again(machine)
+        assert not _variables(machine)
+    assert not efivars.written(OVMF.copy(tmp_path))
 
 
 def test_panic_of_the_crash_kernel(patched: Machine, tmp_path: Path, token: str) -> None:
     with _guest(patched, tmp_path) as machine:
         _crash(machine)
-        machine.run(f"echo '<14>crash-{token}' >/dev/kmsg")
+        machine.run(f"echo '<13>crash-{token}' >/dev/kmsg")
         machine.post("echo c >/proc/sysrq-trigger")
-        machine.boot("normal")
+        _boot_again(machine)
+        (log,) = logs(machine.records())
+    assert f"crash-{token}" in log
+    assert "Kernel panic - not syncing" in log
+    # The emergency restart that follows the panic has no record of its own.
+    assert "Rebooting in 1 seconds" not in log
+
+
+@pytest.mark.parametrize("seconds", HANGS)
+def test_hang(patched: Machine, tmp_path: Path, token: str, seconds: int) -> None:
+    with _guest(patched, tmp_path, "", *WATCHDOG) as machine:
+        _crash(machine)
+        hang_at(machine, seconds, token)
         machine.run(LOAD)
-        records = console_records(machine.records())
-    assert f"crash-{token}" in "".join(records)
-    assert "Kernel panic - not syncing" in "".join(records)
+        (log,) = logs(machine.records())
+        print(assert_two_thirds(token, log, machine.console))
 
 
 def test_oops_is_stored_before_a_hang(patched: Machine, tmp_path: Path, token: str) -> None:
-    """It has a record at once. What comes after it waits for its record, and is lost."""
+    """It has records at once."""
     with _guest(patched, tmp_path, "", *WATCHDOG) as machine:
         _crash(machine)
+        machine.run("sleep 2")
         machine.run(WATCHDOG_ON)
-        machine.run(f"echo '<14>before-{token}' >/dev/kmsg; {OOPS}")
-        machine.post(f"echo '<14>last-{token}' >/dev/kmsg; {HANG}")
-        machine.boot("normal")
-        machine.run(LOAD)
-        text = "".join(console_records(machine.records()))
-    assert f"before-{token}" in text
-    assert "kernel BUG at" in text
-    assert f"last-{token}" not in text
+        machine.run(f"echo '<13>before-{token}' >/dev/kmsg; {OOPS}")
+        machine.post(HANG)
+        _boot_again(machine)
+        (log,) = logs(machine.records())
+    assert f"before-{token}" in log
+    assert "kernel BUG at" in log
 
 
-def test_crashes_stay_within_the_limit(patched: Machine, tmp_path: Path, token: str) -> None:
+def test_crashes_stay_within_the_limits(patched: Machine, tmp_path: Path, token: str) -> None:
     """Nobody removes a variable, and each second log is longer than what may be stored.
 
-    Counted in the flash: what is there after each crash, and what of it is new.
+    Counted in the flash: what is there after each crash, and what was written for it, erased or
+    not. The names have the number of the call, which counts erasures, too.
     """
     flash = OVMF.copy(tmp_path)
-    counts, writes, before = [], [], set[str]()
+    counts, writes, calls = [], [], []
+    seen = set[str]()
     with _guest(patched, tmp_path, "quiet") as machine:
         machine.boot("normal")
         for crash in range(CRASHES):
-            _crash_now(machine, "quiet printk.devkmsg=on")
-            machine.run(f"echo '<14>crash-{crash}-{token}' >/dev/kmsg")
+            before = len(efivars.consoles(flash))
+            _crash_now(machine, f"quiet printk.devkmsg=on {ASKED}")
+            machine.run(f"echo '<13>crash-{crash}-{token}' >/dev/kmsg")
             if crash % 2:
                 machine.run(FLOOD)
             machine.post("reboot -f")
             machine.boot("normal")
-            now = {variable.name for variable in efivars.consoles(flash)}
-            counts.append(len(now))
-            writes.append(len(now - before))
-            before = now
+            new = efivars.written(flash) - seen
+            seen |= new
+            counts.append(len(efivars.consoles(flash)))
+            writes.append(len(new))
+            calls.append(max(efivars.call(name) for name in new))
+            assert 2 * writes[-1] + before - counts[-1] <= calls[-1]
         machine.run(LOAD)
         assert len(_variables(machine)) == counts[-1]
-        records = console_records(machine.records())
+        log = logs(machine.records())[-1]
         no_complaints(machine)
-    print(f"occupied after each crash: {counts}, written by each: {writes}")
-    assert max(counts) == LIMIT
-    assert 1 <= min(writes) <= max(writes) <= LIMIT
+    print(f"occupied after each crash: {counts}, written: {writes}, last call: {calls}")
+    assert max(counts) <= LIMIT
+    assert 1 <= min(writes) <= max(calls) <= CALLS
     assert max(variable.size for variable in efivars.consoles(flash)) <= RECORD_SIZE
-    # What is left of the crash before comes first.
-    newest = max(n for n, text in enumerate(records) if text.startswith("kexec-console Part1\n"))
-    assert "Linux version" in records[newest]
-    assert f"crash-{CRASHES - 1}-{token}" in "".join(records)
-    assert "line 1500 " in records[-1]
+    assert "Linux version" in log
+    assert "line 1500 " in log
 
 
 def test_full_store(patched: Machine, tmp_path: Path, token: str) -> None:
-    """Of others: no hang, no warning, the crash kernel goes on."""
+    """Of others: no hang, no warning, no dummy variable, and the crash kernel goes on."""
+    flash = OVMF.copy(tmp_path)
     with _guest(patched, tmp_path) as machine:
         machine.boot("normal")
         machine.run(LOAD)
         machine.run(FILL, 300)
-        machine.load_crash_kernel("nr_cpus=1 panic=1")
+        machine.load_crash_kernel(f"nr_cpus=1 panic=1 {ASKED}")
+        before = flash.read_bytes()
         machine.crash()
         machine.run(LOAD)
-        machine.run(f"echo '<14>crash-{token}' >/dev/kmsg")
-        machine.run("sleep 10")
+        machine.run(f"echo '<13>crash-{token}' >/dev/kmsg")
+        machine.run("sleep 15")
         log = machine.run("dmesg")
-        assert "giving up on the console of this crash kernel" in log
+        assert "giving up on the log of this crash kernel" in log
         assert "WARNING:" not in log
+        assert flash.read_bytes() == before
         machine.post("reboot -f")
         machine.boot("normal")
-    assert not efivars.consoles(OVMF.copy(tmp_path))
+    assert not efivars.consoles(flash)
 
 
-def test_normal_boot_writes_nothing(patched: Machine, tmp_path: Path) -> None:
+def test_variables_that_cannot_be_read(patched: Machine, tmp_path: Path, token: str) -> None:
+    """Nobody knows how many there are: nothing is written, not even by a panic."""
     with _guest(patched, tmp_path) as machine:
         machine.boot("normal")
         machine.run(LOAD)
-        machine.run("sleep 10")
-        machine.post("reboot -f")
+        # Larger than what a record may be.
+        machine.run(
+            r"{ printf '\007\000\000\000'; head -c 2000 /dev/zero; } >/tmp/value; dd bs=64k "
+            f"if=/tmp/value of=/efivars/dump-type9-1-1-1700000000-D-{efivars.CRASH} 2>&1"
+        )
+        _crash_now(machine, ASKED)
+        machine.run(f"echo '<13>crash-{token}' >/dev/kmsg; sleep 5")
+        assert "nothing of this log is stored: cannot tell" in machine.run("dmesg")
+        machine.post("echo c >/proc/sysrq-trigger")
+        _boot_again(machine)
+    assert efivars.written(OVMF.copy(tmp_path)) == {"dump-type9-1-1-1700000000-D"}
+
+
+def test_normal_boot_writes_nothing(patched: Machine, tmp_path: Path) -> None:
+    with _guest(patched, tmp_path, ASKED) as machine:
         machine.boot("normal")
         machine.run(LOAD)
+        machine.run("sleep 10")
+        machine.post("reboot -f")
+        _boot_again(machine)
         assert not _variables(machine)
         no_complaints(machine)
     assert not efivars.crash_records(OVMF.copy(tmp_path))

@@ -10,11 +10,15 @@ import pytest
 
 from tests.kernel.pstore.conftest import no_complaints
 from tests.kernel.pstore.machine import (
+    FLOOD,
     HANG,
+    HANGS,
     OOPS,
     WATCHDOG,
     WATCHDOG_ON,
     Guest,
+    ages,
+    hang_at,
     running,
 )
 from tests.vmtest.errors import MachineLost
@@ -113,6 +117,74 @@ def test_panic_of_the_crash_kernel(patched: Machine, tmp_path: Path, token: str)
     assert f"crash-{token}" in records["dmesg-ramoops-0"]
 
 
+@pytest.mark.parametrize("seconds", HANGS)
+def test_hang(patched: Machine, tmp_path: Path, token: str, seconds: int) -> None:
+    """The last line is in RAM before the watchdog resets the machine."""
+    zones = f"{ZONES} {KEXEC_ZONE}"
+    with _guest(patched, zones, tmp_path, *WATCHDOG) as machine:
+        _crash(machine, zones, token)
+        hang_at(machine, seconds, token)
+        machine.run(LOAD)
+        stored = ages(token, machine.records()["kexec-console-ramoops-0"])
+        said = ages(token, machine.console)
+    print(f"hung at {said[-1]} s, stored until {stored[-1]} s")
+    assert stored == said
+
+
+def test_full_zone_has_the_newest_lines(patched: Machine, tmp_path: Path, token: str) -> None:
+    zones = f"{ZONES} ramoops.kexec_console_size=0x1000"
+    with _guest(patched, zones, tmp_path) as machine:
+        _crash(machine, zones, token, "printk.devkmsg=on")
+        machine.run(FLOOD)
+        machine.post("reboot -f")
+        machine.boot("normal")
+        machine.run(LOAD)
+        crash = machine.records()["kexec-console-ramoops-0"]
+    assert len(crash) < 0x1000
+    assert "line 1500 " in crash
+
+
+def test_removed_while_the_next_one_is_written(
+    patched: Machine, tmp_path: Path, token: str
+) -> None:
+    """In a crash kernel the file is that of an earlier crash; the zone has its own log by then."""
+    zones = f"{ZONES} {KEXEC_ZONE}"
+    with _guest(patched, zones, tmp_path) as machine:
+        _crash(machine, zones, token)
+        machine.post("reboot -f")
+        _crash(machine, zones, f"second-{token}")
+        old = machine.records()["kexec-console-ramoops-0"]
+        machine.run("rm /pstore/kexec-console-ramoops-0")
+        machine.run(f"echo '<14>late-{token}' >/dev/kmsg")
+        machine.post("reboot -f")
+        machine.boot("normal")
+        machine.run(LOAD)
+        crash = machine.records()["kexec-console-ramoops-0"]
+    assert f"crash-{token}" in old
+    assert f"crash-{token}" not in crash
+    assert f"crash-second-{token}" in crash
+    assert f"late-{token}" in crash
+
+
+def test_dump_that_was_there_is_not_taken_for_a_crash_kernels_log(
+    patched: Machine, tmp_path: Path
+) -> None:
+    """With other parameters, the last of the zones for dumps is where the console's is now."""
+    with _guest(patched, f"{ZONES} {KEXEC_ZONE}", tmp_path) as machine:
+        machine.boot("normal")
+        machine.run(
+            "insmod /modules/reed_solomon.ko 2>/dev/null; insmod /modules/ramoops.ko "
+            "mem_address=0x30000000 mem_size=0x100000 record_size=0x40000 console_size=0 "
+            "pmsg_size=0 ftrace_size=0"
+        )
+        for _ in range(4):
+            machine.run(OOPS)
+        machine.post("reboot -f")
+        machine.boot("normal")
+        machine.run(LOAD)
+        assert "kexec-console-ramoops-0" not in machine.records()
+
+
 def test_dump_of_the_crashed_kernel_is_not_overwritten(
     patched: Machine, tmp_path: Path, token: str
 ) -> None:
@@ -152,13 +224,12 @@ def test_oops_and_hang_with_interrupts_off(patched: Machine, tmp_path: Path, tok
     assert f"first-{token}" in records["console-ramoops-0"]
 
 
-@pytest.mark.parametrize("mode", ["auto", "off"])
+@pytest.mark.parametrize("mode", ["auto", "off", "of"])
 def test_normal_boot_writes_nothing(patched: Machine, tmp_path: Path, mode: str) -> None:
     zones = f"{ZONES} {KEXEC_ZONE} pstore.kexec_console={mode}"
     with _guest(patched, zones, tmp_path) as machine:
         machine.boot("normal")
         machine.run(LOAD)
-        assert "kexec-console" not in machine.run("cat /proc/consoles")
         machine.post("reboot -f")
         machine.boot("normal")
         machine.run(LOAD)
