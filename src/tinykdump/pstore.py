@@ -32,6 +32,11 @@ _MODULES: Mapping[str, tuple[str, ...]] = {
     "efi_pstore": ("pstore_disable", "record_size"),
 }  # fmt: skip
 
+# Backend -> the option of a kernel that writes the record type for crash kernels to it.
+_RECORDS = "CONFIG_PSTORE_KEXEC_CONSOLE_RECORDS"
+_OPTIONS: Mapping[str, str] = {
+    "ramoops": "CONFIG_PSTORE_KEXEC_CONSOLE", "erst": _RECORDS, "efi_pstore": _RECORDS,
+}  # fmt: skip
 # A kernel without the record type for crash kernels can write dmesg records at the end of every
 # boot. ramoops has its own limit, which 0 turns off.
 _ALWAYS_DUMP = ("printk.always_kmsg_dump=1", "pstore.kmsg_bytes=32768")
@@ -52,8 +57,8 @@ def _backend(host: Host) -> str:
     return "" if text == "(null)" else text
 
 
-def _has_type(kernel_config: str) -> bool:
-    return "CONFIG_PSTORE_KEXEC_CONSOLE=y" in kernel_config.splitlines()
+def _has_type(backend: str, kernel_config: str) -> bool:
+    return f"{_OPTIONS.get(backend)}=y" in kernel_config.splitlines()
 
 
 def modules(host: Host) -> tuple[str, ...]:
@@ -103,7 +108,7 @@ def parameters(host: Host, kernel_config: str, *, efi: bool) -> tuple[str, ...]:
         value = host.text(f"/sys/module/{backend}/parameters/{name}")
         if value:
             words.append(f"{backend}.{name}={value}")
-    if _has_type(kernel_config):
+    if _has_type(backend, kernel_config):
         words += _EFI_TOO if backend == _EFI else ()
     else:
         words += _ALWAYS_DUMP
@@ -119,9 +124,10 @@ def description(host: Host, kernel_config: str, *, efi: bool) -> str:
     if efi and _efi_is_off(host):
         return ("lost: this kernel has pstore in EFI variables turned off (set efi_pstore = yes in "
                 "/etc/default/tinykdump and run tinykdump -l)")  # fmt: skip
-    if not backend or _has_type(kernel_config):
+    if not backend or _has_type(backend, kernel_config):
         return backend
-    return f"{backend}, unless it hangs (no CONFIG_PSTORE_KEXEC_CONSOLE: printk.always_kmsg_dump)"
+    option = _OPTIONS.get(backend, _RECORDS)
+    return f"{backend}, unless it hangs (no {option}: printk.always_kmsg_dump)"
 
 
 def boots(host: Host) -> Boots:

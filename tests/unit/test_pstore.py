@@ -15,7 +15,8 @@ from tinykdump.errors import TinykdumpError
 from tinykdump.host import Host
 
 PARAMETERS = "/sys/module/ramoops/parameters"
-WITH_TYPE = "CONFIG_PSTORE=y\nCONFIG_PSTORE_KEXEC_CONSOLE=y\n"
+STREAMS_ONLY = "CONFIG_PSTORE=y\nCONFIG_PSTORE_KEXEC_CONSOLE=y\n"
+WITH_TYPE = f"{STREAMS_ONLY}CONFIG_PSTORE_KEXEC_CONSOLE_RECORDS=y\n"
 
 
 def test_without_a_backend_there_are_no_parameters(fake: FakeHost) -> None:
@@ -37,7 +38,9 @@ def test_both_kernels_use_the_same_region(fake: FakeHost) -> None:
         "ramoops.record_size=0", "ramoops.kexec_console_size=65536", "ramoops.max_reason=-1",
     )  # fmt: skip
     assert pstore.modules(fake.host) == ("ramoops",)
+    assert pstore.parameters(fake.host, STREAMS_ONLY, efi=True) == region
     assert pstore.parameters(fake.host, WITH_TYPE, efi=True) == region
+    assert pstore.description(fake.host, STREAMS_ONLY, efi=True) == "ramoops"
     assert pstore.parameters(fake.host, "", efi=True) == (
         *region, "printk.always_kmsg_dump=1", "pstore.kmsg_bytes=32768", "ramoops.max_reason=0",
     )  # fmt: skip
@@ -65,9 +68,16 @@ def test_the_description_says_what_a_kernel_without_the_type_loses(fake: FakeHos
     assert pstore.description(fake.host, WITH_TYPE, efi=True) == ""
     fake.write("/sys/module/pstore/parameters/backend", "erst\n")
     assert pstore.description(fake.host, WITH_TYPE, efi=True) == "erst"
-    text = pstore.description(fake.host, "# CONFIG_PSTORE_KEXEC_CONSOLE is not set\n", efi=True)
-    assert text.startswith("erst, unless it hangs (")
-    assert "printk.always_kmsg_dump" in text
+    for kernel_config in ("# CONFIG_PSTORE_KEXEC_CONSOLE is not set\n", STREAMS_ONLY):
+        text = pstore.description(fake.host, kernel_config, efi=True)
+        assert text.startswith("erst, unless it hangs (no CONFIG_PSTORE_KEXEC_CONSOLE_RECORDS: ")
+        assert "printk.always_kmsg_dump" in text
+        assert "printk.always_kmsg_dump=1" in pstore.parameters(
+            fake.host, kernel_config, efi=True
+        )
+    # The series has nothing for other backends.
+    fake.write("/sys/module/pstore/parameters/backend", "nvram\n")
+    assert "unless it hangs" in pstore.description(fake.host, WITH_TYPE, efi=True)
 
 
 def test_the_configuration_keeps_the_log_out_of_efi_variables(fake: FakeHost) -> None:
