@@ -12,12 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import gnupg
-
+from tinykdump import distribution
 from tinykdump.errors import TinykdumpError
 from tinykdump.files import private
 from tinykdump.host import Host
 from tinykdump.run import ENVIRONMENT, run
+
+try:
+    import gnupg
+except ImportError:  # no repository of RHEL has it
+    gnupg = None
 
 MACHINE_KEYS = Path("/var/lib/tinykdump/keys")
 ROOT_KEYS = Path("/root/.gnupg")
@@ -60,7 +64,7 @@ class Key:
     valid_at: str  # a time at which it was valid, for gpg --faked-system-time
 
 
-def gpg(home: Path) -> gnupg.GPG:
+def gpg(home: Path) -> "gnupg.GPG":
     """python-gnupg on a home directory whose secret keys may have a passphrase.
 
     gpg asks for it at the user's terminal or desktop. Raises TinykdumpError if the directory or
@@ -75,9 +79,12 @@ def gpg(home: Path) -> gnupg.GPG:
 
 def _open(
     home: Path, options: Sequence[str] = (), *, asking: Mapping[str, str] | None = None
-) -> gnupg.GPG:
+) -> "gnupg.GPG":
     if not home.is_dir():
         raise TinykdumpError(f"{home} is not a directory", "name a GnuPG home directory")
+    if gnupg is None:
+        hint = distribution.install(Host(), "python3-gnupg")
+        raise TinykdumpError("python3-gnupg is not installed", hint)
     try:
         environment = {**ENVIRONMENT, **(asking or {})}
         return gnupg.GPG(gnupghome=str(home), options=list(options), env=environment)
@@ -86,7 +93,7 @@ def _open(
 
 
 @contextmanager
-def _looking(home: Path) -> Iterator[gnupg.GPG]:
+def _looking(home: Path) -> "Iterator[gnupg.GPG]":
     """A keyring to read; daemons started for it end with the block. Raises TinykdumpError."""
     keyring = _open(home, _QUIET)
     started = _start_keyboxd(home)
@@ -218,7 +225,7 @@ def _usable_key(home: Path, *, fips: bool) -> tuple[Key | None, bool]:
         return _export(keyring, found[0]), len(found) < len(listed)
 
 
-def _listed(keyring: gnupg.GPG, name: str) -> Sequence[Mapping[str, Any]]:
+def _listed(keyring: "gnupg.GPG", name: str) -> Sequence[Mapping[str, Any]]:
     """The keys of a keyring. Raises TinykdumpError if gpg fails: an empty list would let a new key
     replace the machine's."""
     found = keyring.list_keys()
@@ -249,7 +256,7 @@ def _make_machine_key(home: Path, *, fips: bool) -> None:
         raise TinykdumpError(f"gpg made no key in {home}", f"see gpg --homedir {home} --list-keys")
 
 
-def _export(keyring: gnupg.GPG, listed: Mapping[str, Any]) -> Key:
+def _export(keyring: "gnupg.GPG", listed: Mapping[str, Any]) -> Key:
     fingerprint = listed["fingerprint"]
     public = keyring.export_keys(fingerprint, armor=False, minimal=True)
     if not public:

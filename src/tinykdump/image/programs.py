@@ -4,6 +4,7 @@
 import stat
 from pathlib import Path
 
+from tinykdump import distribution
 from tinykdump.config import Config
 from tinykdump.errors import TinykdumpError
 from tinykdump.host import Host
@@ -39,7 +40,7 @@ def find(host: Host, name: str, package: str) -> Path:
     for directory in PATH:
         if host.exists(f"{directory}/{name}"):
             return Path(directory) / name
-    raise TinykdumpError(f"{name} is not installed", f"install {package}")
+    raise TinykdumpError(f"{name} is not installed", distribution.install(host, package))
 
 
 def program(host: Host, name: str, package: str) -> Program:
@@ -55,7 +56,8 @@ def busybox(host: Host) -> Program:
     package = "busybox (on Debian and SUSE: busybox-static)"
     found = program(host, next(iter(names), _BUSYBOX[-1]), package)
     if found.facts.is_dynamic:
-        raise TinykdumpError(f"{found.path} is dynamically linked", f"install {package}")
+        hint = distribution.install(host, package)
+        raise TinykdumpError(f"{found.path} is dynamically linked", hint)
     return found
 
 
