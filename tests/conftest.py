@@ -24,6 +24,8 @@ settings.load_profile("no deadline")
 NOT_HERE = (
     ("Fedora: dnf in tools/deps, the packages, and the service under SELinux",
      "this machine has no dnf", shutil.which("dnf") is None),
+    ("kdump-utils and rpm-ostree", "Fedora's packages cannot be installed here: a unit does what "
+     "kdumpctl does, and bubblewrap gets rpm-ostree's arguments", True),
     ("guests of other architectures", "images are built only for this machine's architecture",
      platform.machine() == "x86_64"),
     ("the kernel series", "make kernel-check builds and boots them", True),
