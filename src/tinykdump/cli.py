@@ -11,9 +11,11 @@ from pathlib import Path
 from tinykdump import (
     __version__,
     actions,
+    disks,
     keys,
     load,
     memory,
+    prepare,
     pstore,
     restore,
     state,
@@ -22,6 +24,7 @@ from tinykdump import (
 from tinykdump.config import FILE
 from tinykdump.config_files import load_config
 from tinykdump.errors import TinykdumpError
+from tinykdump.filesystems import MADE
 from tinykdump.host import Host
 from tinykdump.memory import MIB
 from tinykdump.report import line, say
@@ -50,6 +53,14 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--kernel", metavar="KVER",
                      help="use this installed kernel instead of the running one")  # fmt: skip
     commands = top.add_subparsers(dest="command", metavar="COMMAND")
+    prepared = commands.add_parser("prepare", help="format a USB disk as a stick for dumps")
+    prepared.add_argument("device", type=Path, nargs="?",
+                          help="the disk, /dev/sdX; if missing, list those behind USB")  # fmt: skip
+    prepared.add_argument("--filesystem", choices=MADE, metavar="TYPE", default="",
+                          help=f"make this file system: {', '.join(MADE)}")  # fmt: skip
+    prepared.add_argument("--keep-data", action="store_true",
+                          help="only change the label of the file system")  # fmt: skip
+    prepared.add_argument("--yes", action="store_true", help="do not ask")
     shown = commands.add_parser("status", help="show whether this machine is armed")
     shown.add_argument("--json", action="store_true", help="print JSON, for programs")
     commands.add_parser("estimate", help="show how much memory the crash kernel needs")
@@ -119,6 +130,48 @@ def make(host: Host, options: argparse.Namespace) -> int:
     return 0
 
 
+def prepare_stick(host: Host, options: argparse.Namespace) -> int:
+    """Make a stick of a disk, after asking; without one, list what is there."""
+    config = load_config(host, {}, options.config)
+    if options.device is None:
+        found = prepare.candidates(host)
+        if not found:
+            raise TinykdumpError("no USB disk is plugged in", "plug in a stick")
+        print("\n".join(map(disks.describe, found)))
+        say("nothing was changed (name one of these disks)")
+        return 0
+    planned = prepare.plan(host, config, options.device, filesystem=options.filesystem,
+                           keep_data=options.keep_data)  # fmt: skip
+    prepare.check_programs(planned)
+    if not options.yes and not sys.stdin.isatty():
+        raise TinykdumpError("nobody can be asked: there is no terminal", "add --yes")
+    print(disks.describe(planned.disk))
+    for warning in prepare.warnings(host, config, planned):
+        say(warning)
+    if not options.yes:
+        _ask(planned)
+    with state.lock(host):
+        device = prepare.carry_out(host, config, planned)
+    print(f"{device} is ready: {planned.filesystem}, {config.target}")
+    image = load.ours(host)
+    if image:
+        actions.check_stick(host, config, image)
+    return 0
+
+
+def _ask(planned: prepare.Plan) -> None:
+    """Raise TinykdumpError unless the user types the name of the disk."""
+    name, what = planned.disk.path.name, f"Everything on {planned.disk.path} will be lost"
+    if planned.keeps_data:
+        what = f"The label of {planned.disk.path} will become {planned.label}"
+    try:
+        typed = input(f"{what}. Type the name of the disk ({name}) to go on: ").strip()
+    except EOFError:
+        typed = ""
+    if typed not in (name, str(planned.disk.path)):
+        raise TinykdumpError("nothing was changed", f"type {name} to go on")
+
+
 def show_status(host: Host, options: argparse.Namespace) -> int:
     """The state of this machine; 0 when it is armed."""
     found = status.collect(host, load_config(host, {}, options.config))
@@ -177,6 +230,7 @@ def restore_dump(host: Host, options: argparse.Namespace) -> int:
 
 
 COMMANDS = {
+    "prepare": prepare_stick,
     "status": show_status,
     "estimate": estimate,
     "log": show_log,

@@ -59,13 +59,14 @@ def publish(files: Mapping[Path, bytes]) -> None:
                 os.fsync(new.fileno())
         for name, path in written.items():
             Path(name).replace(path)
-            _sync_directory(path.parent)
+            sync_directory(path.parent)
     finally:
         for name in written:
             Path(name).unlink(missing_ok=True)
 
 
-def _sync_directory(directory: Path) -> None:
+def sync_directory(directory: Path) -> None:
+    """Write the names in a directory to the disk. Raises OSError with its name."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         with naming(directory):

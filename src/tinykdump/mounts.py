@@ -1,11 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The current mounts, from /proc/self/mountinfo."""
+"""The current mounts, from /proc/self/mountinfo, and mounts of our own."""
 
 import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tinykdump.files import private
 from tinykdump.host import Host
+from tinykdump.run import run
 
 
 @dataclass(frozen=True)
@@ -44,3 +49,26 @@ def mount_point(host: Host, device: Path) -> Path | None:
     """The mount point of the whole device, or None."""
     mounts = (mount for mount in _mounts(host) if mount.device == device and mount.root == "/")
     return next((mount.place for mount in mounts), None)
+
+
+@contextmanager
+def mounted(
+    host: Host, device: Path, filesystem: str, *options: str, below: Path
+) -> Iterator[Path]:
+    """Mount a device on a new directory in ``below``, which only root can enter, for the block.
+
+    Nothing on it can be run. Raises TinykdumpError if it cannot be mounted or unmounted.
+    """
+    top = host.path(below)
+    private(top)
+    place = Path(tempfile.mkdtemp(prefix="stick-", dir=top))
+    safe = ",".join(("nosuid", "nodev", "noexec", *options))
+    try:
+        run(["mount", "-t", filesystem, "-o", safe, host.path(device), place],
+            hint="check the stick; its file system may be damaged")  # fmt: skip
+        try:
+            yield place
+        finally:
+            run(["umount", place], hint="close what uses the stick")
+    finally:
+        place.rmdir()

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Starts other programs; no other module does, except keys.py for gpg."""
 
+import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -62,6 +63,11 @@ def run(
     if check and result.status != 0:
         raise TinykdumpError(f"{words[0]} failed: {result.last_line}", hint)
     return result
+
+
+def is_installed(program: str) -> bool:
+    """Whether run() finds that program."""
+    return shutil.which(program, path=ENVIRONMENT["PATH"]) is not None
 
 
 def missing(program: str) -> TinykdumpError:

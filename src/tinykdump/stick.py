@@ -41,19 +41,19 @@ def find(host: Host, target: str) -> tuple[Stick, ...]:
     """
     tag, _, value = target.partition("=")
     found = []
-    for device in _behind_usb(host):
-        values = _probe(host, device)
+    for device in behind_usb(host):
+        values = probe(host, device)
         if values.get(tag) == value:
-            found.append(_look(host, device, values.get("TYPE", ""), is_usb=True))
+            found.append(look(host, device, values.get("TYPE", "")))
     if not found:
         linked = host.resolve(f"/dev/disk/by-{tag.lower()}/{value}")
         if linked is not None:
-            kind, is_usb = _probe(host, linked).get("TYPE", ""), linked in _behind_usb(host)
-            found.append(_look(host, linked, kind, is_usb=is_usb))
+            kind, is_usb = probe(host, linked).get("TYPE", ""), linked in behind_usb(host)
+            found.append(look(host, linked, kind, is_usb=is_usb))
     return tuple(found)
 
 
-def _behind_usb(host: Host) -> tuple[Path, ...]:
+def behind_usb(host: Host) -> tuple[Path, ...]:
     """The device nodes of the disks and partitions behind USB that have a medium."""
     found = []
     for entry in host.children("/sys/class/block"):
@@ -65,14 +65,15 @@ def _behind_usb(host: Host) -> tuple[Path, ...]:
     return tuple(found)
 
 
-def _probe(host: Host, device: Path) -> dict[str, str]:
+def probe(host: Host, device: Path) -> dict[str, str]:
     """The tags that blkid(8) reads from the device itself; none if it finds nothing."""
     done = run(["blkid", "-p", "-o", "export", host.path(device)], check=False)
     lines = done.stdout.decode(errors="replace").splitlines()
     return {name: value for name, _, value in (line.partition("=") for line in lines)}
 
 
-def _look(host: Host, device: Path, filesystem: str, *, is_usb: bool) -> Stick:
+def look(host: Host, device: Path, filesystem: str, *, is_usb: bool = True) -> Stick:
+    """A device that has a file system of that type."""
     place = mounts.mount_point(host, device)
     return Stick(
         device=device,

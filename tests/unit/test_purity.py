@@ -13,8 +13,8 @@ import tinykdump
 PACKAGE = Path(tinykdump.__file__).parent
 
 PURE = {
-    "__init__", "architecture", "config", "crashlog", "dump", "errors", "filesystems", "flattened",
-    "image/__init__", "image/cmdline", "image/elf", "image/entries", "image/handover",
+    "__init__", "architecture", "config", "crashlog", "disks", "dump", "errors", "filesystems",
+    "flattened", "image/__init__", "image/cmdline", "image/elf", "image/entries", "image/handover",
     "image/makedumpfile", "image/manifest", "image/modinfo", "image/modprobe", "image/modules",
     "image/placeholder", "image/screens", "kernelimage", "memory", "room",
 }  # fmt: skip
@@ -23,7 +23,7 @@ EFFECTS = {
     "__main__", "actions", "cli", "config_files", "distribution", "files", "hardware", "host",
     "image/archive", "image/build", "image/drivers", "image/libraries", "image/module_tree",
     "image/packages", "image/programs", "kdump_service", "kernel_install", "kernels", "keys",
-    "load", "mounts", "pstore", "report", "reservation", "restore", "run", "scriptlets", "state",
+    "load", "mounts", "prepare", "pstore", "report", "reservation", "restore", "run", "scriptlets", "state",
     "status", "stick",
 }  # fmt: skip
 

@@ -52,7 +52,7 @@ def test_the_stick_is_not_written(fake: FakeHost) -> None:
 
 def test_a_stick_is_found_by_its_uuid(fake: FakeHost) -> None:
     plugged.plug(fake, "vfat")
-    uuid = stick._probe(fake.host, Path("/dev/sdb1"))["UUID"]
+    uuid = stick.probe(fake.host, Path("/dev/sdb1"))["UUID"]
     assert re.fullmatch("[0-9A-F]{4}-[0-9A-F]{4}", uuid)
     assert len(stick.find(fake.host, f"UUID={uuid}")) == 1
     assert stick.find(fake.host, "UUID=0000-0000") == ()

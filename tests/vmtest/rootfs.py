@@ -22,9 +22,9 @@ KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 # What tinykdump and its tests need on Debian, without initramfs-tools: the kernel package depends
 # on that, so it is unpacked but not installed.
 PACKAGES = (
-    "busybox-static", "cpio", "dosfstools", "e2fsprogs", "gnupg", "kexec-tools", "kmod",
-    "makedumpfile", "python3", "python3-gnupg", "python3-pyelftools", "python3-rpm", "systemd",
-    "udev", "util-linux", "xz-utils", "zstd",
+    "busybox-static", "cpio", "dosfstools", "e2fsprogs", "exfatprogs", "fdisk", "gnupg",
+    "kexec-tools", "kmod", "makedumpfile", "python3", "python3-gnupg", "python3-pyelftools",
+    "python3-rpm", "systemd", "udev", "util-linux", "xz-utils", "zstd",
 )  # fmt: skip
 
 # Not needed in a guest. Copyright files may go, too, because the image is not distributed.
