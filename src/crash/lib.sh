@@ -249,6 +249,8 @@ mount_stick() {
 		options=nosuid,nodev,noexec,noatime,dirsync PART_CHUNKS=
 		if [ "$type" = vfat ]; then
 			options=$options,codepage=437,iocharset=ascii PART_CHUNKS=511
+		elif [ "$type" = exfat ]; then
+			options=$options,iocharset=utf8 # needs no module, unlike other defaults of a kernel
 		fi
 		mount -t "$type" -o "$options" "$DEVICE" "$STICK" 2>"$TMP/mount" && return
 		say "cannot mount it as $type: $(cat "$TMP/mount")"

@@ -12,6 +12,27 @@ from tinykdump.image.manifest import Manifest
 from tinykdump.report import line, say
 
 
+def draft(host: Host, config: Config, kver: str, kernel: str = "") -> build.Draft:
+    """Plan the image of a kernel, for the sticks that are plugged in. Raises TinykdumpError."""
+    return build.draft(host, config, state.find_kernel(host, kver, kernel), _seen(host, config))
+
+
+def _seen(host: Host, config: Config) -> frozenset[str]:
+    """The types of file system on the sticks that are plugged in.
+
+    Without a stick, those that the existing images mount: the stick that was there when they were
+    built may come back after a crash.
+    """
+    try:
+        found = stick.find(host, str(config.target))
+    except TinykdumpError:  # blkid is not installed
+        found = ()
+    plugged = {each.filesystem for each in found if each.is_usb}
+    return frozenset(
+        plugged or {kind for image in state.noted(host) for kind in image.filesystems}
+    )  # fmt: skip
+
+
 def build_image(
     host: Host, config: Config, kver: str, *, kernel: str = "", force: bool = False
 ) -> tuple[Manifest, bool]:
@@ -22,7 +43,7 @@ def build_image(
     """
     if host.live and config.efi_log and config.efi_pstore:
         _turn_on_efi(host)
-    planned = build.draft(host, config, state.find_kernel(host, kver, kernel))
+    planned = draft(host, config, kver, kernel)
     old = None if force else _old(host, kver)
     if old is not None and build.is_current(planned, old):
         return old, False

@@ -123,6 +123,9 @@ def make(host: Host, options: argparse.Namespace) -> int:
             f"{len(image.modules)} modules, "
             + (f"key {image.key}" if image.key else "NOT ENCRYPTED")
         )
+        sizes = dict(zip(image.filesystems, image.filesystem_bytes, strict=False))
+        if sizes:  # an older version did not write them
+            print("file systems: " + ", ".join(f"{name} {sizes[name]} bytes" for name in sizes))
         if options.load:
             held = load.load(host, image, takeover=config.takeover)
             print(f"loaded; {held.size // MIB} MiB of memory are reserved")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tinykdump.errors import UsageError
-from tinykdump.filesystems import FILESYSTEMS
+from tinykdump.filesystems import AUTO, FILESYSTEMS
 
 FILE = Path("/etc/default/tinykdump")
 DROP_INS = Path("/etc/default/tinykdump.d")
@@ -43,7 +43,7 @@ class Config:
     """The complete configuration; the form of every value has been checked."""
 
     target: Target
-    filesystems: tuple[str, ...]
+    filesystems: tuple[str, ...]  # keys of FILESYSTEMS, or AUTO
     wait: int  # seconds to wait for the stick
     keep: int  # how many complete dumps of this machine stay on the stick; 0: all
     level: int  # makedumpfile's dump level, a sum of 1, 2, 4, 8, 16
@@ -102,8 +102,9 @@ def _words(text: str) -> tuple[str, ...]:
 
 def _filesystems(text: str) -> tuple[str, ...]:
     words = _words(text)
-    if not words or set(words) - set(FILESYSTEMS):
-        raise ValueError(f"write one or more of {', '.join(FILESYSTEMS)}")
+    names = (AUTO, *FILESYSTEMS)
+    if not words or set(words) - set(names):
+        raise ValueError(f"write one or more of {', '.join(names)}")
     return words
 
 
@@ -150,8 +151,9 @@ ITEMS = (
     Item("dump", "target", _target, "LABEL=TINYKDUMP",
          "The file system on the USB stick that dumps go to:\n"
          "LABEL=name or UUID=id, as blkid prints it."),
-    Item("dump", "filesystems", _filesystems, "vfat",
-         "File system types that the stick may have. Each type makes the image larger."),
+    Item("dump", "filesystems", _filesystems, AUTO,
+         "File system types that the stick may have: auto is vfat, exfat, and that of the stick\n"
+         "that is plugged in while the image is built. Each type makes the image larger."),
     Item("dump", "wait", _number(1, 3600), "60",
          "How many seconds the crash kernel waits for the stick."),
     Item("dump", "keep", _number(0, 9999), "5",

@@ -59,11 +59,21 @@ FILESYSTEMS: Mapping[str, FileSystem] = {
 }
 
 
+def possible(names: Collection[str]) -> tuple[str, ...]:
+    """The types that an image can mount whose configuration has ``names``."""
+    return tuple(FILESYSTEMS) if AUTO in names else tuple(names)
+
+
 def command(words: tuple[str, ...], device: Path, label: str) -> tuple[str, ...]:
     """A command of the table, for that device and label."""
     given = {"DEVICE": str(device), "LABEL": label}
     return tuple(given.get(word, word) for word in words)
 
+
+# In the configuration: FAT, and where the kernel has them exFAT, as sticks are sold with, and what
+# the stick has that is plugged in.
+AUTO = "auto"
+ALWAYS, USUAL = "vfat", "exfat"
 
 # Those that tinykdump prepare makes.
 MADE = tuple(name for name, known in FILESYSTEMS.items() if known.make)

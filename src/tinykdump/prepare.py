@@ -15,7 +15,7 @@ from tinykdump import disks, files, hardware, mounts, room, state, stick
 from tinykdump.config import Config
 from tinykdump.disks import Disk
 from tinykdump.errors import TinykdumpError
-from tinykdump.filesystems import FILESYSTEMS, MADE, command, is_mounted_by
+from tinykdump.filesystems import AUTO, FILESYSTEMS, MADE, command, is_mounted_by
 from tinykdump.host import Host
 from tinykdump.image.module_tree import ModuleTree
 from tinykdump.run import is_installed, run
@@ -83,15 +83,21 @@ def _listed() -> bytes:
 
 
 def _usable(host: Host, config: Config) -> tuple[str, ...]:
-    """The types of file system that the crash kernel mounts, those that can be made here first."""
+    """The types of file system that the crash kernel mounts. Raises TinykdumpError if none."""
+    # The next image gets what a stick has that is plugged in.
+    named = [name for name in config.filesystems if name != AUTO]
+    names = tuple(dict.fromkeys((*named, *MADE) if AUTO in config.filesystems else named))
     try:
         tree = ModuleTree(host, state.find_kernel(host, host.running_kernel()))
     except TinykdumpError:  # it is prepared for another machine
-        return config.filesystems
-    known = [
-        name for name in config.filesystems if all(map(tree.has, FILESYSTEMS[name].modules))
-    ]  # fmt: skip
-    return tuple(sorted(known, key=lambda name: name not in MADE))
+        return names
+    usable = tuple(name for name in names if all(map(tree.has, FILESYSTEMS[name].modules)))
+    if not usable:
+        raise TinykdumpError(
+            f"kernel {tree.kernel.kver} has no driver for {', '.join(names)}",
+            "set filesystems = auto in /etc/default/tinykdump",
+        )
+    return usable
 
 
 def _label(config: Config, kind: str) -> str:

@@ -22,6 +22,7 @@ from tinykdump import (
 )
 from tinykdump.config import Config
 from tinykdump.errors import TinykdumpError
+from tinykdump.filesystems import possible
 from tinykdump.host import Host
 from tinykdump.image.manifest import Manifest
 from tinykdump.memory import MIB
@@ -128,7 +129,7 @@ def collect(host: Host, config: Config) -> Status:
     expected = stick.expected_dump(host, config.level)
     with _as_problem(problems):
         sticks = stick.find(host, target)
-        known = (mine.filesystems if mine else ()) or config.filesystems
+        known = (mine.filesystems if mine else ()) or possible(config.filesystems)
         problems.extend(stick.problems(sticks, target, known, expected))
     plugged = sticks[0] if sticks else None
     dumps = _dumps(host, plugged)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tinykdump import mounts, room
-from tinykdump.filesystems import is_mounted_by
+from tinykdump.filesystems import FILESYSTEMS, is_mounted_by
 from tinykdump.host import Host
 from tinykdump.image import programs
 from tinykdump.run import run
@@ -121,9 +121,11 @@ def _problems(stick: Stick, target: str, filesystems: Sequence[str], dump: int) 
         return
     if not is_mounted_by(stick.filesystem, filesystems):
         kind = stick.filesystem or "an unknown file system"
-        yield (f"{stick.device} has {kind}, but the crash kernel mounts only "
-               f"{', '.join(filesystems)} (format the stick, or set filesystems = in "
-               "/etc/default/tinykdump and run tinykdump -l)")  # fmt: skip
+        add = "run tinykdump -l, which adds it if filesystems = auto, or " * (kind in FILESYSTEMS)
+        yield (
+            f"{stick.device} has {kind}, but the crash kernel mounts only "
+            f"{', '.join(filesystems)} ({add}format the stick with tinykdump prepare)"
+        )
     if stick.write_protected:
         yield f"{stick.device} is write-protected (move its switch, or use another stick)"
     if stick.free is not None and stick.free < dump:

@@ -340,6 +340,12 @@ def test_mount_stick(crash: Crash, types: str, status: int, says: str) -> None:
     assert f"mount -t vfat -o {options}" in log
 
 
+def test_mount_exfat(crash: Crash) -> None:
+    """With a character set that is a part of the driver, whatever the kernel's default is."""
+    _, log = crash.run(f"{MOUNT} FILESYSTEMS=exfat; mount_stick; say parts: ${{PART_CHUNKS:-all}}")
+    assert "mount -t exfat -o nosuid,nodev,noexec,noatime,dirsync,iocharset=utf8" in log
+
+
 # --- the dump's directory ---------------------------------------------------------------
 
 OPEN = 'date() { echo 20260102T030405Z; }; open_dump_directory; say "DUMP ${DUMP#"$STICK"/}"'

@@ -12,7 +12,7 @@ import pytest
 
 from tests.vm import service
 from tinykdump import cli, config, errors, keys, reservation, state
-from tinykdump.filesystems import FILESYSTEMS
+from tinykdump.filesystems import AUTO, FILESYSTEMS
 from tinykdump.image import programs
 
 CHECKOUT = Path(__file__).parents[2]
@@ -119,7 +119,7 @@ def test_keys_and_defaults() -> None:
 @pytest.mark.parametrize(
     ("key", "words"),
     [
-        ("filesystems", tuple(FILESYSTEMS)),
+        ("filesystems", (AUTO, *FILESYSTEMS)),
         ("compression", config.COMPRESSIONS),
         ("final_action", config.FINAL_ACTIONS),
     ],

@@ -274,12 +274,37 @@ def test_status_of_a_stick_that_the_crash_kernel_cannot_mount(
     assert made.filesystems == ("exfat",)
 
 
+def test_the_file_system_of_the_stick_is_in_the_image(
+    machine: FakeHost, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """And stays there when the stick is unplugged; another stick takes its place."""
+
+    def built() -> tuple[str, ...]:
+        assert cli.main(["-b"]) == 0
+        image = parse(machine.path(f"{STATE}/manifest.json").read_text(), "m")
+        shown = [f"{name} {size} bytes" for name, size in zip(
+            image.filesystems, image.filesystem_bytes, strict=True)]  # fmt: skip
+        assert f"\nfile systems: {', '.join(shown)}\n" in capfd.readouterr().out
+        assert all(image.filesystem_bytes)
+        return image.filesystems
+
+    machine.module("kernel/fs/exfat/exfat.ko")
+    machine.module("kernel/fs/ext4/ext4.ko")
+    assert built() == ("vfat", "exfat")
+    plugged.plug(machine, "ext4", udev=False)
+    assert built() == ("vfat", "exfat", "ext4")
+    machine.remove("/sys/class/block")
+    assert built() == ("vfat", "exfat", "ext4")
+    plugged.plug(machine, "exfat", "sdc1", udev=False)
+    assert built() == ("vfat", "exfat")
+
+
 def test_an_image_of_an_older_version(machine: FakeHost, capfd: pytest.CaptureFixture[str]) -> None:
     """It counts as tinykdump's. It is rebuilt, because its manifest lists no file systems."""
     armed(machine, capfd)
     for path in (f"{STATE}/manifest.json", "/run/tinykdump/loaded.json"):
         old = json.loads(machine.path(path).read_text())
-        del old["filesystems"]
+        del old["filesystems"], old["filesystem_bytes"]
         machine.write(path, json.dumps(old))
     assert cli.main(["status", "--json"]) == 0
     assert json.loads(capfd.readouterr().out)["armed"]
@@ -352,7 +377,8 @@ def test_an_image_that_cannot_be_rebuilt_is_loaded_as_it_is(
         f"tinykdump: cannot rebuild the image of {KVER}, using the existing one: /root/key.asc: "
         "No such file or directory (check that the file exists and is readable)\n"
     )
-    assert f"key {keys.fingerprint('good@example.org')}\nloaded; " in out
+    assert f"key {keys.fingerprint('good@example.org')}\n" in out
+    assert "\nloaded; " in out
     assert loading.path(LOADED).read_text() == "1"
 
 

@@ -20,7 +20,7 @@ def test_every_field_of_config_has_an_item() -> None:
 
 def test_an_empty_configuration_gives_the_defaults() -> None:
     assert resolve([], {}) == Config(
-        target=Target("LABEL", "TINYKDUMP"), filesystems=("vfat",), wait=60, keep=5, level=31,
+        target=Target("LABEL", "TINYKDUMP"), filesystems=("auto",), wait=60, keep=5, level=31,
         compression="lzo", encrypt=True, key="", script="", script_wait=60, stall=300,
         final_action="reboot", modules=(), margin=10, takeover=False, append="",
         efi_log=True,
@@ -100,8 +100,8 @@ def test_every_key_is_tested() -> None:
         ("[dump]\ntarget = LABEL=a'b", ["LABEL=name or UUID=id"]),
         ("[dump]\ntarget = LABEL=", ["LABEL=name or UUID=id"]),
         ("[dump]\nkey = keys/mine.asc", ["[dump] key", "absolute path", "root's keyring"]),
-        ("[dump]\nfilesystems = vfat ntfs", ["one or more of vfat"]),
-        ("[dump]\nfilesystems =", ["one or more of vfat"]),
+        ("[dump]\nfilesystems = vfat ntfs", ["one or more of auto, vfat"]),
+        ("[dump]\nfilesystems =", ["one or more of auto, vfat"]),
         ("[dump]\nscript = save.sh", ["absolute path"]),
         ("[dump]\nscript = /save\n .sh", ["[dump] script", "one line"]),
         ("[dump]\nkey = a\n b", ["one line"]),

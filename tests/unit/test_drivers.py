@@ -39,7 +39,7 @@ def test_busybox_can_unpack_every_module(
         ).stdout
     fake.write(str(path), content)
     module = Module("x", path, ModInfo("1"))
-    entry, order = drivers.files(fake.host, Drivers((module,), {"x": "b=2 c"}))
+    entry, order = drivers.files(fake.host, Drivers((module,), {"x": "b=2 c"}, (), {}))
     assert entry.path == f"/lib/modules/{placed}"
     assert order.content.decode() == f"{entry.path} b=2 c\n"
     unpacked = subprocess.run(
@@ -60,6 +60,52 @@ def planned(fake: FakeHost, cmdline: str = "", **options: str) -> Drivers:
 
 def names(fake: FakeHost, cmdline: str = "", **options: str) -> set[str]:
     return {module.name for module in planned(fake, cmdline, **options).modules}
+
+
+def with_more_filesystems(fake: FakeHost) -> None:
+    fake.module("kernel/fs/exfat/exfat.ko")
+    fake.module("kernel/fs/jbd2/jbd2.ko")
+    fake.module("kernel/fs/ext4/ext4.ko", [("depends", "jbd2")])
+
+
+def automatic(fake: FakeHost, *seen: str, names: str = "auto") -> tuple[str, ...]:
+    """What the crash kernel mounts, when those types were seen on sticks."""
+    wanted = config.resolve([], {"filesystems": names})
+    host = Host(fake.root, live=True)
+    return drivers.needed(host, wanted, fake.tree(), "", seen).filesystems
+
+
+def test_file_systems_that_nobody_named(fake: FakeHost) -> None:
+    assert automatic(fake) == automatic(fake, "ext4", "exfat") == ("vfat",)
+    with_more_filesystems(fake)
+    assert automatic(fake) == automatic(fake, "ntfs", "") == ("vfat", "exfat")
+    assert automatic(fake, "ext4") == ("vfat", "exfat", "ext4")
+    assert automatic(fake, "ext4", names="ext4,auto") == ("ext4", "vfat", "exfat")
+    assert automatic(fake, "ext4", names="vfat") == ("vfat",)
+
+
+def test_a_file_system_that_is_disabled_is_left_out(fake: FakeHost) -> None:
+    with_more_filesystems(fake)
+    fake.write(LOCAL, "install exfat /bin/false\n")
+    assert automatic(fake) == ("vfat",)
+    fake.write(LOCAL, "install vfat /bin/false\n")
+    with pytest.raises(TinykdumpError, match="module vfat is disabled by an install line"):
+        automatic(fake)
+    assert automatic(fake, names="exfat") == ("exfat",)
+
+
+def test_what_a_file_system_costs(fake: FakeHost) -> None:
+    """Of ext4 what ext2 needs too is the price of neither."""
+    with_more_filesystems(fake)
+    wanted = config.resolve([], {"filesystems": "vfat exfat ext4"})
+    found = drivers.needed(Host(fake.root, live=True), wanted, fake.tree(), "")
+    only = {kind: [module.name for module in modules]
+            for kind, modules in found.filesystem_modules.items()}  # fmt: skip
+    assert only == {"vfat": ["fat", "vfat", "nls_ascii"], "exfat": ["exfat"],
+                    "ext4": ["jbd2", "ext4"]}  # fmt: skip
+    both = config.resolve([], {"filesystems": "ext2 ext4"})
+    shared = drivers.needed(Host(fake.root, live=True), both, fake.tree(), "")
+    assert set(shared.filesystem_modules.values()) == {()}
 
 
 def test_parameters_of_modprobe_d_come_before_those_of_the_command_line(fake: FakeHost) -> None:

@@ -13,6 +13,7 @@ MANIFEST = Manifest(
     inputs=(Input("/bin/busybox", "1" * 64, "busybox-1:1.35-1.x86_64"), Input("/é", "2" * 64)),
     key="F" * 40, target="LABEL=TINYKDUMP", compression="ZSTD", cmdline='a="b c"', margin=10,
     packed=1, unpacked=4096, drivers=8192, filesystems=("vfat", "ext4"),
+    filesystem_bytes=(30000, 300000),
 )  # fmt: skip
 
 
@@ -31,6 +32,7 @@ def changed(**values: object) -> str:
         json.dumps({"kver": "x"}), changed(inputs=[{"source": "x"}]), changed(inputs=None),
         changed(inputs=[3]), changed(modules=3), changed(packed="1"), changed(unpacked=None),
         changed(kernel=3), changed(margin=[]), changed(cmdline=None), changed(filesystems=3),
+        changed(filesystem_bytes=3), changed(filesystem_bytes=["x"]),
     ],
 )  # fmt: skip
 def test_damage(text: str) -> None:

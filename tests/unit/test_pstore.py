@@ -72,9 +72,7 @@ def test_the_description_says_what_a_kernel_without_the_type_loses(fake: FakeHos
         text = pstore.description(fake.host, kernel_config, efi=True)
         assert text.startswith("erst, unless it hangs (no CONFIG_PSTORE_KEXEC_CONSOLE_RECORDS: ")
         assert "printk.always_kmsg_dump" in text
-        assert "printk.always_kmsg_dump=1" in pstore.parameters(
-            fake.host, kernel_config, efi=True
-        )
+        assert "printk.always_kmsg_dump=1" in pstore.parameters(fake.host, kernel_config, efi=True)
     # The series has nothing for other backends.
     fake.write("/sys/module/pstore/parameters/backend", "nvram\n")
     assert "unless it hangs" in pstore.description(fake.host, WITH_TYPE, efi=True)

@@ -23,8 +23,8 @@ EFFECTS = {
     "__main__", "actions", "cli", "config_files", "distribution", "files", "hardware", "host",
     "image/archive", "image/build", "image/drivers", "image/libraries", "image/module_tree",
     "image/packages", "image/programs", "kdump_service", "kernel_install", "kernels", "keys",
-    "load", "mounts", "prepare", "pstore", "report", "reservation", "restore", "run", "scriptlets", "state",
-    "status", "stick",
+    "load", "mounts", "prepare", "pstore", "report", "reservation", "restore", "run", "scriptlets",
+    "state", "status", "stick",
 }  # fmt: skip
 
 # Pure modules may import these. pathlib is for names of paths only.

@@ -20,6 +20,7 @@ XHCI = ["usb_common", "usbcore", "xhci_hcd", "xhci_pci"]
 EHCI = ["ehci_hcd", "ehci_pci"]
 STORAGE = ["scsi_common", "scsi_mod", "usb_storage", "uas", "sd_mod"]
 FAT = ["fat", "vfat", "nls_cp437", "nls_ascii"]
+USUAL = [*FAT, "exfat"]
 
 
 # Directories of modules that are built in in Fedora 6.17. Its modules.builtin.modinfo has no device
@@ -77,9 +78,9 @@ def modaliases(name: str) -> list[str]:
 @pytest.mark.parametrize(
     ("host", "expected"),
     [
-        ("host-q35.txt", [*XHCI, *STORAGE, *FAT]),
+        ("host-q35.txt", [*XHCI, *STORAGE, *USUAL]),
         ("host-laptop.txt", ["usb_common", "usbcore", *EHCI, "xhci_hcd", "xhci_pci",
-                             *STORAGE, *FAT]),
+                             *STORAGE, *USUAL]),
     ],
 )  # fmt: skip
 def test_a_stick_with_fat(tree: ModuleTree, tmp_path: Path, host: str, expected: list[str]) -> None:
@@ -108,7 +109,7 @@ def test_an_image_that_is_built_elsewhere_has_all_host_controllers(
     found = drivers.needed(FakeHost(tmp_path).host, config.resolve([], {}), tree, "").modules
     assert [module.name for module in found] == [
         *XHCI, "xhci_pci_renesas", *EHCI, "ohci_hcd", "ohci_pci",
-        "uhci_hcd", "xhci_plat_hcd", *STORAGE, *FAT,
+        "uhci_hcd", "xhci_plat_hcd", *STORAGE, *USUAL,
     ]  # fmt: skip
 
 
@@ -119,7 +120,7 @@ def test_a_machine_without_a_usb_driver_is_an_error(tree: ModuleTree, tmp_path: 
 
 @pytest.mark.parametrize("host", ["host-q35.txt", "host-laptop.txt"])
 def test_built_in_host_controllers(built_in_tree: ModuleTree, tmp_path: Path, host: str) -> None:
-    assert needed(built_in_tree, tmp_path, modaliases(host)) == ["usb_storage", "uas", *FAT]
+    assert needed(built_in_tree, tmp_path, modaliases(host)) == ["usb_storage", "uas", *USUAL]
 
 
 def test_an_image_that_is_built_elsewhere_can_have_built_in_controllers(
@@ -128,7 +129,7 @@ def test_an_image_that_is_built_elsewhere_can_have_built_in_controllers(
     found = drivers.needed(
         FakeHost(tmp_path).host, config.resolve([], {}), built_in_tree, ""
     ).modules
-    assert [module.name for module in found] == ["usb_storage", "uas", *FAT]
+    assert [module.name for module in found] == ["usb_storage", "uas", *USUAL]
 
 
 PLATFORM = "platform/VENDOR:00/xhci-hcd.1.auto"
@@ -143,7 +144,7 @@ def test_a_controller_that_is_found_by_its_driver_only(
     with pytest.raises(TinykdumpError, match=NO_DRIVER):
         needed(built_in_tree, tmp_path, [])
     fake.root_hub(PLATFORM)
-    assert needed(built_in_tree, tmp_path, []) == ["usb_storage", "uas", *FAT]
+    assert needed(built_in_tree, tmp_path, []) == ["usb_storage", "uas", *USUAL]
 
 
 @pytest.mark.parametrize("added", ["ehci_pci", "xhci-plat-hcd"])
@@ -156,7 +157,7 @@ def test_a_configured_driver_is_enough_for_an_unknown_controller(
             needed(kernel, tmp_path / kernel.host.root.name, unknown)
         with pytest.raises(TinykdumpError, match=NO_DRIVER):
             needed(kernel, tmp_path / kernel.host.root.name, [], modules="nls_ascii")
-    assert needed(built_in_tree, tmp_path, [], modules=added) == ["usb_storage", "uas", *FAT]
+    assert needed(built_in_tree, tmp_path, [], modules=added) == ["usb_storage", "uas", *USUAL]
     assert set(needed(tree, tmp_path, [], modules=added)) >= {added.replace("-", "_"), *STORAGE}
 
 
@@ -165,7 +166,7 @@ def test_a_controller_that_is_passed_to_a_virtual_machine(tree: ModuleTree, tmp_
     fake = FakeHost(tmp_path)
     (xhci,) = (alias for alias in modaliases("host-q35.txt") if "bc0Csc03" in alias)
     fake.device("pci0000:00/0000:00:14.0", "pci", "vfio-pci", "vfio_pci", xhci)
-    assert needed(tree, tmp_path, []) == [*XHCI, *STORAGE, *FAT]
+    assert needed(tree, tmp_path, []) == [*XHCI, *STORAGE, *USUAL]
 
 
 def test_the_drivers_above_a_controller_and_a_watchdog(tmp_path: Path) -> None:
@@ -186,7 +187,7 @@ def test_the_drivers_above_a_controller_and_a_watchdog(tmp_path: Path) -> None:
     fake.link("/sys/class/watchdog/watchdog0/device", f"/sys/devices/{smbus}/iTCO_wdt.1.auto")
     assert needed(tree, tmp_path, []) == [
         "i2c_i801", "iTCO_wdt", "dwc3_pci", "dwc3", "usb_common", "usbcore", "xhci_hcd",
-        "xhci_plat_hcd", *STORAGE, *FAT,
+        "xhci_plat_hcd", *STORAGE, *USUAL,
     ]  # fmt: skip
 
 

@@ -67,8 +67,8 @@ def test_a_file_system_that_the_image_cannot_mount(
 ) -> None:
     plugged.plug(fake, kind)
     assert wrong(fake, filesystems) == [
-        f"/dev/sdb1 has {kind}, but the crash kernel mounts only {filesystems} (format the stick, "
-        "or set filesystems = in /etc/default/tinykdump and run tinykdump -l)"
+        f"/dev/sdb1 has {kind}, but the crash kernel mounts only {filesystems} (run tinykdump -l, "
+        "which adds it if filesystems = auto, or format the stick with tinykdump prepare)"
     ]
 
 

@@ -18,7 +18,7 @@ from tests.vmtest.vm import VM, running
 # Exactly the modules for the stick's controller, protocol and file system.
 NEEDED_MODULES = [
     "usb_common", "usbcore", "xhci_hcd", "xhci_pci", "scsi_common", "scsi_mod", "usb_storage",
-    "uas", "sd_mod", "fat", "vfat", "nls_cp437", "nls_ascii",
+    "uas", "sd_mod", "fat", "vfat", "nls_cp437", "nls_ascii", "exfat",
 ]  # fmt: skip
 
 

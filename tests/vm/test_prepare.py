@@ -39,7 +39,7 @@ def machine(root: Root, tmp_path_factory: pytest.TempPathFactory) -> Machine:
 def vm(machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[VM]:
     with running(machine, tmp_path_factory.mktemp("vm")) as awake:
         awake.wait_for_agent()
-        service.install(awake, configuration="[dump]\nfilesystems = vfat exfat ext4\n")
+        service.install(awake)
         awake.shell(
             "modprobe -a xhci_pci usb_storage uas sd_mod vfat nls_cp437 nls_ascii exfat;"
             "until [ -e /sys/class/block/sda1 ] && [ -e /sys/class/block/sdb1 ]; do sleep 0.2; done"

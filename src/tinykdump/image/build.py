@@ -2,8 +2,8 @@
 """Builds the image of one kernel: plan, check, pack."""
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tinykdump import __version__, hardware, keys, mounts, pstore
@@ -46,6 +46,7 @@ class Draft:
     margin: int  # percent
     filesystems: tuple[str, ...]
     draws: bool  # whether the crash kernel has a copy of the screen in memory
+    filesystem_bytes: tuple[int, ...]  # what each of them adds to the image
 
     @property
     def digest(self) -> str:
@@ -53,16 +54,18 @@ class Draft:
         return manifest.plan_digest(self.entries, self.compression)
 
 
-def draft(host: Host, config: Config, kernel: Kernel) -> Draft:
+def draft(host: Host, config: Config, kernel: Kernel, seen: Iterable[str] = ()) -> Draft:
     """Plan the image of a kernel: read and check every input, and write no image.
 
-    Creates the machine's own key if dumps are to be encrypted, no key is configured, and the
-    machine, if it runs, has none yet. Raises TinykdumpError.
+    ``seen`` are the types of file system on sticks, which filesystems = auto adds. Creates the
+    machine's own key if dumps are to be encrypted, no key is configured, and the machine, if it
+    runs, has none yet. Raises TinykdumpError.
     """
     tree = ModuleTree(host, kernel)
     shown = _screens(tree)
     cmdline = _cmdline(host, config, kernel, shown)
-    chosen = drivers.needed(host, config, tree, cmdline)
+    chosen = drivers.needed(host, config, tree, cmdline, seen)
+    config = replace(config, filesystems=chosen.filesystems)
     _refuse_root(host, config)
     machine = _machine(host)
     key = None
@@ -73,9 +76,11 @@ def draft(host: Host, config: Config, kernel: Kernel) -> Draft:
         key = keys.machine_key(host, create=host.live)
     key_time = key.valid_at if key else ""
     conf = handover.render(config, machine=machine, key_time=key_time, version=__version__)
+    files = drivers.files(host, chosen)
+    sizes = {entry.source: len(entry.content) for entry in files}
     planned = entries.plan(
         (
-            *drivers.files(host, chosen),
+            *files,
             *programs.userland(host, config, encrypt=key is not None),
             *(entries.directory(path) for path in _EMPTY_DIRECTORIES),
             entries.file(handover.CONFIGURATION, conf.encode()),
@@ -91,7 +96,11 @@ def draft(host: Host, config: Config, kernel: Kernel) -> Draft:
         compression=archive.compressor(kernel.config),
         cmdline=cmdline,
         margin=config.margin,
-        filesystems=config.filesystems,
+        filesystems=chosen.filesystems,
+        filesystem_bytes=tuple(
+            sum(sizes[str(module.path)] for module in chosen.filesystem_modules[name])
+            for name in chosen.filesystems
+        ),
         draws=shown.stays,
     )
 
@@ -134,6 +143,7 @@ def build(host: Host, planned: Draft, below: Path) -> tuple[Manifest, bytes]:
         drivers=sum(module.info.size for module in planned.modules),
         filesystems=planned.filesystems,
         draws=planned.draws,
+        filesystem_bytes=planned.filesystem_bytes,
         sha256=hashlib.sha256(packed).hexdigest(),
     )
     return made, packed
@@ -173,11 +183,7 @@ def _inputs(entries: tuple[Entry, ...], owner: Callable[[str], str]) -> tuple[ma
 
 def is_current(planned: Draft, old: Manifest) -> bool:
     """Whether ``old`` describes the same image as ``planned``."""
-    return (old.plan, old.kernel, old.cmdline, old.margin, old.filesystems, old.draws) == (
-        planned.digest,
-        str(planned.kernel.image),
-        planned.cmdline,
-        planned.margin,
-        planned.filesystems,
-        planned.draws,
+    same = ("cmdline", "margin", "filesystems", "filesystem_bytes", "draws")
+    return (old.plan, old.kernel) == (planned.digest, str(planned.kernel.image)) and all(
+        getattr(old, name) == getattr(planned, name) for name in same
     )

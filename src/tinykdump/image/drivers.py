@@ -3,11 +3,12 @@
 
 import gzip
 from collections.abc import Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tinykdump import hardware, pstore
 from tinykdump.config import Config
 from tinykdump.errors import TinykdumpError
+from tinykdump.filesystems import ALWAYS, AUTO, FILESYSTEMS, USUAL
 from tinykdump.hardware import Device
 from tinykdump.host import Host
 from tinykdump.image import entries, handover, modules
@@ -15,7 +16,7 @@ from tinykdump.image.cmdline import module_parameters, values
 from tinykdump.image.entries import Entry
 from tinykdump.image.modinfo import normal
 from tinykdump.image.module_tree import ModuleTree, unpack
-from tinykdump.image.modules import Module, NotFoundError, Wish
+from tinykdump.image.modules import Lookup, Module, NotFoundError, Wish
 
 # Compressions that busybox's insmod can read. All other modules are put into the image with gzip:
 # their bytes count twice while the crash kernel unpacks the image.
@@ -30,6 +31,9 @@ class Drivers:
 
     modules: tuple[Module, ...]  # in load order
     parameters: Mapping[str, str]  # of each module, as insmod takes them
+    filesystems: tuple[str, ...]  # that the crash kernel mounts, all of FILESYSTEMS
+    # Of each of these, the modules that no other one needs.
+    filesystem_modules: Mapping[str, tuple[Module, ...]]
     firmware: tuple[str, ...] = ()  # names of files that they, or built-in drivers, may request
 
 
@@ -41,12 +45,15 @@ class _Policy:
     forbidden: Mapping[str, NotFoundError]  # never loaded, with the error that says why
 
 
-def needed(host: Host, config: Config, tree: ModuleTree, cmdline: str) -> Drivers:
+def needed(
+    host: Host, config: Config, tree: ModuleTree, cmdline: str, seen: Iterable[str] = ()
+) -> Drivers:
     """The modules of ``tree`` that a dump needs.
 
     On the machine that will crash, these include the drivers of its own USB host controllers;
-    elsewhere, those of all common ones. ``cmdline`` is the crash kernel's. Raises
-    TinykdumpError when a module is missing, damaged, forbidden or of another kernel.
+    elsewhere, those of all common ones. ``cmdline`` is the crash kernel's; ``seen`` are the types
+    of file system on sticks, which AUTO adds. Raises TinykdumpError when a module is missing,
+    damaged, forbidden or of another kernel.
     """
     policy = _policy(config, tree, cmdline)
 
@@ -56,6 +63,7 @@ def needed(host: Host, config: Config, tree: ModuleTree, cmdline: str) -> Driver
             raise policy.forbidden[module.name]
         return module
 
+    config = replace(config, filesystems=_filesystems(config, seen, lookup))
     if host.live:
         wanted = _of_this_machine(host, config, tree, policy)
     else:
@@ -71,7 +79,44 @@ def needed(host: Host, config: Config, tree: ModuleTree, cmdline: str) -> Driver
         *(module.info for module in found),
         *(tree.builtin_info(wish.name) for wish in wanted if normal(wish.name) in tree.builtin),
     ]
-    return Drivers(found, parameters, tuple(name for info in infos for name in info.firmware))
+    return Drivers(
+        modules=found,
+        parameters=parameters,
+        filesystems=config.filesystems,
+        filesystem_modules={
+            name: _only_for(name, config.filesystems, lookup) for name in config.filesystems
+        },
+        firmware=tuple(name for info in infos for name in info.firmware),
+    )
+
+
+def _filesystems(config: Config, seen: Iterable[str], lookup: Lookup) -> tuple[str, ...]:
+    """The types that the crash kernel mounts: those of the configuration, and those of AUTO.
+
+    Of the latter, only FAT has to be there.
+    """
+    found: list[str] = []
+    for name in config.filesystems:
+        more = [kind for kind in (USUAL, *sorted(seen)) if _can_mount(kind, lookup)]
+        found += [ALWAYS, *more] if name == AUTO else [name]
+    return tuple(dict.fromkeys(found))
+
+
+def _can_mount(kind: str, lookup: Lookup) -> bool:
+    try:
+        return kind in FILESYSTEMS and modules.closure(_wishes(kind), lookup) is not None
+    except NotFoundError:
+        return False
+
+
+def _wishes(*kinds: str) -> tuple[Wish, ...]:
+    return tuple(Wish(name) for kind in kinds for name in FILESYSTEMS[kind].modules)
+
+
+def _only_for(name: str, names: Iterable[str], lookup: Lookup) -> tuple[Module, ...]:
+    """The modules that only one of the file systems ``names`` needs."""
+    others = modules.closure(_wishes(*(each for each in names if each != name)), lookup)
+    return tuple(each for each in modules.closure(_wishes(name), lookup) if each not in others)
 
 
 def _policy(config: Config, tree: ModuleTree, cmdline: str) -> _Policy:

@@ -40,6 +40,7 @@ class Manifest:
     unpacked: int  # bytes, in whole pages
     drivers: int  # bytes that its modules take once they are loaded
     filesystems: tuple[str, ...] = ()  # that it can mount; none: written by an older version
+    filesystem_bytes: tuple[int, ...] = ()  # what each of them adds to the image
     draws: bool = False  # whether the crash kernel has a copy of the screen in memory
     sha256: str = ""  # of the packed image; empty: written by an older version
 
@@ -72,7 +73,9 @@ def parse(text: str, name: str) -> Manifest:
         inputs = tuple(Input(**item) for item in values.pop("inputs"))
         modules = tuple(str(name) for name in values.pop("modules"))
         filesystems = tuple(str(name) for name in values.pop("filesystems", ()))
-        made = Manifest(**values, inputs=inputs, modules=modules, filesystems=filesystems)
+        sizes = tuple(int(size) for size in values.pop("filesystem_bytes", ()))
+        made = Manifest(**values, inputs=inputs, modules=modules, filesystems=filesystems,
+                        filesystem_bytes=sizes)  # fmt: skip
         for field in fields(made):
             if field.type in (str, int, bool) and type(getattr(made, field.name)) is not field.type:
                 raise TypeError
