@@ -13,6 +13,7 @@ from tinykdump import (
     actions,
     disks,
     keys,
+    listing,
     load,
     memory,
     prepare,
@@ -64,6 +65,10 @@ def parser() -> argparse.ArgumentParser:
     shown = commands.add_parser("status", help="show whether this machine is armed")
     shown.add_argument("--json", action="store_true", help="print JSON, for programs")
     commands.add_parser("estimate", help="show how much memory the crash kernel needs")
+    listed = commands.add_parser("list", help="list the dumps on sticks")
+    listed.add_argument("--mount", action="store_true",
+                        help="also read sticks that are not mounted")  # fmt: skip
+    listed.add_argument("--json", action="store_true", help="print JSON, for programs")
     commands.add_parser("log", help="print the log of the last crash kernel, from pstore")
     commands.add_parser("unload", help="unload tinykdump's crash kernel")
     restored = commands.add_parser("restore", help="check and decrypt a dump, and write a vmcore")
@@ -86,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = top.parse_args(arguments)
     host = Host.given(os.environ)
     try:
-        if options.command != "restore" and host.root == Path("/") and os.geteuid() != 0:
+        if options.command not in FOR_ALL and host.root == Path("/") and os.geteuid() != 0:
             raise TinykdumpError("tinykdump must run as root", "use sudo")
         if options.command:
             return COMMANDS[options.command](host, options)
@@ -192,6 +197,25 @@ def estimate(host: Host, options: argparse.Namespace) -> int:
     return 0
 
 
+def list_dumps(host: Host, options: argparse.Namespace) -> int:
+    """The dumps on the sticks that can be read; 1 if there are none."""
+    target = str(load_config(host, {}, options.config).target)
+    if options.mount and os.geteuid() != 0:
+        raise TinykdumpError("only root can mount sticks", "use sudo, or list without --mount")
+    homes = (host.path(keys.MACHINE_KEYS), Path("~/.gnupg").expanduser())
+    found = listing.find(host, target, homes, mount=options.mount)
+    if options.json:
+        print(listing.to_json(found))
+    elif found:
+        print(listing.to_text(found))
+    if os.geteuid() == 0 and not options.mount:
+        for device in listing.not_mounted(host, target):
+            say(f"{device} is not mounted (tinykdump list --mount reads it)")
+    if not found and not options.json:
+        raise TinykdumpError("no dump was found", "plug in the stick, and mount it or use --mount")
+    return 0
+
+
 def show_log(host: Host, _options: argparse.Namespace) -> int:
     """Print the crash log."""
     boots = pstore.boots(host)
@@ -232,7 +256,11 @@ def restore_dump(host: Host, options: argparse.Namespace) -> int:
     return 1 if done.failures else 0
 
 
+# The commands that need not run as root.
+FOR_ALL = ("list", "restore")
+
 COMMANDS = {
+    "list": list_dumps,
     "prepare": prepare_stick,
     "status": show_status,
     "estimate": estimate,

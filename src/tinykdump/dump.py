@@ -25,6 +25,7 @@ STREAMS = {
 }
 
 _NAME = re.compile(r"[0-9]{8}T[0-9]{6}Z(-[0-9]+)?")
+_MACHINE = re.compile(r"[0-9a-f]{12}")
 _PART = re.compile(rf"({'|'.join(map(re.escape, STREAMS))})(\.gpg)?\.([0-9]{{3,6}})")
 _LINE = re.compile(r"([0-9a-f]{64})  (\S+)")
 
@@ -32,6 +33,11 @@ _LINE = re.compile(r"([0-9a-f]{64})  (\S+)")
 def of_machine(stick: Path, machine: str) -> Path:
     """Where the dumps of a machine are on a stick that is mounted there."""
     return stick / TOP / machine
+
+
+def is_machine(name: str) -> bool:
+    """Whether a directory of that name is a machine's; see hardware.machine_name."""
+    return bool(_MACHINE.fullmatch(name))
 
 
 def is_dump(name: str) -> bool:

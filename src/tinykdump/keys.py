@@ -93,6 +93,50 @@ def _open(
 
 
 @contextmanager
+def silent(home: Path) -> "Iterator[gnupg.GPG]":
+    """python-gnupg on a home directory, to decrypt without asking anybody for a passphrase.
+
+    An agent that was started for it ends with the block. Raises TinykdumpError.
+    """
+    keyring = _open(home, ["--pinentry-mode=cancel"])
+    running = _is_running(home, "agent-socket")
+    try:
+        yield keyring
+    finally:
+        if not running:
+            run(["gpgconf", "--homedir", home, "--kill", "gpg-agent"], check=False)
+
+
+def _is_running(home: Path, socket_name: str) -> bool:
+    """Whether a daemon of GnuPG answers at its socket for that home. Raises TinykdumpError."""
+    place = run(["gpgconf", "--homedir", home, "--list-dirs", socket_name]).stdout
+    with socket.socket(socket.AF_UNIX) as running:
+        return running.connect_ex(place.rstrip(b"\n")) == 0
+
+
+def secret_key_ids(home: Path) -> frozenset[str]:
+    """The IDs, 16 hexadecimal digits, of the keys in a home directory that have their secret part.
+
+    A key on a smart card counts: gpg keeps a note of it in the same place. No agent is started.
+    Raises TinykdumpError if gpg fails.
+    """
+    grips = {each.stem for each in home.glob("private-keys-v1.d/*.key")}
+    if not grips:
+        return frozenset()
+    words = ["--batch", "--no-autostart", "--with-colons", "--with-keygrip", "--list-keys"]
+    with _looking(home):
+        listed = run(["gpg", "--homedir", home, *words]).stdout.decode(errors="replace")
+    found, last = set(), ""
+    for line in listed.splitlines():  # doc/DETAILS in GnuPG
+        fields = line.split(":")
+        if fields[0] in ("pub", "sub"):
+            last = fields[4]
+        elif fields[0] == "grp" and fields[9] in grips:
+            found.add(last)
+    return frozenset(found)
+
+
+@contextmanager
 def _looking(home: Path) -> "Iterator[gnupg.GPG]":
     """A keyring to read; daemons started for it end with the block. Raises TinykdumpError."""
     keyring = _open(home, _QUIET)
@@ -113,10 +157,8 @@ def _start_keyboxd(home: Path) -> bool:
     said = run(["gpg", "--homedir", home, "--batch", "--gpgconf-list"], check=False).stdout
     if b"use_keyboxd:16:1:" not in said.splitlines():
         return False
-    place = run(["gpgconf", "--homedir", home, "--list-dirs", "keyboxd-socket"]).stdout
-    with socket.socket(socket.AF_UNIX) as running:
-        if running.connect_ex(place.rstrip(b"\n")) == 0:
-            return False
+    if _is_running(home, "keyboxd-socket"):
+        return False
     run(
         ["gpgconf", "--homedir", home, "--launch", "keyboxd"],
         hint="install keyboxd, which use-keyboxd in common.conf asks for",

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
+import gnupg
+
 from tinykdump import keys
 from tinykdump.dump import README, STREAMS, SUMS, parse_part, parse_sums, part_name
 from tinykdump.errors import TinykdumpError
@@ -139,14 +141,14 @@ def _sums(directory: Path) -> dict[str, set[str]]:
     64 KiB hold the sums of a dump of two terabytes on FAT.
     """
     try:
-        with _open(directory / SUMS) as handle:
+        with open_part(directory / SUMS) as handle:
             text = handle.read(1 << 16).decode(errors="replace")
     except OSError:
         return {}
     return parse_sums(text)
 
 
-def _open(path: Path) -> BinaryIO:
+def open_part(path: Path) -> BinaryIO:
     """Open a regular file. Raises OSError for anything else, without opening it."""
     if not stat.S_ISREG(path.lstat().st_mode):
         raise OSError(errno.EINVAL, "not a regular file")
@@ -177,7 +179,7 @@ class Source:
         for part in stream.parts:
             digest = hashlib.sha256()
             try:
-                with _open(part.path) as handle:
+                with open_part(part.path) as handle:
                     while chunk := handle.read(_CHUNK):
                         digest.update(chunk)
                         yield chunk
@@ -228,7 +230,7 @@ class InOrder:
         return len(data)
 
 
-def _decrypt(stream: Stream, source: Source, home: Path, sink: Sink) -> None:
+def decrypt(stream: Stream, source: Source, keyring: gnupg.GPG, sink: Sink) -> None:
     """Write the contents of a stream to ``sink``. Raises TinykdumpError or OSError.
 
     What gpg decrypts before an error is written, too.
@@ -257,7 +259,6 @@ def _decrypt(stream: Stream, source: Source, home: Path, sink: Sink) -> None:
             failures.append(error)
         return False  # python-gnupg must not keep the chunk in memory
 
-    keyring = keys.gpg(home)
     keyring.buffer_size = _CHUNK
     keyring.on_data = take
     result = keyring.decrypt_file(Input(), always_trust=True)
@@ -268,7 +269,8 @@ def _decrypt(stream: Stream, source: Source, home: Path, sink: Sink) -> None:
         if result.status in _DAMAGED:
             raise TinykdumpError(message, "copy the dump from the stick again")
         raise SecretKeyError(
-            message, f"import the secret key, or name its directory with --keys (now: {home})"
+            message,
+            f"import the secret key, or name its directory with --keys (now: {keyring.gnupghome})",
         )
 
 
@@ -384,7 +386,7 @@ def _copy(stream: Stream, source: Source, home: Path, file: BinaryIO) -> Tinykdu
     in_order = InOrder(file) if stream.name == "vmcore.flat" else None
     problem = None
     try:
-        _decrypt(stream, source, home, in_order or file)
+        decrypt(stream, source, keys.gpg(home), in_order or file)
         if in_order and not in_order.parser.ended:
             problem = TinykdumpError("it is cut off", "the crash kernel did not finish writing it")
     except SecretKeyError as error:

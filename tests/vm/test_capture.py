@@ -110,6 +110,31 @@ def test_a_late_stick_is_found_and_no_other_disk_is_touched(
     assert mark in vmcore.log(tmp_path / "restored/vmcore")
 
 
+def test_a_stick_with_exfat_and_the_machines_own_key(vm: VM, root: Root, tmp_path: Path) -> None:
+    """After its reboot, the machine itself lists and restores the dump."""
+    bought = stick.make(tmp_path / "bought.img", filesystem="exfat")
+    vm.unplug("stick")
+    vm.plug(Stick("bought", bought.path))
+    vm.put(b"", service.CONFIGURATION)
+    vm.run(["tinykdump", "--load"], timeout=300)
+    mark = service.crash_and_wait(vm)
+    drivers = "modprobe -a xhci_pci usb_storage uas sd_mod exfat;"
+    vm.shell(f"{drivers} until [ -e /sys/class/block/sda ]; do sleep 0.2; done")
+
+    listed = json.loads(vm.run(["tinykdump", "list", "--mount", "--json"]).text)
+    (found,) = listed["dumps"]
+    assert (found["here"], found["complete"], found["key"]) == (True, True, True)
+    assert (found["kernel"], found["panic"]) == (root.kver, "sysrq triggered crash")
+    assert found["device"] == "/dev/sda"
+    assert "sda" not in vm.run(["cat", "/proc/mounts"]).text
+    assert vm.shell("ls -d /run/tinykdump/stick-* || true").text == ""
+
+    below = found["directory"].removeprefix("/dev/sda:")
+    vm.shell(f"mount -t exfat -o ro /dev/sda /mnt; tinykdump restore /mnt/{below} -o /root/dump")
+    vm.run(["makedumpfile", "--dump-dmesg", "/root/dump/vmcore", "/root/log"])
+    assert mark in vm.get("/root/log").decode(errors="replace")
+
+
 def test_an_image_that_does_not_load_changes_nothing(
     vm: VM, root: Root, keys: service.KeyPair, tmp_path: Path
 ) -> None:

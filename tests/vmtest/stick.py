@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-FileSystem = Literal["vfat", "ext4"]
+FileSystem = Literal["vfat", "exfat", "ext4"]
 
 # Start of the first partition, in bytes, as partitioning programs choose it.
 PARTITION_OFFSET = 1 << 20
@@ -30,7 +30,12 @@ def make(
     size_mib: int = 512,
     partitioned: bool = False,
 ) -> Image:
-    """Make a sparse image with an empty file system, in a partition or on the whole stick."""
+    """Make a sparse image with an empty file system, in a partition or on the whole stick.
+
+    exFAT can only be on the whole stick, and only a guest can read it: nothing here mounts.
+    """
+    if partitioned and filesystem == "exfat":
+        raise ValueError("mkfs.exfat cannot make a file system in a part of a file")
     image = Image(path, filesystem, PARTITION_OFFSET if partitioned else 0)
     with path.open("wb") as file:
         file.truncate(size_mib << 20)
@@ -49,6 +54,8 @@ def _format_command(image: Image, label: str, size_kib: int) -> list[str]:
         return ["mkfs.vfat", "-F", "32", "-n", label, "--offset", str(image.offset // 512),
                 str(image.path), str(size_kib)]
         # fmt: on
+    if image.filesystem == "exfat":
+        return ["mkfs.exfat", "-L", label, str(image.path)]
     # fmt: off
     return ["mke2fs", "-q", "-F", "-t", "ext4", "-L", label,
             "-E", f"offset={image.offset},lazy_itable_init=0,lazy_journal_init=0",

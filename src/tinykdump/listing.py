@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Lists the dumps on sticks. Reads only; what is on a stick can be anybody's."""
+
+import io
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from tinykdump import dmesg, dump, hardware, keys, mounts, openpgp, restore, state, stick
+from tinykdump.errors import TinykdumpError
+from tinykdump.host import Host
+from tinykdump.restore import Dump
+from tinykdump.room import amount
+
+# Bytes of a log that is decrypted for its panic line; more would take seconds.
+_LARGEST_LOG = 4 << 20
+
+# How many dumps of one machine are looked at, the newest ones: a stick can have any number.
+_MOST = 1000
+
+_HEADINGS = ("TIME", "MACHINE", "KERNEL", "SIZE", "STATE", "KEY", "PANIC", "DIRECTORY")
+
+
+@dataclass(frozen=True)
+class Found:
+    """One dump."""
+
+    time: str  # of the crash, as the crash kernel's clock had it: YYYY-MM-DD HH:MM:SS UTC
+    machine: str  # its name on the stick
+    here: bool  # whether that is this machine
+    kernel: str  # that crashed; empty: not known
+    panic: str  # why; empty: not known
+    size: int  # bytes on the stick
+    complete: bool
+    encrypted: bool
+    key: bool  # whether a secret key that decrypts it is here
+    device: str
+    directory: str  # where it is mounted, or on the stick if that is not mounted
+
+    def row(self) -> tuple[str, ...]:
+        """The dump as cells of the table."""
+        key = ("here" if self.key else "missing") if self.encrypted else "plain"
+        return (
+            self.time, self.machine + " (this)" * self.here, self.kernel or "-", amount(self.size),
+            "complete" if self.complete else "partial", key, self.panic or "-", self.directory,
+        )  # fmt: skip
+
+
+def to_text(found: Sequence[Found]) -> str:
+    """The dumps as a table."""
+    rows = [_HEADINGS, *(each.row() for each in found)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADINGS))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )
+
+
+def to_json(found: Sequence[Found]) -> str:
+    """The dumps as JSON."""
+    return json.dumps({"version": 1, "dumps": [asdict(each) for each in found]}, indent=2)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A stick whose files can be read now."""
+
+    device: Path
+    path: Path  # where its files are
+    prefix: str  # of the names of its directories, for the user
+
+
+def find(
+    host: Host, target: str, homes: Sequence[Path], *, mount: bool = False
+) -> tuple[Found, ...]:
+    """The dumps on the sticks that are mounted, the newest first.
+
+    With ``mount``, also those on other sticks that have the tag ``target``: these are mounted
+    read-only where only root can enter. ``homes`` are GnuPG directories that may have secret keys.
+    Raises TinykdumpError.
+    """
+    owners = _owners(homes)
+    found: list[Found] = []
+    here = hardware.machine_name(host)
+    with ExitStack() as stack:
+        for place in _places(host, target, stack, mount=mount):
+            found += _dumps(place, here, owners)
+    return tuple(sorted(found, key=lambda each: (each.time, each.directory), reverse=True))
+
+
+def not_mounted(host: Host, target: str) -> tuple[Path, ...]:
+    """The sticks with the tag ``target`` that are not mounted. Raises TinykdumpError."""
+    return tuple(each.device for each in stick.find(host, target) if each.mounted is None)
+
+
+def _owners(homes: Sequence[Path]) -> Mapping[str, Path]:
+    """Key ID -> the home directory that has its secret part. Raises TinykdumpError."""
+    there = [home for home in homes if os.access(home, os.R_OK | os.X_OK)]
+    return {key: home for home in reversed(there) for key in keys.secret_key_ids(home)}
+
+
+def _places(host: Host, target: str, stack: ExitStack, *, mount: bool) -> Iterator[_Place]:
+    """The sticks to read, those that are mounted first."""
+    for device in stick.behind_usb(host):
+        where = mounts.mount_point(host, device)
+        if where is not None:
+            yield _Place(device, host.path(where), f"{where}/")
+    if not mount:
+        return
+    for each in stick.find(host, target):
+        if each.is_usb and each.mounted is None:
+            options = ("ro", "noload") if each.filesystem in ("ext3", "ext4") else ("ro",)
+            path = stack.enter_context(
+                mounts.mounted(host, each.device, each.filesystem, *options, below=state.RUNTIME)
+            )
+            yield _Place(each.device, path, f"{each.device}:")
+
+
+def _dumps(place: _Place, here: str, owners: Mapping[str, Path]) -> Iterator[Found]:
+    for machine in _directories(place.path / dump.TOP):
+        if dump.is_machine(machine.name):
+            names = sorted(
+                (each for each in _directories(machine) if dump.is_dump(each.name)), reverse=True
+            )
+            for directory in names[:_MOST]:
+                yield _dump(place, directory, machine.name == here, owners)
+
+
+def _directories(path: Path) -> list[Path]:
+    """The directories in a directory that is not a link itself; none if it cannot be read."""
+    try:
+        if path.is_symlink():
+            return []
+        with os.scandir(path) as entries:
+            return [Path(each.path) for each in entries if each.is_dir(follow_symlinks=False)]
+    except OSError:
+        return []
+
+
+def _dump(place: _Place, directory: Path, here: bool, owners: Mapping[str, Path]) -> Found:
+    try:
+        content = restore.look(directory)
+    except TinykdumpError:  # nothing was saved
+        content = Dump((), ())
+    encrypted = any(stream.encrypted for stream in content.streams)
+    home = _home(content, owners)
+    log = _log(content, home)
+    return Found(
+        time=_time(directory.name),
+        machine=directory.parent.name,
+        here=here,
+        kernel=dmesg.kernel(log),
+        panic=dmesg.reason(log),
+        size=sum(stream.size for stream in content.streams),
+        complete=dump.is_complete(directory.name) and _has_memory(content),
+        encrypted=encrypted,
+        key=home is not None,
+        device=str(place.device),
+        directory=f"{place.prefix}{directory.relative_to(place.path)}",
+    )
+
+
+def _has_memory(content: Dump) -> bool:
+    return any(
+        stream.file == "vmcore" and not stream.missing and all(part.sums for part in stream.parts)
+        for stream in content.streams
+    )
+
+
+def _time(name: str) -> str:
+    try:
+        when = datetime.strptime(name[:16], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+    except ValueError:  # no crash kernel has made that name
+        return "unknown"
+    return f"{when:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _home(content: Dump, owners: Mapping[str, Path]) -> Path | None:
+    """The home directory that has the secret key of a dump, or None."""
+    for stream in content.streams:
+        if stream.encrypted and stream.parts:
+            try:
+                with restore.open_part(stream.parts[0].path) as part:
+                    return owners.get(openpgp.recipient(part.read(openpgp.HEAD)))
+            except OSError:
+                continue
+    return None
+
+
+def _log(content: Dump, home: Path | None) -> str:
+    """The log of the crashed kernel, as far as it can be read without asking; "" if not."""
+    for stream in content.streams:
+        if stream.name != "dmesg.txt" or stream.size > _LARGEST_LOG:
+            continue
+        text, source = io.BytesIO(), restore.Source(stream)
+        with suppress(TinykdumpError, OSError):  # what was read before is shown
+            if not stream.encrypted:
+                text.write(source.read(_LARGEST_LOG))
+            elif home is not None:
+                with keys.silent(home) as keyring:
+                    restore.decrypt(stream, source, keyring, text)
+        return text.getvalue().decode(errors="replace")
+    return ""
