@@ -11,6 +11,7 @@ from pathlib import Path
 from tinykdump import (
     __version__,
     actions,
+    backup,
     disks,
     keys,
     listing,
@@ -22,9 +23,9 @@ from tinykdump import (
     state,
     status,
 )
-from tinykdump.config import FILE
+from tinykdump.config import FILE, Config
 from tinykdump.config_files import load_config
-from tinykdump.errors import TinykdumpError
+from tinykdump.errors import TinykdumpError, UsageError
 from tinykdump.filesystems import MADE
 from tinykdump.host import Host
 from tinykdump.memory import MIB
@@ -69,6 +70,10 @@ def parser() -> argparse.ArgumentParser:
     listed.add_argument("--mount", action="store_true",
                         help="also read sticks that are not mounted")  # fmt: skip
     listed.add_argument("--json", action="store_true", help="print JSON, for programs")
+    key = commands.add_parser("key", help="show, export or back up the key of the dumps")
+    key.add_argument("action", choices=("show", "export", "backup"))
+    key.add_argument("file", type=Path, nargs="?",
+                     help="where backup writes the secret key")  # fmt: skip
     commands.add_parser("log", help="print the log of the last crash kernel, from pstore")
     commands.add_parser("unload", help="unload tinykdump's crash kernel")
     restored = commands.add_parser("restore", help="check and decrypt a dump, and write a vmcore")
@@ -216,6 +221,40 @@ def list_dumps(host: Host, options: argparse.Namespace) -> int:
     return 0
 
 
+def key_command(host: Host, options: argparse.Namespace) -> int:
+    """Show the key that dumps are encrypted to, print its public part, or copy the secret one."""
+    config = load_config(host, {}, options.config)
+    if (options.action == "backup") != bool(options.file):
+        raise UsageError("only key backup takes a file, and it needs one",
+                         "write tinykdump key backup FILE")  # fmt: skip
+    if not config.encrypt:
+        raise TinykdumpError("dumps are not encrypted", "set encrypt = yes in [dump]")
+    if options.action == "backup":
+        with state.lock(host):
+            fingerprint = backup.make(host, config, options.file)
+        print(f"{options.file}: the secret key {fingerprint}\n"
+              f"Keep it safe. On another machine, import it with gpg --import")  # fmt: skip
+        return 0
+    key = keys.of_config(host, config.key)
+    print(keys.armored(key) if options.action == "export" else _about(host, config, key))
+    return 0
+
+
+def _about(host: Host, config: Config, key: keys.Key) -> str:
+    """The key in lines of text."""
+    homes = [host.path(keys.MACHINE_KEYS), Path("~/.gnupg").expanduser()]
+    secret = keys.secret_home(key, homes)
+    lines = [
+        ("key", key.fingerprint),
+        ("origin", config.key or "made for this machine"),
+        ("secret key", str(secret) if secret else "not on this machine"),
+    ]
+    if not config.key:
+        lines.append(("backup", backup.made(host, key.fingerprint)
+                      or "none (run tinykdump key backup FILE)"))  # fmt: skip
+    return "\n".join(f"{name + ':':<14}{value}" for name, value in lines)
+
+
 def show_log(host: Host, _options: argparse.Namespace) -> int:
     """Print the crash log."""
     boots = pstore.boots(host)
@@ -260,6 +299,7 @@ def restore_dump(host: Host, options: argparse.Namespace) -> int:
 FOR_ALL = ("list", "restore")
 
 COMMANDS = {
+    "key": key_command,
     "list": list_dumps,
     "prepare": prepare_stick,
     "status": show_status,

@@ -98,10 +98,16 @@ def silent(home: Path) -> "Iterator[gnupg.GPG]":
 
     An agent that was started for it ends with the block. Raises TinykdumpError.
     """
-    keyring = _open(home, ["--pinentry-mode=cancel"])
+    with _ending(home):
+        yield _open(home, ["--pinentry-mode=cancel"])
+
+
+@contextmanager
+def _ending(home: Path) -> Iterator[None]:
+    """End the agent of that home with the block, unless it was running before."""
     running = _is_running(home, "agent-socket")
     try:
-        yield keyring
+        yield
     finally:
         if not running:
             run(["gpgconf", "--homedir", home, "--kill", "gpg-agent"], check=False)
@@ -228,6 +234,54 @@ def check(listed: Mapping[str, Any], name: str) -> None:
         raise TinykdumpError(
             f"key {name} cannot encrypt", "name a key that has a valid subkey for encryption"
         )
+
+
+def of_config(host: Host, key: str) -> Key:
+    """The key that dumps are encrypted to: the one that ``key`` names, else the machine's own.
+
+    Raises TinykdumpError.
+    """
+    return configured(key, host) if key else machine_key(host, create=False)
+
+
+def armored(key: Key) -> str:
+    """A public key as text, to send or to copy. Raises TinykdumpError."""
+    with _alone(key) as keyring:
+        return str(keyring.export_keys(key.fingerprint))
+
+
+def secret_home(key: Key, homes: Sequence[Path]) -> Path | None:
+    """The first of these home directories that has a secret part of a key; None: none has.
+
+    Raises TinykdumpError.
+    """
+    with _alone(key) as keyring:
+        (listed,) = _listed(keyring, key.fingerprint)
+    ids = {listed["keyid"], *(subkey[0] for subkey in listed["subkeys"])}
+    return next((home for home in homes if ids & secret_key_ids(home)), None)
+
+
+@contextmanager
+def _alone(key: Key) -> Iterator[gnupg.GPG]:
+    """A keyring that has only this public key."""
+    with (
+        tempfile.TemporaryDirectory(prefix="tinykdump-") as home,
+        _looking(Path(home)) as keyring,
+    ):
+        keyring.import_keys(key.public)
+        yield keyring
+
+
+def secret(home: Path, fingerprint: str) -> str:
+    """The secret key as text. gpg asks for its passphrase if it has one. Raises TinykdumpError."""
+    with _ending(home):
+        exported = gpg(home).export_keys(fingerprint, secret=True, expect_passphrase=False)
+    if "PRIVATE KEY BLOCK" not in exported:
+        raise TinykdumpError(
+            f"gpg cannot export the secret key {fingerprint}",
+            f"see gpg --homedir {home} --list-secret-keys",
+        )
+    return str(exported)
 
 
 def machine_key(host: Host, *, create: bool) -> Key:

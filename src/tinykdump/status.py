@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tinykdump import (
+    backup,
     dump,
     hardware,
     kdump_service,
@@ -107,6 +108,7 @@ def collect(host: Host, config: Config) -> Status:
     key, need = "", 0
     with _as_problem(problems):
         key = _key(host, config)
+        problems.extend(filter(None, [backup.problem(host, config, key)]))
         if mine and (mine.target, mine.key) != (str(config.target), key):
             problems.append("the loaded image uses a different target or key from the "
                             f"configuration: {config.target}, key {key or 'none'} "
@@ -184,9 +186,7 @@ def _as_problem(problems: list[str]) -> Iterator[None]:
 def _key(host: Host, config: Config) -> str:
     if not config.encrypt:
         return ""
-    if config.key:
-        return keys.configured(config.key, host).fingerprint
-    return keys.machine_key(host, create=False).fingerprint
+    return keys.of_config(host, config.key).fingerprint
 
 
 def _dumps(host: Host, plugged: Stick | None) -> tuple[Path, ...] | None:

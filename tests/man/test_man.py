@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.vm import service
-from tinykdump import cli, config, errors, keys, reservation, state
+from tinykdump import backup, cli, config, errors, keys, reservation, state
 from tinykdump.filesystems import AUTO, FILESYSTEMS
 from tinykdump.image import programs
 
@@ -161,6 +161,7 @@ def test_files() -> None:
     named = set(heads(COMMANDS, "FILES", "Pa"))
     used = {
         str(config.FILE), str(config.DROP_INS), str(state.IMAGES / "KVER"), str(keys.MACHINE_KEYS),
+        str(backup.NOTE),
         str(state.RUNTIME), str(programs.CRASH_SIDE[0]), str(reservation._SIZE[0]),
         "tinykdump/MACHINE/TIME",
     }  # fmt: skip

@@ -37,7 +37,7 @@ def test_a_wrong_picture_is_reported_and_corrected(
     """--check reports a wrong name and writes nothing; without --check it is corrected."""
     copy = tmp_path / "HACKING.md"
     text = architecture.DOCUMENT.read_text()
-    copy.write_text(re.sub(r"\bactions$", "servant", text, count=1, flags=re.MULTILINE))
+    copy.write_text(re.sub(r"^     actions\b", "     servant", text, count=1, flags=re.MULTILINE))
     assert copy.read_text() != text
     monkeypatch.setattr(architecture, "DOCUMENT", copy)
     monkeypatch.setattr("sys.argv", ["architecture.py", "--check"])

@@ -21,11 +21,11 @@ PURE = {
 }  # fmt: skip
 # These touch the system; the first line of each says why.
 EFFECTS = {
-    "__main__", "actions", "cli", "config_files", "distribution", "files", "hardware", "host",
-    "image/archive", "image/build", "image/drivers", "image/libraries", "image/module_tree",
-    "image/packages", "image/programs", "kdump_service", "kernel_install", "kernels", "keys",
-    "listing", "load", "mounts", "prepare", "pstore", "report", "reservation", "restore", "run",
-    "scriptlets", "state", "status", "stick",
+    "__main__", "actions", "backup", "cli", "config_files", "distribution", "files", "hardware",
+    "host", "image/archive", "image/build", "image/drivers", "image/libraries",
+    "image/module_tree", "image/packages", "image/programs", "kdump_service", "kernel_install",
+    "kernels", "keys", "listing", "load", "mounts", "prepare", "pstore", "report", "reservation",
+    "restore", "run", "scriptlets", "state", "status", "stick",
 }  # fmt: skip
 
 # Pure modules may import these. pathlib is for names of paths only.
