@@ -27,6 +27,7 @@ README = "README.txt"
 class Plan:
     """What is to be done to which device; nothing is changed yet."""
 
+    device: Path  # that the user named
     disk: Disk  # or a part of one, if its file system stays
     label: str
     filesystem: str  # its type
@@ -61,7 +62,7 @@ def plan(
                 f"prepare it without --keep-data; suitable are {', '.join(usable)}",
             )
         _check_unused(host, disk)
-        return Plan(disk, _label(config, kind), kind, keeps_data=True, medium=medium)
+        return Plan(node, disk, _label(config, kind), kind, keeps_data=True, medium=medium)
     disks.whole(disk)
     _check_unused(host, disk)
     kind = filesystem or disks.default_filesystem(disk.size, usable)
@@ -69,7 +70,7 @@ def plan(
         raise TinykdumpError(
             f"the crash kernel cannot mount {kind}", f"choose one of {', '.join(usable)}"
         )
-    return Plan(disk, _label(config, kind), kind, keeps_data=False, medium=medium)
+    return Plan(node, disk, _label(config, kind), kind, keeps_data=False, medium=medium)
 
 
 def _disks(host: Host) -> tuple[Disk, ...]:
@@ -144,10 +145,10 @@ def check_programs(planned: Plan) -> None:
 def warnings(host: Host, config: Config, planned: Plan) -> Iterator[str]:
     """What the user should know before: one line each."""
     dump = stick.expected_dump(host, config.level)
-    size = planned.disk.size
+    size: int | None = planned.disk.size
     if planned.keeps_data:
-        size = stick.look(host, planned.disk.path, planned.filesystem).free or 0
-    if size < dump:
+        size = stick.look(host, planned.disk.path, planned.filesystem).free
+    if size is not None and size < dump:
         yield (f"{planned.disk.path} has {room.amount(size)}{' free' * planned.keeps_data}, but a "
                f"dump takes up to {room.amount(dump)} (use a larger stick)")  # fmt: skip
 
@@ -158,7 +159,7 @@ def carry_out(host: Host, config: Config, planned: Plan) -> Path:
     Everything is checked again, because a disk can have been replaced while the user was asked.
     """
     again = plan(
-        host, config, planned.disk.path, filesystem=planned.filesystem,
+        host, config, planned.device, filesystem=planned.filesystem,
         keep_data=planned.keeps_data,
     )  # fmt: skip
     if again != planned:

@@ -12,7 +12,7 @@ from tests import plugged
 from tests.fakehost import FakeHost
 from tests.plugged import MIB
 from tests.unit.test_disks import device
-from tinykdump import cli, prepare
+from tinykdump import cli, prepare, stick
 from tinykdump.config_files import load_config
 
 
@@ -174,6 +174,24 @@ def test_a_link_names_a_disk(machine: FakeHost) -> None:
     assert prepare.plan(
         machine.host, load_config(machine.host, {}), Path("/dev/disk/by-id/usb-Flash")
     ).disk.path == Path("/dev/sdb")
+
+
+def test_data_is_kept(machine: FakeHost, monkeypatch: pytest.MonkeyPatch,
+                      capfd: pytest.CaptureFixture[str]) -> None:  # fmt: skip
+    """Of the one file system of the disk; nothing else is written."""
+    plugged.made(machine.path("/dev/sdb1"), "vfat", label="PHOTOS")
+    plugged.fill(machine.path("/dev/sdb1"), "photo", 100)
+    machine.write("/sys/class/block/sdb/diskseq", "8\n")
+    before = devices(machine)
+    monkeypatch.setattr("sys.stdin", Terminal("sdb1\n"))
+    assert cli.main(["prepare", "--keep-data", "/dev/sdb"]) == 0
+    out = capfd.readouterr().out
+    assert "The label of /dev/sdb1 will become TINYKDUMP. Type the name of the disk (sdb1)" in out
+    assert out.endswith("/dev/sdb1 is ready: vfat, LABEL=TINYKDUMP\n")
+    after = devices(machine)
+    assert {name for name in before if before[name] != after[name]} == {"sdb1"}
+    assert stick.probe(machine.host, Path("/dev/sdb1"))["LABEL"] == "TINYKDUMP"
+    assert plugged.free_of_fat(machine.path("/dev/sdb1")) < 64 * MIB - 100
 
 
 @pytest.mark.parametrize("encrypted", [True, False])
