@@ -564,6 +564,7 @@ forget() {
 
 # All parts are on the medium. Log "saved" when the new name is there, too.
 publish() {
+	say "the dump takes $(du -m "$DUMP" | cut -f1) MiB"
 	mv "$DUMP" "$FINAL_NAME" 2>"$TMP/mv" || die "renaming $DUMP: $(tail -n 1 "$TMP/mv")"
 	to_stick "$FINAL_NAME/SHA256SUMS" </dev/null 2>"$TMP/dd" ||
 		die "renaming $DUMP: $(sed -n 1p "$TMP/dd")"

@@ -9,12 +9,28 @@ from tinykdump.errors import TinykdumpError
 from tinykdump.host import Host
 from tinykdump.image import build
 from tinykdump.image.manifest import Manifest
+from tinykdump.memory import Need
 from tinykdump.report import line, say
 
 
-def draft(host: Host, config: Config, kver: str, kernel: str = "") -> build.Draft:
-    """Plan the image of a kernel, for the sticks that are plugged in. Raises TinykdumpError."""
-    return build.draft(host, config, state.find_kernel(host, kver, kernel), _seen(host, config))
+def draft(
+    host: Host, config: Config, kver: str, kernel: str = "", *, make_key: bool = True
+) -> build.Draft:
+    """Plan the image of a kernel, for the sticks that are plugged in. See build.draft."""
+    found = state.find_kernel(host, kver, kernel)
+    return build.draft(host, config, found, _seen(host, config), make_key=make_key)
+
+
+def need(host: Host, config: Config, kver: str) -> tuple[Need, bool]:
+    """The memory that a kernel's image needs, and whether there is an image. Writes nothing.
+
+    Without an image, plans one. Raises TinykdumpError.
+    """
+    image = state.read_manifest(host, kver)
+    if image is not None:
+        return load.need_of(host, image), True
+    planned = draft(host, config, kver, make_key=False)
+    return load.need_of(host, build.sketch(planned), planned.kernel.content), False
 
 
 def _seen(host: Host, config: Config) -> frozenset[str]:

@@ -5,7 +5,7 @@ import argparse
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tinykdump import (
@@ -20,8 +20,11 @@ from tinykdump import (
     prepare,
     pstore,
     restore,
+    room,
+    speed,
     state,
     status,
+    stick,
 )
 from tinykdump.config import FILE, Config
 from tinykdump.config_files import load_config
@@ -65,7 +68,7 @@ def parser() -> argparse.ArgumentParser:
     prepared.add_argument("--yes", action="store_true", help="do not ask")
     shown = commands.add_parser("status", help="show whether this machine is armed")
     shown.add_argument("--json", action="store_true", help="print JSON, for programs")
-    commands.add_parser("estimate", help="show how much memory the crash kernel needs")
+    commands.add_parser("estimate", help="show what the crash kernel and a dump need")
     listed = commands.add_parser("list", help="list the dumps on sticks")
     listed.add_argument("--mount", action="store_true",
                         help="also read sticks that are not mounted")  # fmt: skip
@@ -193,13 +196,34 @@ def show_status(host: Host, options: argparse.Namespace) -> int:
 
 
 def estimate(host: Host, options: argparse.Namespace) -> int:
-    """Show how much memory the crash kernel needs."""
+    """Show how much memory the crash kernel needs, and what a dump takes."""
+    config = load_config(host, {}, options.config)
     kver = options.kernel or host.running_kernel()
-    image = state.read_manifest(host, kver)
-    if image is None:
-        raise TinykdumpError(f"no image for {kver}", "build it with tinykdump -b")
-    print(memory.table(load.need_of(host, image)))
+    need, has_image = actions.need(host, config, kver)
+    print(memory.table(need))
+    if not has_image:
+        print(f"\n{kver} has no image yet: its packed size was computed with zlib")
+    print("\n" + "\n".join(_dump_estimate(host, config)))
     return 0
+
+
+def _dump_estimate(host: Host, config: Config) -> Iterator[str]:
+    """How large a dump would be now, and how long it would take."""
+    size = stick.expected_dump(host, config.level)
+    if not size:
+        yield "a dump now:  size unknown (/proc/meminfo cannot be read)"
+        return
+    yield f"a dump now:  up to {room.amount(size)}, without compression"
+    found = stick.find(host, str(config.target))
+    log = pstore.crash_log(host, pstore.boots(host))
+    how = speed.expected(host, found[0] if found else None, log)
+    if how is None:
+        yield "its time:    unknown (plug in the stick)"
+        return
+    rate = f"{how.rate / MIB:.1f} MiB/s, {how.source}"
+    if how.is_read:
+        rate += "; most sticks are written more slowly"
+    yield f"its time:    up to {size / how.rate:.0f} s at {rate}"
 
 
 def list_dumps(host: Host, options: argparse.Namespace) -> int:

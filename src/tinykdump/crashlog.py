@@ -32,6 +32,10 @@ _PRIORITY = re.compile(r"^<\d{1,4}>", re.MULTILINE)
 # The kernel begins each line with priority (in records only), time and caller (if configured).
 _LINE = re.compile(r"(?:<(\d{1,4})>)?\[ {0,11}(\d{1,10}\.\d{6})\](?:\[ {0,9}[TC]\d{1,10}\])? (.*)")
 _STAGE = re.compile(r"tinykdump: \[\d{1,10}\.\d\d s\] (.*)")
+# What src/crash says of the dump: when it began, how large it is, and when it was on the medium.
+_COURSE = re.compile(
+    r"tinykdump: (\[\d{1,10}\.\d\d s\] sav(?:ing the memory|ed as )|the dump takes \d{1,9} MiB).*"
+)
 _PANIC = re.compile(r"Kernel panic - not syncing: (.*)")
 
 
@@ -122,6 +126,16 @@ class CrashLog:
         if self.stages:
             return f"failed: the crash kernel {ended} after: {self.stage}"
         return f"failed: the crash kernel {ended} before its first stage"
+
+    @property
+    def rate(self) -> float:
+        """Bytes that were saved in a second; 0: not known, or not at the first try."""
+        course = [text for _, text in _said(self.raw, _COURSE, by_kernel=False)]
+        numbers = [float(re.search(r"\d+(\.\d+)?", text)[0]) for text in course]  # type: ignore[index]
+        kinds = ["MiB" if text.endswith("MiB") else text.split("] ")[1] for text in course]
+        if kinds != ["saving the memory", "MiB", "saved as"] or numbers[2] <= numbers[0]:
+            return 0.0
+        return numbers[1] * (1 << 20) / (numbers[2] - numbers[0])
 
     @property
     def when(self) -> str:

@@ -53,14 +53,17 @@ def _settle(host: Host) -> None:
         host.path(LOADING).replace(host.path(LOADED))
 
 
-def need_of(host: Host, image: Manifest) -> Need:
-    """The memory that a built image needs. Raises TinykdumpError for a damaged kernel."""
+def need_of(host: Host, image: Manifest, content: bytes = b"") -> Need:
+    """The memory that an image needs. Raises TinykdumpError for a damaged kernel.
+
+    ``content`` is its kernel image, if that is not yet where the manifest says.
+    """
     log = memory.log_buffer(
         host.text("/proc/cmdline") or "",
         kernels.config(host, host.running_kernel()),
         hardware.possible_cpus(host),
     )
-    kernel = host.read(image.kernel)
+    kernel = content or host.read(image.kernel)
     parts = memory.Parts(
         kernel=kernelimage.init_size(kernel, image.kernel),
         packed=image.packed,

@@ -2,6 +2,7 @@
 """The functions of src/crash/lib.sh, run by the real busybox on directory trees."""
 
 import hashlib
+import re
 import struct
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -13,6 +14,7 @@ import pytest
 from tests import fakehost
 from tests.keyring import Keyring
 from tinykdump import keys as keys_of_tinykdump
+from tinykdump.crashlog import CrashLog
 from tinykdump.dump import SUMS, is_complete, is_dump, of_machine, parse_sums
 from tinykdump.image.makedumpfile import renamed
 from tinykdump.restore import look
@@ -401,6 +403,20 @@ def test_publish(crash: Crash) -> None:
     assert status == 0, log
     assert log.endswith(f"saved as tinykdump/{MACHINE}/{TIME}\n")
     assert [path.name for path in crash.dumps.iterdir()] == [TIME]
+
+
+def test_the_log_tells_how_fast_it_was(crash: Crash) -> None:
+    """For the estimate of the next dump."""
+    status, log = crash.run(
+        "read_memory() { head -c 3000000 /dev/urandom; };"
+        f"{OPEN}; stage 'saving the memory'; save vmcore.flat read_memory; publish"
+    )
+    assert status == 0, log
+    lines = [line.removeprefix("<5>") for line in log.splitlines()]
+    raw = "\n".join(f"<13>[{at:5}.000000] {line}" for at, line in enumerate(lines))
+    saved = re.sub(r"\[[0-9.]+ s\] saved", "[1000000000.00 s] saved", raw)
+    assert 0 < CrashLog(saved, is_whole=True).rate < 1
+    assert re.search(r"the dump takes [3-4] MiB$", raw, re.MULTILINE)
 
 
 @pytest.mark.parametrize(

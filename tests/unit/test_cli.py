@@ -4,8 +4,10 @@
 import gzip
 import json
 import os
+import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -339,6 +341,57 @@ def test_a_damaged_manifest_is_replaced(machine: FakeHost) -> None:
     machine.write(f"{STATE}/manifest.json", "{", 0o600)
     assert cli.main(["-b"]) == 0
     assert machine.snapshot() == first
+
+
+def test_estimate_before_there_is_an_image(
+    machine: FakeHost, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It writes nothing, makes no key, and is close to what the image then needs."""
+    machine.remove("/etc/default/tinykdump")
+    before = machine.snapshot("/")
+    assert cli.main(["estimate"]) == 0
+    assert machine.snapshot("/") == before
+    first = capfd.readouterr().out
+    assert f"\n{KVER} has no image yet: its packed size was computed with zlib\n" in first
+    assert cli.main(["-b"]) == 0
+    capfd.readouterr()
+    assert cli.main(["estimate"]) == 0
+    second = capfd.readouterr().out
+    assert "has no image yet" not in second
+    guess, need = (int(re.search(r"^to reserve +(\d+)", text, re.MULTILINE)[1])  # type: ignore[index]
+                   for text in (first, second))  # fmt: skip
+    assert need <= guess <= need + 4
+
+
+def test_an_image_is_sketched_as_it_is_built(machine: FakeHost) -> None:
+    plan = build.draft(machine.host, load_config(machine.host, {}), machine.kernel())
+    built, packed = build.build(machine.host, plan, Path("/run/tinykdump"))
+    sketch = build.sketch(plan)
+    assert replace(built, packed=0, inputs=(), sha256="") == replace(sketch, packed=0)
+    assert len(packed) * 0.9 < sketch.packed < len(packed) * 1.5
+
+
+def test_estimate_of_a_dump(machine: FakeHost, capfd: pytest.CaptureFixture[str]) -> None:
+    machine.write("/proc/meminfo", "MemTotal: 900000 kB\nMemFree: 800000 kB\n")
+    assert cli.main(["estimate"]) == 0
+    assert capfd.readouterr().out.endswith(
+        "\n\na dump now:  up to 97 MiB, without compression\n"
+        "its time:    unknown (plug in the stick)\n"
+    )
+    dumps = mounted(machine)
+    place = machine.path(f"{dumps}/20260101T000000Z")
+    place.mkdir(parents=True)
+    for name, size, time in (("dmesg.txt.gpg.000", 9, 100), ("vmcore.flat.gpg.000", 1 << 24, 100),
+                             ("SHA256SUMS", 0, 116)):  # fmt: skip
+        (place / name).write_bytes(bytes(size))
+        os.utime(place / name, (time, time))
+    assert cli.main(["estimate"]) == 0
+    assert capfd.readouterr().out.endswith(
+        "\nits time:    up to 98 s at 1.0 MiB/s, as the dump 20260101T000000Z\n"
+    )
+    machine.write("/proc/meminfo", "")
+    assert cli.main(["estimate"]) == 0
+    assert "a dump now:  size unknown" in capfd.readouterr().out
 
 
 @pytest.mark.usefixtures("machine")

@@ -38,6 +38,23 @@ def stream(time: float, text: str, name: str = "kexec-console-ramoops-0") -> Rec
     return Record(name, text, 0.0, time)
 
 
+@pytest.mark.parametrize(
+    ("course", "rate"),
+    [
+        (("[10.00 s] saving the memory", "the dump takes 150 MiB", "[40.00 s] saved as x/y"),
+         5 << 20),
+        (("[10.00 s] saving the memory", "the dump takes 150 MiB"), 0),
+        (("[10.00 s] saving the memory", "[40.00 s] saved as x/y"), 0),
+        (("[10.00 s] saving the memory", "[20.00 s] could not save the memory at level 31: x",
+          "[30.00 s] saving the memory", "the dump takes 9 MiB", "[40.00 s] saved as x/y"), 0),
+        (("[50.00 s] saving the memory", "the dump takes 150 MiB", "[40.00 s] saved as x/y"), 0),
+    ],
+)  # fmt: skip
+def test_how_fast_a_dump_was(course: tuple[str, ...], rate: float) -> None:
+    lines = [f"<13>[{at:5}.000000] tinykdump: {text}" for at, text in enumerate(course)]
+    assert CrashLog("\n".join(lines), is_whole=True).rate == rate
+
+
 def test_a_stream_is_preferred_to_the_first_kernels_console() -> None:
     first = stream(5, "the first kernel's", "console-ramoops-0")
     log = found(first, stream(0, STREAM))

@@ -25,7 +25,7 @@ EFFECTS = {
     "host", "image/archive", "image/build", "image/drivers", "image/libraries",
     "image/module_tree", "image/packages", "image/programs", "kdump_service", "kernel_install",
     "kernels", "keys", "listing", "load", "mounts", "prepare", "pstore", "report", "reservation",
-    "restore", "run", "scriptlets", "state", "status", "stick",
+    "restore", "run", "scriptlets", "speed", "state", "status", "stick",
 }  # fmt: skip
 
 # Pure modules may import these. pathlib is for names of paths only.

@@ -2,6 +2,7 @@
 """Builds the image of one kernel: plan, check, pack."""
 
 import hashlib
+import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -54,12 +55,15 @@ class Draft:
         return manifest.plan_digest(self.entries, self.compression)
 
 
-def draft(host: Host, config: Config, kernel: Kernel, seen: Iterable[str] = ()) -> Draft:
+def draft(
+    host: Host, config: Config, kernel: Kernel, seen: Iterable[str] = (), *, make_key: bool = True
+) -> Draft:
     """Plan the image of a kernel: read and check every input, and write no image.
 
     ``seen`` are the types of file system on sticks, which filesystems = auto adds. Creates the
     machine's own key if dumps are to be encrypted, no key is configured, and the machine, if it
-    runs, has none yet. Raises TinykdumpError.
+    runs, has none yet. Without ``make_key``, such a draft has no key, and no image must be made of
+    it. Raises TinykdumpError.
     """
     tree = ModuleTree(host, kernel)
     shown = _screens(tree)
@@ -71,9 +75,9 @@ def draft(host: Host, config: Config, kernel: Kernel, seen: Iterable[str] = ()) 
     key = None
     if config.encrypt and config.key:
         key = keys.configured(config.key, host)
-    elif config.encrypt:
+    elif config.encrypt and (make_key or host.exists(keys.MACHINE_KEYS)):
         # A key that is made in an image of a system would be that of every machine.
-        key = keys.machine_key(host, create=host.live)
+        key = keys.machine_key(host, create=make_key and host.live)
     key_time = key.valid_at if key else ""
     conf = handover.render(config, machine=machine, key_time=key_time, version=__version__)
     files = drivers.files(host, chosen)
@@ -81,7 +85,7 @@ def draft(host: Host, config: Config, kernel: Kernel, seen: Iterable[str] = ()) 
     planned = entries.plan(
         (
             *files,
-            *programs.userland(host, config, encrypt=key is not None),
+            *programs.userland(host, config, encrypt=config.encrypt),
             *(entries.directory(path) for path in _EMPTY_DIRECTORIES),
             entries.file(handover.CONFIGURATION, conf.encode()),
             *([entries.file(handover.KEY, key.public)] if key else []),
@@ -127,26 +131,38 @@ def build(host: Host, planned: Draft, below: Path) -> tuple[Manifest, bytes]:
         if host.live:
             _try_programs(top)
         packed = archive.pack(planned.entries, top, planned.compression)
-    made = Manifest(
+    made = replace(
+        sketch(planned),
+        inputs=_inputs(planned.entries, packages.owner_lookup(host)),
+        packed=len(packed),
+        sha256=hashlib.sha256(packed).hexdigest(),
+    )
+    return made, packed
+
+
+def sketch(planned: Draft) -> Manifest:
+    """The manifest of a planned image, without what only packing tells.
+
+    Its packed size is what zlib, file by file, makes of it. Any compressor of an image does better.
+    """
+    return Manifest(
         kver=planned.kernel.kver,
         kernel=str(planned.kernel.image),
         plan=planned.digest,
         modules=tuple(module.name for module in planned.modules),
-        inputs=_inputs(planned.entries, packages.owner_lookup(host)),
+        inputs=(),
         key=planned.key,
         target=planned.target,
         compression=planned.compression,
         cmdline=planned.cmdline,
         margin=planned.margin,
-        packed=len(packed),
+        packed=sum(len(zlib.compress(entry.content)) for entry in planned.entries),
         unpacked=entries.unpacked_size(planned.entries),
         drivers=sum(module.info.size for module in planned.modules),
         filesystems=planned.filesystems,
         draws=planned.draws,
         filesystem_bytes=planned.filesystem_bytes,
-        sha256=hashlib.sha256(packed).hexdigest(),
     )
-    return made, packed
 
 
 def _screens(tree: ModuleTree) -> Screens:
