@@ -84,7 +84,10 @@ def test_file_systems_that_nobody_named(fake: FakeHost) -> None:
     assert automatic(fake, "ext4", names="vfat") == ("vfat",)
 
 
-def test_a_file_system_that_is_disabled_is_left_out(fake: FakeHost) -> None:
+def test_a_file_system_that_is_disabled_or_damaged_is_left_out(fake: FakeHost) -> None:
+    with_more_filesystems(fake)
+    fake.write(f"/lib/modules/{KVER}/kernel/fs/exfat/exfat.ko", b"damaged")
+    assert automatic(fake, "ext4") == ("vfat", "ext4")
     with_more_filesystems(fake)
     fake.write(LOCAL, "install exfat /bin/false\n")
     assert automatic(fake) == ("vfat",)

@@ -103,10 +103,14 @@ def _filesystems(config: Config, seen: Iterable[str], lookup: Lookup) -> tuple[s
 
 
 def _can_mount(kind: str, lookup: Lookup) -> bool:
-    try:
-        return kind in FILESYSTEMS and modules.closure(_wishes(kind), lookup) is not None
-    except NotFoundError:
+    """Whether a kernel has all modules that a type of file system needs, undamaged and allowed."""
+    if kind not in FILESYSTEMS:
         return False
+    try:
+        modules.closure(_wishes(kind), lookup)
+    except TinykdumpError:
+        return False
+    return True
 
 
 def _wishes(*kinds: str) -> tuple[Wish, ...]:
