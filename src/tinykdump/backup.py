@@ -51,11 +51,15 @@ def make(host: Host, config: Config, file: Path) -> str:
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
         raise TinykdumpError(f"{file} exists", "name a new file") from None
-    with files.naming(file), os.fdopen(descriptor, "w") as new:
-        new.write(text)
-        new.flush()
-        os.fsync(new.fileno())
-    files.sync_directory(file.absolute().parent)
+    try:
+        with files.naming(file), os.fdopen(descriptor, "w") as new:
+            new.write(text)
+            new.flush()
+            os.fsync(new.fileno())
+        files.sync_directory(file.absolute().parent)
+    except OSError:
+        file.unlink(missing_ok=True)  # a part of a key would be taken for a backup
+        raise
     note = {"key": key.fingerprint, "date": time.strftime("%Y-%m-%d")}
     files.publish({host.path(NOTE): json.dumps(note).encode()})
     return key.fingerprint

@@ -2,6 +2,7 @@
 """tinykdump key, with real keys: the machine's own, and one that the user has."""
 
 import json
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -144,6 +145,23 @@ def test_what_is_refused(
     machine.remove("/etc/default/tinykdump")
     machine.remove(str(keys.MACHINE_KEYS))
     assert refused(capfd, "show") == "this machine has no key yet (build an image first)"
+
+
+def test_a_full_disk(machine: FakeHost, tmp_path: Path,
+                     capfd: pytest.CaptureFixture[str]) -> None:  # fmt: skip
+    """A real one; nothing that looks like a backup stays, and none is noted."""
+    tmp_path.joinpath("full").mkdir()
+    full = tmp_path / "full/x"
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4k", "none", full.parent], check=True)
+    try:
+        full.with_name("there").write_bytes(bytes(4096))
+        assert refused(capfd, "backup", str(full)) == (
+            f"{full}: No space left on device (free space on that file system)"
+        )
+        assert not full.exists()
+    finally:
+        subprocess.run(["umount", full.parent], check=True)
+    assert not machine.path(NOTE).exists()
 
 
 def test_not_onto_the_stick(machine: FakeHost, tmp_path: Path,
