@@ -13,6 +13,7 @@ from typing import Any
 from tinykdump.errors import TinykdumpError
 from tinykdump.filesystems import FILESYSTEMS
 from tinykdump.room import amount
+from tinykdump.text import printable
 
 # Without NAME, lsblk lists all devices side by side.
 COLUMNS = "NAME,PATH,TYPE,SIZE,RO,VENDOR,MODEL,FSTYPE,LABEL,MOUNTPOINTS"
@@ -92,8 +93,7 @@ def _disk(found: dict[str, Any], tags: Mapping[Path, Mapping[str, str]]) -> Disk
 
 
 def _text(found: str) -> str:
-    """Without what a terminal would obey, and with single spaces."""
-    return " ".join("".join(c if c.isprintable() else "?" for c in found).split())
+    return " ".join(printable(found).split())
 
 
 def describe(disk: Disk) -> str:

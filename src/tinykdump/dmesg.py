@@ -6,6 +6,8 @@ Programs can write to that log too, so every text in it can be anybody's.
 
 import re
 
+from tinykdump.text import printable
+
 _LONGEST = 200  # characters
 
 # The time and, where configured, the caller, as makedumpfile writes them before each line.
@@ -41,5 +43,4 @@ def kernel(log: str) -> str:
 
 
 def _shown(text: str) -> str:
-    """With nothing in it that a terminal would obey."""
-    return "".join(c if c.isprintable() else "?" for c in text.strip())[:_LONGEST]
+    return printable(text.strip())[:_LONGEST]

@@ -15,6 +15,7 @@ from tinykdump.errors import TinykdumpError
 from tinykdump.host import Host
 from tinykdump.restore import Dump
 from tinykdump.room import amount
+from tinykdump.text import printable
 
 # Bytes of a log that is decrypted for its panic line; more would take seconds.
 _LARGEST_LOG = 4 << 20
@@ -52,7 +53,7 @@ class Found:
 
 def to_text(found: Sequence[Found]) -> str:
     """The dumps as a table."""
-    rows = [_HEADINGS, *(each.row() for each in found)]
+    rows = [_HEADINGS, *(tuple(map(printable, each.row())) for each in found)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADINGS))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

@@ -151,6 +151,19 @@ def test_a_link_in_place_of_the_dumps(machine: FakeHost, capfd: pytest.CaptureFi
     assert listed(capfd) == []
 
 
+def test_the_place_of_a_stick_cannot_fool_the_terminal(
+    machine: FakeHost, keys: Keyring, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Desktops make it of the label."""
+    add(machine, keys, "20260101T000000Z", OTHER).add("dmesg.txt", LOG)
+    machine.path("/mnt").rename(machine.path("/m\x1bc"))
+    machine.write("/proc/self/mountinfo", "30 27 8:17 / /m\\033c rw - vfat /dev/sdb1 rw\n")
+    assert cli.main(["list"]) == 0
+    out = capfd.readouterr().out
+    assert f"/m?c/tinykdump/{OTHER}/" in out
+    assert "\x1b" not in out
+
+
 def test_no_dump(machine: FakeHost, capfd: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["list"]) == 1
     assert capfd.readouterr() == (

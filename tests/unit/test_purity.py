@@ -17,7 +17,7 @@ PURE = {
     "filesystems", "flattened", "image/__init__", "image/cmdline", "image/elf", "image/entries",
     "image/handover", "image/makedumpfile", "image/manifest", "image/modinfo", "image/modprobe",
     "image/modules", "image/placeholder", "image/screens", "kernelimage", "memory", "openpgp",
-    "room",
+    "room", "text",
 }  # fmt: skip
 # These touch the system; the first line of each says why.
 EFFECTS = {
