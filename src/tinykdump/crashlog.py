@@ -34,7 +34,8 @@ _LINE = re.compile(r"(?:<(\d{1,4})>)?\[ {0,11}(\d{1,10}\.\d{6})\](?:\[ {0,9}[TC]
 _STAGE = re.compile(r"tinykdump: \[\d{1,10}\.\d\d s\] (.*)")
 # What src/crash says of the dump: when it began, how large it is, and when it was on the medium.
 _COURSE = re.compile(
-    r"tinykdump: (\[\d{1,10}\.\d\d s\] sav(?:ing the memory|ed as )|the dump takes \d{1,9} MiB).*"
+    r"tinykdump: (\[\d{1,10}\.\d\d s\] (?:saving the memory|saved as )"
+    r"|the dump takes \d{1,9} MiB).*"
 )
 _PANIC = re.compile(r"Kernel panic - not syncing: (.*)")
 

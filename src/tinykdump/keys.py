@@ -262,7 +262,7 @@ def secret_home(key: Key, homes: Sequence[Path]) -> Path | None:
 
 
 @contextmanager
-def _alone(key: Key) -> Iterator[gnupg.GPG]:
+def _alone(key: Key) -> "Iterator[gnupg.GPG]":
     """A keyring that has only this public key."""
     with (
         tempfile.TemporaryDirectory(prefix="tinykdump-") as home,

@@ -14,15 +14,16 @@ import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Protocol
-
-import gnupg
+from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from tinykdump import keys
 from tinykdump.dump import README, STREAMS, SUMS, parse_part, parse_sums, part_name
 from tinykdump.errors import TinykdumpError
 from tinykdump.flattened import Parser
 from tinykdump.memory import MIB
+
+if TYPE_CHECKING:
+    import gnupg
 
 _NAME_ONE = "name a directory tinykdump/MACHINE/TIME on the stick"
 _CHUNK = 1 << 20  # bytes
@@ -230,7 +231,7 @@ class InOrder:
         return len(data)
 
 
-def decrypt(stream: Stream, source: Source, keyring: gnupg.GPG, sink: Sink) -> None:
+def decrypt(stream: Stream, source: Source, keyring: "gnupg.GPG", sink: Sink) -> None:
     """Write the contents of a stream to ``sink``. Raises TinykdumpError or OSError.
 
     What gpg decrypts before an error is written, too.
