@@ -116,6 +116,8 @@ def test_a_stick_with_exfat_and_the_machines_own_key(vm: VM, root: Root, tmp_pat
     vm.unplug("stick")
     vm.plug(Stick("bought", bought.path))
     vm.put(b"", service.CONFIGURATION)
+    # Without it, a machine has another name after each reboot.
+    vm.put(b"0123456789abcdef0123456789abcdef\n", "/etc/machine-id")
     vm.run(["tinykdump", "--load"], timeout=300)
     mark = service.crash_and_wait(vm)
     drivers = "modprobe -a xhci_pci usb_storage uas sd_mod exfat;"
