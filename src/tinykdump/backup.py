@@ -27,10 +27,7 @@ def problem(host: Host, config: Config, fingerprint: str) -> str:
     """Why dumps may be lost with this machine; empty: no reason is known."""
     if not config.encrypt or config.key or not fingerprint or made(host, fingerprint):
         return ""
-    return (
-        "only this machine can read its dumps: there is no copy of its secret key "
-        "(run tinykdump key backup FILE, and keep the file elsewhere)"
-    )
+    return "only this machine can read its dumps (copy its secret key: tinykdump key backup FILE)"
 
 
 def make(host: Host, config: Config, file: Path) -> str:
