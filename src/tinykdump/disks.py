@@ -98,7 +98,8 @@ def _text(found: str) -> str:
 
 def describe(disk: Disk) -> str:
     """A disk in one line, and a line for each part of it."""
-    lines = [f"{disk.path}  {amount(disk.size)}  {disk.name or 'unknown model'}{_content(disk)}"]
+    model = f"  {disk.name or 'unknown model'}" * (disk.kind == "disk")
+    lines = [f"{disk.path}  {amount(disk.size)}{model}{_content(disk)}"]
     for part in disk.parts:
         lines += [f"  {each.path}  {amount(each.size)}{_content(each)}"
                   for each in part.everything()]  # fmt: skip

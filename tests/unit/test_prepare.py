@@ -186,6 +186,7 @@ def test_data_is_kept(machine: FakeHost, monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr("sys.stdin", Terminal("sdb1\n"))
     assert cli.main(["prepare", "--keep-data", "/dev/sdb"]) == 0
     out = capfd.readouterr().out
+    assert out.startswith("/dev/sdb1  64 MiB  vfat 'PHOTOS'\n")
     assert "The label of /dev/sdb1 will become TINYKDUMP. Type the name of the disk (sdb1)" in out
     assert out.endswith("/dev/sdb1 is ready: vfat, LABEL=TINYKDUMP\n")
     after = devices(machine)
