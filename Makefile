@@ -7,7 +7,7 @@ SITE = $(PREFIX)/lib/python3/dist-packages
 # Which lines of src no test of Python's own ran, to look at; there is no figure to reach.
 COVERAGE = --cov --cov-report=term
 
-.PHONY: help deps demo check quick bench lint kernel kernel-check rpm release install
+.PHONY: help deps demo check quick bench lint kernel kernel-check rpm deb release install
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -44,6 +44,9 @@ kernel-check: deps ## test the kernel series: apply, checkpatch, build, KUnit, b
 rpm: ## build source and binary packages of the last commit in build/rpm (KERNEL=1: also kernel-tinykdump)
 	@tools/rpm $(if $(KERNEL),--kernel)
 
+deb: deps ## build Debian's source and binary packages of the last commit in build/deb
+	@tools/deb
+
 release: deps ## VERSION=x.y.z: commit, tag, tarball and packages, in build/release/VERSION; pushes nothing
 	@$(PYTHON) -m tools.release $(VERSION)
 
@@ -59,8 +62,6 @@ install: ## install into DESTDIR
 		$(DESTDIR)$(PREFIX)/lib/kernel/install.d/60-tinykdump.install
 	install -D -m 644 src/systemd/tinykdump.service \
 		$(DESTDIR)$(PREFIX)/lib/systemd/system/tinykdump.service
-	install -D -m 644 src/systemd/90-tinykdump.preset \
-		$(DESTDIR)$(PREFIX)/lib/systemd/system-preset/90-tinykdump.preset
 	install -D -m 644 src/default/tinykdump $(DESTDIR)/etc/default/tinykdump
 	install -D -m 644 man/tinykdump.8 $(DESTDIR)$(PREFIX)/share/man/man8/tinykdump.8
 	install -D -m 644 man/tinykdump.5 $(DESTDIR)$(PREFIX)/share/man/man5/tinykdump.5

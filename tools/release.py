@@ -22,9 +22,11 @@ from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 
-# The version in the code, and its copy in the spec, which rpm reads without the code.
+# The version in the code, and its copies in the spec and in debian/changelog, which are read
+# without the code.
 VERSION = re.compile(r'^__version__ = "(.+)"$', re.MULTILINE)
 SPEC_VERSION = re.compile(r"^(%global tinykdump_version ).+$", re.MULTILINE)
+DEBIAN_CHANGES = re.compile(r"\Atinykdump \(.+?\n -- (.+?)  [^\n]+\n", re.DOTALL)
 SPEC_CHANGES = re.compile(r"^%changelog\n(?=\* \w+ \w+ \d+ \d+ (.+) - )", re.MULTILINE)
 UNRELEASED = re.compile(r"^## \[Unreleased\]\n(.*?)(?=^## |\Z)", re.MULTILINE | re.DOTALL)
 
@@ -61,6 +63,17 @@ def set_spec(spec: str, version: str, date: datetime.date) -> str:
     return spec
 
 
+def set_debian(changelog: str, version: str, date: datetime.date) -> str:
+    """The text of debian/changelog with that version; the last entry's author signs the new one."""
+    found = DEBIAN_CHANGES.search(changelog)
+    if not found:
+        raise ReleaseError("debian/changelog has no entry (correct it)")
+    return (
+        f"tinykdump ({version}) unstable; urgency=medium\n\n  * See CHANGELOG.md\n\n"
+        f" -- {found[1]}  {date:%a, %d %b %Y} 00:00:00 +0000\n\n{changelog}"
+    )
+
+
 def date_changes(changelog: str, version: str, date: datetime.date) -> str:
     """The text of CHANGELOG.md with the unreleased changes under that version."""
     found = UNRELEASED.search(changelog)
@@ -77,11 +90,11 @@ def run(*words: str | Path, cwd: Path = CHECKOUT, env: Mapping[str, str] | None 
 
 def edit(tree: Path, version: str, date: datetime.date) -> None:
     """Change the files of a work tree for the release."""
-    code, spec, changes = (
-        tree / name for name in ("src/tinykdump/__init__.py", "tinykdump.spec", "CHANGELOG.md")
-    )
+    names = ("src/tinykdump/__init__.py", "tinykdump.spec", "debian/changelog", "CHANGELOG.md")
+    code, spec, debian, changes = (tree / name for name in names)
     code.write_text(set_version(code.read_text(), version))
     spec.write_text(set_spec(spec.read_text(), version, date))
+    debian.write_text(set_debian(debian.read_text(), version, date))
     changes.write_text(date_changes(changes.read_text(), version, date))
 
 
