@@ -7,7 +7,7 @@ SITE = $(PREFIX)/lib/python3/dist-packages
 # Which lines of src no test of Python's own ran, to look at; there is no figure to reach.
 COVERAGE = --cov --cov-report=term
 
-.PHONY: help deps demo check quick bench lint kernel kernel-check rpm deb release install
+.PHONY: help deps demo check quick bench lint kernel kernel-check rpm deb release install install-files
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -50,10 +50,13 @@ deb: deps ## build Debian's source and binary packages of the last commit in bui
 release: deps ## VERSION=x.y.z: commit, tag, tarball and packages, in build/release/VERSION; pushes nothing
 	@$(PYTHON) -m tools.release $(VERSION)
 
-install: ## install into DESTDIR
-	install -d $(DESTDIR)$(SITE)/tinykdump/image $(DESTDIR)/etc/default/tinykdump.d
+install: install-files ## install into DESTDIR
+	install -d $(DESTDIR)$(SITE)/tinykdump/image
 	install -m 644 src/tinykdump/*.py $(DESTDIR)$(SITE)/tinykdump
 	install -m 644 src/tinykdump/image/*.py $(DESTDIR)$(SITE)/tinykdump/image
+
+install-files: ## install all but the Python package, for those who install that as a wheel
+	install -d $(DESTDIR)/etc/default/tinykdump.d
 	install -D -m 755 src/tinykdump.sh $(DESTDIR)$(PREFIX)/bin/tinykdump
 	install -D -m 755 src/crash/init $(DESTDIR)$(PREFIX)/share/tinykdump/crash/init
 	install -m 755 src/crash/check $(DESTDIR)$(PREFIX)/share/tinykdump/crash

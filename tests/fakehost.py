@@ -244,6 +244,16 @@ def enable_kdump(fake: FakeHost) -> None:
               "/usr/lib/systemd/system/kdump.service")  # fmt: skip
 
 
+UNIT = "/usr/lib/systemd/system/tinykdump.service"
+
+
+def install_service(fake: FakeHost, *, enabled: bool = True) -> None:
+    """tinykdump.service, and the link that starts it at boot."""
+    fake.write(UNIT, (Path(SOURCE) / "systemd/tinykdump.service").read_text())
+    if enabled:
+        fake.link("/etc/systemd/system/multi-user.target.wants/tinykdump.service", UNIT)
+
+
 def make_live(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make commands take the tree in TINYKDUMP_ROOT for the running machine."""
 

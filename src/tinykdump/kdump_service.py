@@ -6,42 +6,17 @@ stopped or restarted, it unloads that crash kernel. Memory of crashkernel= that 
 returned is then missing.
 """
 
-from pathlib import Path
-
+from tinykdump import units
 from tinykdump.errors import TinykdumpError
 from tinykdump.host import Host
 
 # On Fedora and RHEL; on SUSE (both); on Debian.
 _UNITS = ("kdump.service", "kdump-early.service", "kdump-tools.service")
 
-# Where systemctl enable makes links, and where packages have theirs (systemd.unit(5)).
-_PLACES = tuple(
-    Path(top) / "systemd/system" for top in ("/etc", "/run", "/usr/local/lib", "/usr/lib", "/lib")
-)
-_LINKS = (".wants", ".requires", ".upholds")
-
 
 def enabled(host: Host) -> str:
-    """The name of the unit that starts at boot, or "".
-
-    As for systemctl is-enabled(1), some target or unit has to have a link to it, and it must not be
-    masked.
-    """
-    targets = [
-        directory
-        for place in _PLACES
-        for directory in host.children(place)
-        if directory.suffix in _LINKS
-    ]
-    for unit in _UNITS:
-        if not _is_masked(host, unit) and any(host.exists(each / unit) for each in targets):
-            return unit
-    return ""
-
-
-def _is_masked(host: Host, unit: str) -> bool:
-    files = (host.path(place / unit) for place in _PLACES)
-    return any(file.is_symlink() and file.readlink() == Path("/dev/null") for file in files)
+    """The name of the unit that starts at boot, or ""."""
+    return next((unit for unit in _UNITS if units.is_enabled(host, unit)), "")
 
 
 def refusal(unit: str) -> TinykdumpError:

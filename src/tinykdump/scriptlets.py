@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from tinykdump import actions, files, kdump_service, keys, load, reservation, state
+from tinykdump import actions, files, kdump_service, keys, load, reservation, state, units
 from tinykdump.config import Config
 from tinykdump.config_files import load_config
 from tinykdump.errors import TinykdumpError
@@ -21,9 +21,15 @@ from tinykdump.host import Host
 from tinykdump.memory import MIB
 from tinykdump.report import interruptible, line, say
 
+SERVICE = "tinykdump.service"
+
 
 def install(host: Host) -> None:
-    """Arm the running kernel with the code that is now in place. Raises TinykdumpError."""
+    """Arm the running kernel with the code that is now in place. Raises TinykdumpError.
+
+    If tinykdump.service is disabled, as on a distribution whose presets do not name it, only what
+    is loaded already is loaded again.
+    """
     if not host.live:
         say("not the running system: tinykdump.service arms it at its next boot")
         return
@@ -31,7 +37,11 @@ def install(host: Host) -> None:
     config = load_config(host, {})
     with state.lock(host):
         rebuild(host, config)
-        arm(host, config, started, always=True)
+        enabled = units.is_enabled(host, SERVICE)
+        if not enabled and load.ours(host) is None:
+            say(f"not armed: {SERVICE} is disabled (run systemctl enable --now {SERVICE})")
+            return
+        arm(host, config, started, always=enabled)
 
 
 def refresh(host: Host) -> None:

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -21,13 +22,13 @@ MACROS = Path(__file__).parent / "macros"
 
 # Distribution -> %dist, and the names that are not the same everywhere.
 DISTRIBUTIONS = {
-    "fedora": (".fc43", {"busybox", "gnupg2", "python3-gnupg", "systemd-udev"}),
-    "centos-stream": (".el10", {"busybox", "gnupg2", "python3-gnupg", "systemd-udev"}),
-    "opensuse": ("", {"busybox-static", "gpg2", "python3-python-gnupg"}),
+    "fedora": (".fc43", {"busybox", "gnupg2", "systemd-udev"}),
+    "centos-stream": (".el10", {"busybox", "gnupg2", "systemd-udev"}),
+    "opensuse": ("", {"busybox-static", "gpg2", "python3-pyelftools", "python3-python-gnupg"}),
 }
 EVERYWHERE = {
     "cpio", "gzip", "kexec-tools", "kmod", "makedumpfile", "python3 >= 3.11",
-    "python3-pyelftools", "python3-rpm", "systemd", "util-linux", "xz", "zstd",
+    "python3-rpm", "systemd", "util-linux", "xz", "zstd",
 }  # fmt: skip
 
 
@@ -54,8 +55,8 @@ def test_every_macro_is_known(name: str, kernel: str) -> None:
 
 SECTIONS = {
     "%build", "%changelog", "%check", "%config(noreplace)", "%description", "%dir", "%doc",
-    "%files", "%ghost", "%install", "%license", "%package", "%post", "%posttrans", "%postun",
-    "%prep", "%preun", "%transfiletriggerin",
+    "%files", "%generate_buildrequires", "%ghost", "%install", "%license", "%package", "%post",
+    "%posttrans", "%postun", "%prep", "%preun", "%transfiletriggerin",
 }  # fmt: skip
 
 
@@ -120,11 +121,16 @@ def test_it_needs_no_other_dumper(name: str) -> None:
         assert not re.search("dracut|kdump-utils|grubby", text), tag
 
 
+def scriptlets(distribution: str) -> list[str]:
+    """Their text, of both packages."""
+    text = "\n".join(rpmspec(distribution, "-P", "--with=kernel"))
+    return re.findall(r"^%(?:post|preun|postun|posttrans|transfiletriggerin)\b[^\n]*\n(.*?)(?=^%)",
+                      text, re.MULTILINE | re.DOTALL)  # fmt: skip
+
+
 def test_scriptlets_can_not_fail() -> None:
     """Each command of ours ends in what makes it true; the distributions' are theirs."""
-    text = "\n".join(rpmspec("fedora", "-P", "--with=kernel"))
-    found = re.findall(r"^%(?:post|preun|postun|posttrans|transfiletriggerin)\b[^\n]*\n(.*?)(?=^%)",
-                       text, re.MULTILINE | re.DOTALL)  # fmt: skip
+    found = scriptlets("fedora")
     assert len(found) == 7
     for script in found:
         commands = [line for line in script.splitlines() if line and not line.startswith("#")]
@@ -132,6 +138,34 @@ def test_scriptlets_can_not_fail() -> None:
         assert not commands or all(line.endswith("|| :") for line in commands) or (
             commands[-1] == "exit 0"
         ), script  # fmt: skip
+
+
+def test_a_distribution_decides_what_is_enabled() -> None:
+    """No preset of ours but where it is asked for."""
+    for option, wanted in (("--without=preset", False), ("--with=preset", True)):
+        text = "\n".join(rpmspec("fedora", "-P", "--without=kernel", option))
+        assert ("90-tinykdump.preset" in text) == wanted
+    assert "90-tinykdump.preset" not in "\n".join(rpmspec("fedora", "-P", "--without=kernel"))
+
+
+def test_for_the_architecture_of_the_images() -> None:
+    """koji builds noarch packages wherever it likes, and composes them for all architectures."""
+    text = "\n".join(rpmspec("fedora", "-P", "--without=kernel"))
+    assert re.search(r"^ExclusiveArch: +x86_64 noarch$", text, re.MULTILINE)
+
+
+def test_no_scriptlet_deletes_a_directory() -> None:
+    for script in scriptlets("fedora"):
+        assert not re.search(r"\brm\b", script)
+
+
+def test_tests_of_check() -> None:
+    """Run unless they are left out, and without those that need root or git."""
+    text = "\n".join(rpmspec("fedora", "-P", "--without=kernel"))
+    assert '-m "not checkout" tests/unit tests/man' in text
+    assert "BuildRequires:  python3-pytest\n" in text
+    without = "\n".join(rpmspec("fedora", "-P", "--without=kernel", "--without=tests"))
+    assert "pytest" not in without
 
 
 def digests(built: tuple[Path, ...]) -> dict[str, str]:
@@ -183,6 +217,28 @@ def test_the_crash_kernels_first_program_keeps_its_interpreter() -> None:
     assert "__brp_mangle_shebangs_exclude_from ^/usr/share/tinykdump/crash/" in (
         SPEC.read_text().replace("%{_datadir}", "/usr/share")
     )
+
+
+def test_as_a_distribution_builds_it(short_path: Path) -> None:
+    """Its tests pass for a user who is not root and has no home; Python knows what was built."""
+    checkout = repository.clone(short_path / "clone")
+    short_path.chmod(0o755)
+    report = checkout / "report.xml"
+    pytest_ = f"{sys.executable} -m pytest --junitxml={report}"
+    command = ["tools/rpm", "--distribution", "--binary", f"--define=__pytest {pytest_}"]
+    if os.getuid() == 0:
+        subprocess.run(["chown", "-R", "nobody", checkout], check=True)
+        command = ["setpriv", "--reuid=nobody", "--clear-groups", *command]
+    environment = {"PATH": os.environ["PATH"], "HOME": "/nonexistent"}
+    done = subprocess.run(command, cwd=checkout, env=environment, check=True,
+                          stdout=subprocess.PIPE, text=True)  # fmt: skip
+    (number,) = re.findall(r' tests="(\d+)"', report.read_text())
+    assert int(number) > 500
+    package = done.stdout.splitlines()[-1]
+    listed = subprocess.run(["rpm", "-qlp", package], check=True, stdout=subprocess.PIPE, text=True)
+    names = listed.stdout.splitlines()
+    assert any(name.endswith(f"/tinykdump-{__version__}.dist-info/METADATA") for name in names)
+    assert not [name for name in names if name.endswith((".preset", "/RECORD"))]
 
 
 def test_every_module_is_installed(tmp_path: Path) -> None:

@@ -75,6 +75,7 @@ def test_a_relative_import_is_an_error() -> None:
         architecture.floors(MODULES | {"errors": "\nfrom . import cli"}, "tinykdump")
 
 
+@pytest.mark.checkout
 @pytest.mark.parametrize("section", ["Adding a command", "Adding an architecture"])
 def test_names_in_the_recipes_exist(section: str) -> None:
     """Names in the code, such as `cli.parser()`, and files."""

@@ -78,6 +78,7 @@ UNSAFE = [
 ]
 
 
+@pytest.mark.checkout
 @pytest.mark.parametrize(("kind", "place", "spoil"), UNSAFE)
 def test_files_that_other_users_can_write_are_refused(
     tree: FakeHost, capfd: pytest.CaptureFixture[str], kind: str, place: str, spoil: str
@@ -108,6 +109,7 @@ def test_files_that_other_users_can_write_are_refused(
     )
 
 
+@pytest.mark.checkout
 def test_roots_files_in_sticky_directories_are_safe(fake: FakeHost) -> None:
     fake.write("/tmp/x", mode=0o644)  # noqa: S108 - in the tree
     fake.path("/tmp").chmod(0o1777)  # noqa: S108
@@ -117,6 +119,7 @@ def test_roots_files_in_sticky_directories_are_safe(fake: FakeHost) -> None:
         fake.host.vouch("/tmp/x")  # noqa: S108
 
 
+@pytest.mark.checkout
 def test_a_link_that_other_users_can_change_is_not_safe(fake: FakeHost) -> None:
     fake.write("/safe/file")
     fake.link("/home/me/link", "/safe/file")

@@ -22,7 +22,8 @@ def test_a_good_key(keys: Keyring) -> None:
     found = from_file(keys.public("good@example.org"), "k")
     assert found.fingerprint == keys.fingerprint("good@example.org")
     # The part that goes into the image is enough for gpg, and public.
-    packets = subprocess.run(["gpg", "--list-packets"], input=found.public, check=True,
+    command = ["gpg", "--homedir", str(keys.home), "--list-packets"]
+    packets = subprocess.run(command, input=found.public, check=True,
                              capture_output=True).stdout.decode()  # fmt: skip
     assert ":public sub key packet:" in packets
     assert "secret" not in packets

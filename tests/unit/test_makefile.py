@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.rpm import repository
 
 CHECKOUT = Path(__file__).parents[2]
@@ -31,6 +33,7 @@ def test_check_prints_the_coverage_of_src(tmp_path: Path) -> None:
     assert total and 0 < int(total[1]) < 50
 
 
+@pytest.mark.checkout
 def test_pre_commit_runs_the_linters(short_path: Path) -> None:
     """The real pre-commit, in a clone, with one of the linters and without a network."""
     clone = repository.clone(short_path / "clone")

@@ -26,6 +26,7 @@ EFFECTS = {
     "image/module_tree", "image/packages", "image/programs", "kdump_service", "kernel_install",
     "kernels", "keys", "listing", "load", "mounts", "prepare", "pstore", "report", "reservation",
     "restore", "run", "scriptlets", "speed", "state", "status", "stick",
+    "units",
 }  # fmt: skip
 
 # Pure modules may import these. pathlib is for names of paths only.

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakehost import KVER, SOURCE, STATE, FakeHost, enable_kdump, make_live
+from tests.fakehost import KVER, SOURCE, STATE, FakeHost, enable_kdump, install_service, make_live
 from tinykdump import cli, kernel_install, scriptlets
 
 RUNNING = "/run/tinykdump"
@@ -206,6 +206,7 @@ def test_install_beside_kdump_service_is_one_line(
     machine: FakeHost, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The running kernel's image is built, and nothing else changes."""
+    install_service(machine)
     enable_kdump(machine)
     machine.write("/sys/kernel/kexec_crash_size", str(128 << 20))
     monkeypatch.setattr("tinykdump.image.build._try_programs", lambda _: None)
@@ -215,6 +216,24 @@ def test_install_beside_kdump_service_is_one_line(
     assert line.startswith("tinykdump: not armed: kdump.service is enabled and would unload ")
     assert machine.image().exists()
     assert machine.path("/sys/kernel/kexec_crash_size").read_text() == str(128 << 20)
+
+
+def test_install_with_a_disabled_service_does_not_arm(
+    machine: FakeHost, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a distribution whose presets do not name it."""
+    install_service(machine, enabled=False)
+    make_live(monkeypatch)
+    assert scriptlets.main(["install"]) == 0
+    assert said(capfd) == [
+        "tinykdump: not armed: tinykdump.service is disabled "
+        "(run systemctl enable --now tinykdump.service)"
+    ]
+    assert machine.snapshot() == {}
+
+    install_service(machine)
+    assert scriptlets.main(["install"]) == 0
+    assert "disabled" not in "".join(said(capfd))
 
 
 def test_erase_keeps_the_keys(machine: FakeHost, capfd: pytest.CaptureFixture[str]) -> None:
@@ -232,6 +251,7 @@ def test_erase_keeps_the_keys(machine: FakeHost, capfd: pytest.CaptureFixture[st
     assert machine.path("/etc/default/tinykdump").exists()
 
 
+@pytest.mark.checkout
 def test_erase_says_what_it_cannot_delete(
     machine: FakeHost, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests import plugged
-from tests.fakehost import KVER, FakeHost, make_live
+from tests.fakehost import KVER, FakeHost, install_service, make_live
 from tests.plugged import MIB
 from tinykdump import cli, kernel_install, mounts, scriptlets, stick
 
@@ -186,6 +186,7 @@ def test_every_way_to_arm_reports_problems_of_the_stick(
         fake.write("/sys/kernel/kexec_crash_loaded", str(loads))
 
     monkeypatch.setattr("tinykdump.load._kexec", kexec)
+    install_service(fake)
     plugged.plug(fake, "exfat")
     assert arm() == 0
     file_system, room = capfd.readouterr().err.splitlines()[-2:]

@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Whether systemd starts a unit at boot, from the links on the host's disk."""
+
+from pathlib import Path
+
+from tinykdump.host import Host
+
+# Where systemctl enable makes links, and where packages have theirs (systemd.unit(5)).
+_PLACES = tuple(
+    Path(top) / "systemd/system" for top in ("/etc", "/run", "/usr/local/lib", "/usr/lib", "/lib")
+)
+_LINKS = (".wants", ".requires", ".upholds")
+
+
+def is_enabled(host: Host, unit: str) -> bool:
+    """Whether a unit starts at boot.
+
+    As for systemctl is-enabled(1), some target or unit has to have a link to it, and it must not be
+    masked.
+    """
+    targets = [
+        directory
+        for place in _PLACES
+        for directory in host.children(place)
+        if directory.suffix in _LINKS
+    ]
+    return not _is_masked(host, unit) and any(host.exists(each / unit) for each in targets)
+
+
+def _is_masked(host: Host, unit: str) -> bool:
+    files = (host.path(place / unit) for place in _PLACES)
+    return any(file.is_symlink() and file.readlink() == Path("/dev/null") for file in files)
