@@ -4,6 +4,8 @@
 import io
 import json
 import re
+import subprocess
+import sys
 import tarfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -189,6 +191,30 @@ def test_fragments_are_merged_and_compared() -> None:
     assert wanted == {"CONFIG_A": "y", "CONFIG_B": "n", "CONFIG_S": '"x"'}
     assert kconfig.parse(kconfig.render(wanted)) == wanted
     assert kconfig.unmet(wanted, {"CONFIG_S": '"x"'}) == ["CONFIG_A: wanted y, got n"]
+
+
+def test_built_in_does_not_become_a_module() -> None:
+    assert kconfig.merge(["CONFIG_A=y\nCONFIG_B=y\n", "CONFIG_A=m\n# CONFIG_B is not set\n"]) == {
+        "CONFIG_A": "y", "CONFIG_B": "n",
+    }  # fmt: skip
+
+
+def test_weaker_options_are_named() -> None:
+    base = {"CONFIG_A": "y", "CONFIG_B": "y", "CONFIG_C": "m", "CONFIG_D": "y", "CONFIG_E": "m"}
+    got = {"CONFIG_A": "m", "CONFIG_B": "n", "CONFIG_C": "n", "CONFIG_E": "y", "CONFIG_S": '"x"'}
+    # B is off on purpose, and this kernel has no D.
+    assert kconfig.weaker({**base, "CONFIG_S": "y"}, got, {"CONFIG_B": "n"}) == [
+        "CONFIG_A: y became m", "CONFIG_C: m became n",
+    ]  # fmt: skip
+
+
+def test_weaker_options_end_the_build(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    names = [tmp_path / name for name in ("base", "result", "fragment")]
+    for name, text in zip(names, ("CONFIG_A=y\n", "CONFIG_A=m\n", ""), strict=True):
+        name.write_text(text)
+    command = [sys.executable, "-m", "kernel.kconfig", *map(str, names)]
+    assert subprocess.run(command, cwd=SERIES.parents[1], check=False).returncode == 1
+    assert capfd.readouterr().err == "CONFIG_A: y became m\n"
 
 
 def test_comments_are_not_options() -> None:

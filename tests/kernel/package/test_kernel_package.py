@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Both packages on a machine without crashkernel=: from rpm -i to a dump of the new kernel."""
 
+import lzma
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -94,10 +95,11 @@ def dnf(vm: VM, *words: str) -> list[str]:
 
 def test_modules_are_signed_and_the_debuginfo_has_dwarf(new: KernelPackage, tmp_path: Path) -> None:
     modules = new.unpack(tmp_path / "kernel")
-    found = list(modules.rglob("*.ko"))
+    found = list(modules.rglob("*.ko.xz"))
     assert found
     for path in found:
-        assert path.read_bytes().endswith(b"~Module signature appended~\n"), path.name
+        content = lzma.decompress(path.read_bytes())
+        assert content.endswith(b"~Module signature appended~\n"), path.name
     cpio = subprocess.run(["rpm2cpio", new.debuginfo], check=True, capture_output=True).stdout
     subprocess.run(["cpio", "--extract", "--make-directories", "--quiet"], input=cpio,
                    cwd=tmp_path, check=True)  # fmt: skip
