@@ -2,6 +2,7 @@
 """The spec as Fedora, CentOS Stream and openSUSE would read it, and what tools/rpm builds of it."""
 
 import hashlib
+import hmac
 import os
 import re
 import shutil
@@ -112,6 +113,19 @@ def test_with_the_kernel(name: str) -> None:
     assert "BuildRequires:  dwarves" in tags
     ours = rpmspec(name, "-P", "--with=kernel", "--define=kernel_config /tmp/config")
     assert f"BuildRequires:  {wanted}" not in ours
+
+
+def test_the_sum_that_fips_mode_checks(tmp_path: Path) -> None:
+    """By the lines of %install themselves: HMAC-SHA512 with the key of libkcapi's sha512hmac."""
+    install = "\n".join(rpmspec("fedora", "-P", "--with=kernel"))
+    ((lines, kver),) = re.findall(
+        r"^(\(cd \S+ && openssl .*?vmlinuz-(\S+)/' >\S+)$", install, re.M | re.S
+    )
+    (tmp_path / "vmlinuz").write_bytes(b"kernel")
+    environment = {**os.environ, "modules": str(tmp_path)}
+    subprocess.run(["sh", "-eu", "-c", lines], env=environment, check=True)
+    digest = hmac.digest(b"FIPS-FTW-RHT2009", b"kernel", "sha512").hex()
+    assert (tmp_path / ".vmlinuz.hmac").read_text() == f"{digest}  vmlinuz-{kver}\n"
 
 
 @pytest.mark.parametrize("name", DISTRIBUTIONS)
