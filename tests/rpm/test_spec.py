@@ -57,7 +57,7 @@ def test_every_macro_is_known(name: str, kernel: str) -> None:
 SECTIONS = {
     "%build", "%changelog", "%check", "%config(noreplace)", "%description", "%dir", "%doc",
     "%files", "%generate_buildrequires", "%ghost", "%install", "%license", "%package", "%post",
-    "%posttrans", "%postun", "%prep", "%preun", "%transfiletriggerin",
+    "%posttrans", "%postun", "%pre", "%prep", "%preun", "%transfiletriggerin",
 }  # fmt: skip
 
 
@@ -65,10 +65,14 @@ SECTIONS = {
 def test_tinykdump_alone(name: str) -> None:
     dist, special = DISTRIBUTIONS[name]
     alone = ("-q", "--without=kernel")
-    assert rpmspec(name, *alone, "--qf=%{nevra}\n") == [f"tinykdump-{__version__}-1{dist}.noarch"]
+    names = ["tinykdump", *["tinykdump-selinux"] * (name != "opensuse")]
+    assert rpmspec(name, *alone, "--qf=%{nevra}\n") == [
+        f"{each}-{__version__}-1{dist}.noarch" for each in names
+    ]
     assert rpmspec(name, *alone, "--srpm", "--qf=%{name}\n") == ["tinykdump"]
     # Scriptlets want a shell and systemd.
-    required = {*rpmspec(name, *alone, "--requires")} - {"/bin/sh"}
+    more = {"/bin/sh", "selinux-policy", "(tinykdump-selinux if selinux-policy-targeted)"}
+    required = {*rpmspec(name, *alone, "--requires")} - more
     assert required == EVERYWHERE | special
 
 
@@ -101,6 +105,7 @@ def test_with_the_kernel(name: str) -> None:
         f"kernel-tinykdump-debuginfo-7.2.99-1{dist}.x86_64",
         f"kernel-tinykdump-devel-7.2.99-1{dist}.x86_64",
         f"tinykdump-{__version__}-1{dist}.noarch",
+        *[f"tinykdump-selinux-{__version__}-1{dist}.noarch"] * (name != "opensuse"),
     ]
     provided = rpmspec(name, "-q", "--with=kernel", "--provides")
     kver = next(line for line in provided if line.startswith("kernel-uname-r = ")).split()[-1]
@@ -136,19 +141,26 @@ def test_it_needs_no_other_dumper(name: str) -> None:
 
 
 def scriptlets(distribution: str) -> list[str]:
-    """Their text, of both packages."""
+    """Their text, of all packages."""
     text = "\n".join(rpmspec(distribution, "-P", "--with=kernel"))
-    return re.findall(r"^%(?:post|preun|postun|posttrans|transfiletriggerin)\b[^\n]*\n(.*?)(?=^%)",
-                      text, re.MULTILINE | re.DOTALL)  # fmt: skip
+    kinds = "post|pre|preun|postun|posttrans|transfiletriggerin"
+    pattern = rf"^%(?:{kinds})\b[^\n]*\n(.*?)(?=^%)"
+    return re.findall(pattern, text, re.MULTILINE | re.DOTALL)
 
 
 def test_scriptlets_can_not_fail() -> None:
     """Each command of ours ends in what makes it true; the distributions' are theirs."""
     found = scriptlets("fedora")
-    assert len(found) == 7
+    assert len(found) == 11
     for script in found:
         commands = [line for line in script.splitlines() if line and not line.startswith("#")]
-        commands = [line for line in commands if not line.startswith("systemd-update-helper")]
+        commands = [
+            line
+            for line in commands
+            if not line.startswith(
+                ("systemd-update-helper", "selinux-", '[ "$1" -gt 0 ] || selinux-')
+            )
+        ]
         assert not commands or all(line.endswith("|| :") for line in commands) or (
             commands[-1] == "exit 0"
         ), script  # fmt: skip

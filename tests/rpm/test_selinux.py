@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The policy module of tinykdump-selinux, compiled by the spec's commands and linked.
+
+It is linked with a small policy that has the types of Fedora's that it names, not with Fedora's
+own: HACKING.md says what was seen in that.
+"""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.rpm.test_spec import rpmspec
+
+SOURCE = Path(__file__).parents[2] / "src/selinux"
+# Converts a compiled module for the linker (policycoreutils).
+TO_CIL = "/usr/libexec/selinux/hll/pp"
+
+TYPES = ("boot_t", "gpg_secret_t", "kdump_var_lib_t", "modules_object_t", "rpm_script_t",
+         "unconfined_service_t", "var_lib_t")  # fmt: skip
+RUNS = ("rpm_script_t", "unconfined_service_t", "unconfined_t")
+
+POLICY = """
+(class dir (create search)) (class file (read)) (class system ({permissions}))
+(classorder (dir file system))
+(sid kernel) (sidorder (kernel)) (sidcontext kernel (system_u object_r var_lib_t (low low)))
+(sensitivity s0) (sensitivityorder (s0)) (category c0) (categoryorder (c0))
+(sensitivitycategory s0 (c0)) (level low (s0)) (levelrange any (low low))
+(mls true) (handleunknown allow) (policycap open_perms)
+(user system_u) (role object_r) (role system_r) (userrole system_u system_r)
+(userrole system_u object_r) (userlevel system_u low) (userrange system_u any)
+(typeattribute cil_gen_require) (roleattribute cil_gen_require)
+"""
+
+
+@pytest.fixture(scope="module")
+def module(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """tinykdump.pp, by the lines of %build."""
+    directory = tmp_path_factory.mktemp("selinux")
+    build = "\n".join(rpmspec("fedora", "-P", "--without=kernel"))
+    commands = re.findall(r"^(?:checkmodule|semodule_package) .*$", build, re.MULTILINE)
+    assert len(commands) == 2
+    (directory / "src").symlink_to(SOURCE.parent)
+    subprocess.run(["sh", "-euc", "\n".join(commands)], cwd=directory, check=True)
+    return directory / "tinykdump.pp"
+
+
+def linked(module: Path, directory: Path, *, permissions: bool, unconfined: bool) -> Path:
+    """A policy with the module; with or without what it uses where it is there."""
+    known = "module_load" + " kexec_image_load kexec_initramfs_load" * permissions
+    types = [*TYPES, *["unconfined_t"] * unconfined]
+    base = POLICY.format(permissions=known) + "".join(
+        f"(type {name}) (roletype object_r {name}) (roletype system_r {name})\n" for name in types
+    )
+    (directory / "base.cil").write_text(base + "(allow var_lib_t self (system (module_load)))\n")
+    cil = subprocess.run([TO_CIL, str(module)], check=True, capture_output=True).stdout
+    (directory / "tinykdump.cil").write_bytes(cil)
+    command = ["secilc", "--mls", "true", "-o", "policy", "-f", "contexts", "base.cil",
+               "tinykdump.cil"]  # fmt: skip
+    subprocess.run(command, cwd=directory, check=True)
+    return directory / "policy"
+
+
+def search(policy: Path, *words: str) -> set[str]:
+    done = subprocess.run(["sesearch", *words, str(policy)], check=True, capture_output=True,
+                          text=True)  # fmt: skip
+    return set(done.stdout.split("\n")) - {""}
+
+
+@pytest.mark.parametrize("permissions", [True, False])
+@pytest.mark.parametrize("unconfined", [True, False])
+def test_what_the_module_allows(
+    module: Path, tmp_path: Path, permissions: bool, unconfined: bool
+) -> None:
+    """kexec's files for those that run tinykdump, and nothing else."""
+    policy = linked(module, tmp_path, permissions=permissions, unconfined=unconfined)
+    runs = RUNS[: 2 + unconfined]
+    rules = search(policy, "--allow") - {"allow var_lib_t var_lib_t:system module_load;"}
+    both = "{ kexec_image_load kexec_initramfs_load }"
+    assert rules == (
+        {
+            *(f"allow {name} kdump_var_lib_t:system {both};" for name in runs),
+            *(f"allow {name} {kernel}:system kexec_image_load;" for name in runs
+              for kernel in ("boot_t", "modules_object_t")),
+        } if permissions else set()
+    )  # fmt: skip
+    assert search(policy, "--type_trans") == {
+        line
+        for name in runs
+        for line in (
+            f"type_transition {name} var_lib_t:dir kdump_var_lib_t tinykdump;",
+            f"type_transition {name} kdump_var_lib_t:dir gpg_secret_t keys;",
+        )
+    }
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("/var/lib/tinykdump", "kdump_var_lib_t"),
+        ("/var/lib/tinykdump/images/6.17.0/initramfs-0.img", "kdump_var_lib_t"),
+        ("/var/lib/tinykdump/keys", "gpg_secret_t"),
+        ("/var/lib/tinykdump/keys/private-keys-v1.d/0.key", "gpg_secret_t"),
+    ],
+)
+def test_labels(module: Path, tmp_path: Path, path: str, kind: str) -> None:
+    """The last line that fits a path counts, as for restorecon(8)."""
+    linked(module, tmp_path, permissions=True, unconfined=True)
+    lines = [line.split() for line in (tmp_path / "contexts").read_text().splitlines()]
+    found = [context for pattern, context in lines if re.fullmatch(pattern, path)]
+    assert found[-1] == f"system_u:object_r:{kind}:s0"
+
+
+def test_kexec_is_not_in_the_unit() -> None:
+    """init_t would start it as kdump_t, which may do less than tinykdump."""
+    unit = (SOURCE.parent / "systemd/tinykdump.service").read_text()
+    commands = re.findall(r"^Exec\w+=(.*)$", unit, re.MULTILINE)
+    assert commands
+    assert {command.split()[0] for command in commands} == {"/usr/bin/tinykdump"}
