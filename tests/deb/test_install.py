@@ -7,6 +7,7 @@ The guest is the usual one, Debian with its kernel and crashkernel=.
 import inspect
 import json
 import re
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.deb import archive
+from tests.rpm import distributions
 from tests.rpm.test_install import complaints, is_armed, loaded
 from tests.vm import service
 from tests.vmtest import rootfs, snapshot
@@ -245,3 +247,18 @@ def test_with_systemd(machine: Machine, root: Root, packages: Packages, tmp_path
         assert loaded(vm) == "0"
         state = vm.run(["systemctl", "is-active", unit], check=False).text
         assert state == "inactive\n"
+
+
+def test_debian_has_what_the_table_says(root: Root) -> None:
+    """Each file, in a package that is installed in the version that is named."""
+    for name, need in distributions.ALL["debian"].needs.items():
+        command = ["dpkg-query", f"--admindir={root.tree}/var/lib/dpkg", "--show",
+                   "--showformat=${db:Status-Status} ${Version}", need.package]  # fmt: skip
+        shown = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        status, version = shown.split()
+        assert status == "installed", name
+        assert need.version in version, name
+        modules = [root.tree / f"usr/lib/python3/dist-packages/{need.file}{end}"
+                   for end in ("", ".py")]  # fmt: skip
+        places = [root.tree / need.file[1:]] if need.file.startswith("/") else modules
+        assert any(path.exists() or path.is_symlink() for path in places), need.file
