@@ -2,18 +2,32 @@
 """The entry point of the package's scriptlets.
 
 ``install`` after an installation or an upgrade, ``refresh`` after an update of a package whose
-files are in the images, ``erase`` before tinykdump goes. Every error is printed, and the
-exit status is always 0, so that it does not fail the transaction.
+files are in the images, ``erase`` before tinykdump goes. Where kernels do not call kernel-install,
+``kernels-added`` after some came, with the names of their files on standard input, and
+``kernels-removed`` after some went. Every error is printed, and the exit status is always 0, so
+that it does not fail the transaction.
 """
 
 import os
+import re
 import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from tinykdump import actions, files, kdump_service, keys, load, reservation, state, units
+from tinykdump import (
+    actions,
+    files,
+    kdump_service,
+    kernel_install,
+    kernels,
+    keys,
+    load,
+    reservation,
+    state,
+    units,
+)
 from tinykdump.config import Config
 from tinykdump.config_files import load_config
 from tinykdump.errors import TinykdumpError
@@ -22,6 +36,8 @@ from tinykdump.memory import MIB
 from tinykdump.report import interruptible, line, say
 
 SERVICE = "tinykdump.service"
+# What packages of kernels have beside the modules.
+_VMLINUZ = re.compile(r"(?:/usr)?/lib/modules/([^/]+)/vmlinuz")
 
 
 def install(host: Host) -> None:
@@ -91,6 +107,20 @@ def arm(host: Host, config: Config, started: float, *, always: bool) -> None:
     actions.check_stick(host, config, image)
 
 
+def kernels_added(_: Host) -> None:
+    """Do what the plugin does, for each kernel with a file on standard input."""
+    found = (_VMLINUZ.fullmatch(name.strip()) for name in sys.stdin)
+    for kver in sorted({match[1] for match in found if match}):
+        kernel_install.main(["add", kver, "", f"/lib/modules/{kver}/vmlinuz"])
+
+
+def kernels_removed(host: Host) -> None:
+    """Do what the plugin does, for each image whose kernel is not installed any more."""
+    for kver in state.images(host):
+        if not kernels.is_installed(host, kver):
+            kernel_install.main(["remove", kver])
+
+
 def erase(host: Host) -> None:
     """Remove everything except keys and dumps. Raises TinykdumpError."""
     try:
@@ -138,7 +168,13 @@ def disarm(host: Host) -> None:
     )
 
 
-VERBS = {"install": install, "refresh": refresh, "erase": erase}
+VERBS = {
+    "install": install,
+    "refresh": refresh,
+    "erase": erase,
+    "kernels-added": kernels_added,
+    "kernels-removed": kernels_removed,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -66,7 +66,7 @@ def test_updates_of_what_is_copied_rebuild_the_images(name: str) -> None:
     """The file trigger gets the names of these files, on each distribution."""
     text = "\n".join(rpmspec(name, "-P", "--without=kernel"))
     ((places, pattern),) = re.findall(
-        r"^%transfiletriggerin +-- (/usr.*)\n! grep -qE '(.*?)'", text, re.MULTILINE
+        r"^%transfiletriggerin +-- (/usr/bin.*)\n! grep -qE '(.*?)'", text, re.MULTILINE
     )
     for program in COPIED:
         file = distributions.RPM[name].needs[program].file

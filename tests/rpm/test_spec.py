@@ -48,6 +48,7 @@ SECTIONS = {
     "%build", "%changelog", "%check", "%config(noreplace)", "%description", "%dir", "%doc",
     "%files", "%generate_buildrequires", "%ghost", "%install", "%license", "%package", "%post",
     "%posttrans", "%postun", "%pre", "%prep", "%preun", "%transfiletriggerin",
+    "%transfiletriggerpostun",
 }  # fmt: skip
 
 
@@ -129,9 +130,20 @@ def test_it_needs_no_other_dumper(name: str) -> None:
 def scriptlets(distribution: str) -> list[str]:
     """Their text, of all packages."""
     text = "\n".join(rpmspec(distribution, "-P", "--with=kernel"))
-    kinds = "post|pre|preun|postun|posttrans|transfiletriggerin"
+    kinds = "post|pre|preun|postun|posttrans|transfiletriggerin|transfiletriggerpostun"
     pattern = rf"^%(?:{kinds})\b[^\n]*\n(.*?)(?=^%)"
     return re.findall(pattern, text, re.MULTILINE | re.DOTALL)
+
+
+def test_who_hears_of_kernels() -> None:
+    """A file trigger where kernels do not call kernel-install, and else its plugin."""
+    for name in DISTRIBUTIONS:
+        text = "\n".join(scriptlets(name))
+        assert ("scriptlets kernels-added" in text) == (name == "opensuse")
+        assert ("scriptlets kernels-removed" in text) == (name == "opensuse")
+        assert ("kernel-install add" in text) == (name != "opensuse")
+        required = rpmspec(name, "-q", "--with=kernel", "--requires")
+        assert ("/usr/bin/kernel-install" in required) == (name != "opensuse")
 
 
 def test_scriptlets_can_not_fail() -> None:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The commands of the package's scriptlets, on directory trees; tests/rpm runs the scriptlets."""
 
+import io
 import json
 import os
 import signal
@@ -288,6 +289,32 @@ def test_erase_deletes_the_state_even_if_another_programs_crash_kernel_is_loaded
     assert line.startswith("tinykdump: erase: the loaded crash kernel is not tinykdump's")
     assert not machine.path(STATE).exists()
     assert machine.path("/sys/kernel/kexec_crash_loaded").read_text() == "1"
+
+
+@pytest.mark.usefixtures("machine")
+def test_added_kernels_get_an_image(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those whose vmlinuz is among the files; each error is one line."""
+    names = (f"/lib/modules/{KVER}/kernel/a.ko", f"/usr/lib/modules/{KVER}/vmlinuz",
+             f"/lib/modules/{KVER}/vmlinuz", "/usr/lib/modules/6.9/vmlinuz",
+             "/usr/lib/modules/6.8/build/vmlinuz")  # fmt: skip
+    monkeypatch.setattr("sys.stdin", io.StringIO("".join(f"{name}\n" for name in names)))
+    monkeypatch.setattr("tinykdump.image.build._try_programs", lambda _: None)
+    assert scriptlets.main(["kernels-added"]) == 0
+    built, not_loaded, missing = said(capfd)
+    assert built.startswith(f"tinykdump: built the crash image of {KVER}: ")
+    assert not_loaded == "tinykdump: not loaded: this is not the running system"
+    assert missing.startswith("tinykdump: add 6.9: kernel 6.9 has no directory ")
+
+
+def test_images_of_removed_kernels_go(machine: FakeHost, capfd: pytest.CaptureFixture[str]) -> None:
+    cli.main(["-b"])
+    before = machine.snapshot()
+    machine.write("/var/lib/tinykdump/images/6.9/manifest.json", "{}")
+    capfd.readouterr()
+    assert scriptlets.main(["kernels-removed"]) == 0
+    assert (machine.snapshot(), said(capfd)) == (before, [])
 
 
 @pytest.mark.parametrize("words", [[], ["frobnicate"], ["install", "now"]])
