@@ -254,8 +254,10 @@ def test_debian_has_what_the_table_says(root: Root) -> None:
     for name, need in distributions.ALL["debian"].needs.items():
         command = ["dpkg-query", f"--admindir={root.tree}/var/lib/dpkg", "--show",
                    "--showformat=${db:Status-Status} ${Version}", need.package]  # fmt: skip
-        shown = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-        status, version = shown.split()
+        shown = subprocess.run(command, check=False, capture_output=True, text=True).stdout
+        status, version = shown.split() or ("absent", "")
+        if status != "installed" and need.recommended:
+            continue
         assert status == "installed", name
         assert need.version in version, name
         modules = [root.tree / f"usr/lib/python3/dist-packages/{need.file}{end}"

@@ -12,6 +12,7 @@ class Need:
     package: str
     file: str  # a path, or the name of a Python module
     version: str = ""  # one that the distribution has
+    recommended: bool = False  # only, not required
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,12 @@ class Distribution:
 
     @property
     def packages(self) -> set[str]:
-        return {need.package for need in self.needs.values()}
+        """Those that are required."""
+        return {need.package for need in self.needs.values() if not need.recommended}
+
+    @property
+    def recommended(self) -> set[str]:
+        return {need.package for need in self.needs.values()} - self.packages
 
 
 def _read(table: dict[str, Any]) -> Distribution:

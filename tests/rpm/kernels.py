@@ -138,9 +138,10 @@ def build(debs: Iterable[Path], output: Path) -> tuple[str, tuple[Path, ...]]:
         names += [f"/lib/modules/{kver}/kernel/drivers/{each}" for each in ("hid", "scsi")]
         for text in (FEDORA, SUSE):
             # A version cannot have a hyphen.
-            spec = text.format(
-                uname=kver.replace("-", "_"),version=kver.split("+")[0], kver=kver, tree=top / "tree/lib",
-                               core="\n".join(names), later=LATER)  # fmt: skip
+            values = {"uname": kver.replace("-", "_"), "version": kver.split("+")[0]}
+            values = {"uname": kver.replace("-", "_"), "version": kver.split("+")[0]}
+            spec = text.format(kver=kver, tree=top / "tree/lib", core="\n".join(names), later=LATER,
+                               **values)  # fmt: skip
             (top / "kernel.spec").write_text(spec)
             command = ["rpmbuild", "-bb", "--quiet", f"--define=_topdir {top}/rpm",
                        f"--define=_rpmdir {output}", "--define=_buildhost localhost",

@@ -29,6 +29,8 @@ def test_the_spec_requires_what_is_needed(name: str) -> None:
     table = distributions.RPM[name]
     required = {*rpmspec(name, "-q", "--without=kernel", "--requires")} - EVERYWHERE - SELINUX
     assert required == table.packages - table.automatic
+    recommended = rpmspec(name, "-q", "--without=kernel", "--qf=[%{recommends}\\n]")
+    assert set(recommended) == table.recommended
 
 
 def test_debians_package_depends_on_what_is_needed() -> None:
@@ -38,6 +40,8 @@ def test_debians_package_depends_on_what_is_needed() -> None:
     names = {line.strip().split(",")[0] for line in depends.splitlines()}
     names -= {"python3 (>= 3.11)", "${misc:Depends}", "${python3:Depends}"}
     assert names == table.packages - table.automatic
+    (recommends,) = re.findall(r"^Recommends: (.+)$", control, re.MULTILINE)
+    assert set(recommends.split(", ")) == table.recommended
 
 
 def commands() -> Iterator[str]:
@@ -49,7 +53,9 @@ def commands() -> Iterator[str]:
             first, second = node.elts[:2]
             word = first.value if isinstance(first, ast.Constant) else ""
             option = isinstance(second, ast.Constant) and str(second.value).startswith("-")
-            if re.fullmatch("[a-z]+", str(word)) and (option or isinstance(second, ast.Starred)):
+            if re.fullmatch("[a-z]+[.a-z0-9]*", str(word)) and (
+                option or isinstance(second, ast.Starred)
+            ):
                 yield str(word)
 
 
