@@ -12,12 +12,16 @@ from tinykdump import (
     __version__,
     actions,
     backup,
+    debuginfo,
     disks,
+    dumps,
     keys,
     listing,
     load,
     memory,
+    parts,
     prepare,
+    progress,
     pstore,
     restore,
     room,
@@ -25,6 +29,7 @@ from tinykdump import (
     state,
     status,
     stick,
+    vmcoreinfo,
 )
 from tinykdump.config import FILE, Config
 from tinykdump.config_files import load_config
@@ -33,6 +38,7 @@ from tinykdump.filesystems import MADE
 from tinykdump.host import Host
 from tinykdump.memory import MIB
 from tinykdump.report import line, say
+from tinykdump.text import escaped
 
 INTERRUPTED = 128 + signal.SIGINT
 
@@ -80,9 +86,14 @@ def parser() -> argparse.ArgumentParser:
     commands.add_parser("log", help="print the log of the last crash kernel, from pstore")
     commands.add_parser("unload", help="unload tinykdump's crash kernel")
     restored = commands.add_parser("restore", help="check and decrypt a dump, and write a vmcore")
-    restored.add_argument("directory", type=Path, help="tinykdump/MACHINE/TIME on the stick")
-    restored.add_argument("-o", "--output", type=Path, metavar="DIR", default=Path(),
-                          help="write to DIR instead of the current directory")  # fmt: skip
+    restored.add_argument("dump", nargs="?", default=dumps.LATEST,
+                          help="a directory tinykdump/MACHINE/TIME on the stick; a device or a "
+                               "mount point for the newest complete dump there; latest (the "
+                               "default) for that of all mounted sticks")  # fmt: skip
+    restored.add_argument("-o", "--output", type=Path, metavar="DIR",
+                          help="write to DIR instead of /var/crash/HOST-TIME")  # fmt: skip
+    restored.add_argument("--dmesg", action="store_true",
+                          help="only print the log of the crashed kernel")  # fmt: skip
     restored.add_argument("--keys", type=Path, metavar="DIR",
                           help="use the secret key in this GnuPG home directory")  # fmt: skip
     restored.add_argument("--plain", action="store_true",
@@ -307,16 +318,60 @@ def unload(host: Host, _options: argparse.Namespace) -> int:
 
 def restore_dump(host: Host, options: argparse.Namespace) -> int:
     """Decrypt and put in order; 0 when all of it is there and whole."""
-    machine = host.path(keys.MACHINE_KEYS)
-    home = options.keys or (machine if machine.is_dir() else Path("~/.gnupg").expanduser())
-    done = restore.restore(options.directory, options.output, home, plain=options.plain)
+    directory = dumps.named(host, options.dump)
+    found = parts.look(directory)
+    homes = [options.keys] if options.keys else keys.homes(host)
+    if options.dmesg:
+        log, problem = restore.log(found, homes, plain=options.plain)
+        write_log(log)
+        return complain([problem] if problem else [])
+    target = options.output or place(host, directory)
+    size = sum(stream.size for stream in found.streams)
+    with progress.bar("restoring", size) as advance:
+        done = restore.restore(found, target, homes, plain=options.plain, advance=advance)
     for file in done.files:
         print(file, flush=True)
     if done.ignored:  # anyone can have written these names: print them quoted
         say(f"ignored, not part of a dump: {', '.join(map(repr, done.ignored[:9]))}")
-    for failure in done.failures:
+    for file in done.files:
+        if file.stem.startswith("vmcore") and not file.suffix:
+            advise(host, file)
+    return complain(done.failures)
+
+
+def place(host: Host, directory: Path) -> Path:
+    """Where a dump is restored to: where kdump would have saved it, if the user is root."""
+    top = host.path("/var/crash") if os.geteuid() == 0 else Path()
+    target = top / dumps.name(host, directory)
+    if os.path.lexists(target):  # others may have made it, where they can write to /var/crash
+        raise TinykdumpError(f"{target} exists", "name another directory with --output")
+    return target
+
+
+def write_log(log: bytes) -> None:
+    """Print a log that anyone can have written; on a terminal, without control characters."""
+    if sys.stdout.isatty():
+        print(escaped(log.decode(errors="replace")), end="")
+        return
+    sys.stdout.buffer.write(log)
+    sys.stdout.flush()
+
+
+def complain(failures: Sequence[TinykdumpError]) -> int:
+    """Print what failed; the exit status."""
+    for failure in failures:
         say(line(failure))
-    return 1 if done.failures else 0
+    return 1 if failures else 0
+
+
+def advise(host: Host, vmcore: Path) -> None:
+    """Say how to read a vmcore, on standard error."""
+    with vmcore.open("rb") as file:
+        info = vmcoreinfo.find(lambda at, size: os.pread(file.fileno(), size, at))
+    if info and info.release:
+        there = (path for path in debuginfo.places(info.release) if host.exists(path))
+        for said in debuginfo.advice(vmcore, info, next(there, None)):
+            print(said, file=sys.stderr)
 
 
 # The commands that need not run as root.

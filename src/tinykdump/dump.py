@@ -15,10 +15,12 @@ PARTIAL = ".partial"
 SUMS = "SHA256SUMS"
 README = "README"
 
-# Streams that the crash side saves, and the files that they are restored to, small ones first.
-# "vmcore" is a copy of the memory, made if makedumpfile fails.
+# Streams that the crash side saves, and the files that they are restored to, small ones first: the
+# names are those of kdump, which crash(8)'s users and ABRT know. "vmcore" is a copy of the memory,
+# made if makedumpfile fails.
+LOG = "dmesg.txt"
 STREAMS = {
-    "dmesg.txt": "dmesg.txt",
+    LOG: "vmcore-dmesg.txt",
     "crash-kernel.txt": "crash-kernel.txt",
     "vmcore.flat": "vmcore",
     "vmcore": "vmcore",
@@ -30,13 +32,35 @@ _PART = re.compile(rf"({'|'.join(map(re.escape, STREAMS))})(\.gpg)?\.([0-9]{{3,6
 _LINE = re.compile(r"([0-9a-f]{64})  (\S+)")
 
 
+def order(name: str) -> tuple[str, int]:
+    """What the names of dumps sort by, from the oldest to the newest, also of several machines.
+
+    The second dump of a second has a number.
+    """
+    time, _, number = name.removesuffix(PARTIAL).partition("-")
+    return time, int(number or 0)
+
+
 def of_machine(stick: Path, machine: str) -> Path:
     """Where the dumps of a machine are on a stick that is mounted there."""
     return stick / TOP / machine
 
 
+def as_kdump(host: str, name: str) -> str:
+    """The name that kdump gives the directory of such a dump: HOST-2026-11-23-03:38:08.
+
+    (kdump.sh of kdump-utils.) Any other name than a dump's stays as it is.
+    """
+    if not is_dump(name):
+        return name
+    time, number = order(name)
+    date = "-".join((time[:4], time[4:6], time[6:8]))
+    clock = ":".join((time[9:11], time[11:13], time[13:15]))
+    return "-".join((host, date, clock, *([str(number)] if number else [])))
+
+
 def is_machine(name: str) -> bool:
-    """Whether a directory of that name is a machine's; see hardware.machine_name."""
+    """Whether a directory of that name has the dumps of a machine (hardware.machine_name)."""
     return bool(_MACHINE.fullmatch(name))
 
 

@@ -77,6 +77,17 @@ def gpg(home: Path) -> "gnupg.GPG":
     return _open(home, asking=asking)
 
 
+def homes(host: Host) -> tuple[Path, ...]:
+    """The GnuPG directories that may hold the secret key of a dump: the machine's, the caller's.
+
+    The machine's is for root only.
+    """
+    own = Path(os.environ.get("GNUPGHOME") or "~/.gnupg").expanduser()
+    machine = host.path(MACHINE_KEYS)
+    there = tuple(home for home in (machine, own) if os.access(home, os.R_OK | os.X_OK))
+    return there or (own,)
+
+
 def _open(
     home: Path, options: Sequence[str] = (), *, asking: Mapping[str, str] | None = None
 ) -> "gnupg.GPG":

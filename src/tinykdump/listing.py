@@ -10,10 +10,11 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tinykdump import dmesg, dump, hardware, keys, mounts, openpgp, restore, state, stick
+from tinykdump import dmesg, dump, hardware, keys, mounts, openpgp, parts, state, stick
+from tinykdump.decrypt import decrypt
 from tinykdump.errors import TinykdumpError
 from tinykdump.host import Host
-from tinykdump.restore import Dump
+from tinykdump.parts import Dump
 from tinykdump.room import amount
 from tinykdump.text import printable
 
@@ -144,9 +145,9 @@ def _directories(path: Path) -> list[Path]:
 
 def _dump(place: _Place, directory: Path, here: bool, owners: Mapping[str, Path]) -> Found:
     try:
-        content = restore.look(directory)
+        content = parts.look(directory)
     except TinykdumpError:  # nothing was saved
-        content = Dump((), ())
+        content = Dump(directory, (), ())
     encrypted = any(stream.encrypted for stream in content.streams)
     home = _home(content, owners)
     log = _log(content, home)
@@ -185,7 +186,7 @@ def _home(content: Dump, owners: Mapping[str, Path]) -> Path | None:
     for stream in content.streams:
         if stream.encrypted and stream.parts:
             try:
-                with restore.open_part(stream.parts[0].path) as part:
+                with parts.open_part(stream.parts[0].path) as part:
                     return owners.get(openpgp.recipient(part.read(openpgp.HEAD)))
             except OSError:
                 continue
@@ -197,12 +198,12 @@ def _log(content: Dump, home: Path | None) -> str:
     for stream in content.streams:
         if stream.name != "dmesg.txt" or stream.size > _LARGEST_LOG:
             continue
-        text, source = io.BytesIO(), restore.Source(stream)
+        text, source = io.BytesIO(), parts.Source(stream)
         with suppress(TinykdumpError, OSError):  # what was read before is shown
             if not stream.encrypted:
                 text.write(source.read(_LARGEST_LOG))
             elif home is not None:
                 with keys.silent(home) as keyring:
-                    restore.decrypt(stream, source, keyring, text)
+                    decrypt(stream, source, keyring, text)
         return text.getvalue().decode(errors="replace")
     return ""

@@ -45,6 +45,15 @@ def root_tags(host: Host) -> tuple[str, ...]:
     )
 
 
+def devices(host: Host) -> tuple[tuple[Path, Path], ...]:
+    """Each block device that is mounted as a whole, and its first mount point."""
+    found: dict[Path, Path] = {}
+    for mount in _mounts(host):
+        if mount.root == "/":
+            found.setdefault(mount.device, mount.place)
+    return tuple(found.items())
+
+
 def mount_point(host: Host, device: Path) -> Path | None:
     """The mount point of the whole device, or None."""
     mounts = (mount for mount in _mounts(host) if mount.device == device and mount.root == "/")

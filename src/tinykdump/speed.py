@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from tinykdump import dump, hardware, restore
+from tinykdump import dump, hardware, parts
 from tinykdump.crashlog import CrashLog
 from tinykdump.errors import TinykdumpError
 from tinykdump.host import Host
@@ -64,8 +64,8 @@ def _rate(directory: Path) -> float:
     The crash kernel saves the log before the memory, and each sum after its part.
     """
     try:
-        streams = {stream.file: stream for stream in restore.look(directory).streams}
-        log, memory = streams["dmesg.txt"].parts[-1].path, streams["vmcore"]
+        streams = {stream.file: stream for stream in parts.look(directory).streams}
+        log, memory = streams[dump.STREAMS[dump.LOG]].parts[-1].path, streams["vmcore"]
         seconds = (directory / dump.SUMS).lstat().st_mtime - log.lstat().st_mtime
     except (TinykdumpError, OSError, LookupError):
         return 0.0

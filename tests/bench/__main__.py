@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from tests.bench import cpu, growth, sizing
+from tests.bench import cpu, growth, restoring, sizing
 from tests.vmtest import rootfs
 
 OUTPUT = Path(__file__).parents[2] / "build/bench"
@@ -19,6 +19,12 @@ OUTPUT = Path(__file__).parents[2] / "build/bench"
 def measure_build() -> None:
     """Measure the CPU time of a build."""
     print(f"tinykdump -b, warm: {cpu.build_seconds(rootfs.build()):.2f} s of CPU", flush=True)
+
+
+def measure_restore() -> None:
+    """Compare restore with gpg alone, where the disk counts, and where it does not."""
+    for place in (tempfile.gettempdir(), "/dev/shm"):  # noqa: S108
+        print(restoring.measure(place), flush=True)
 
 
 def measure_sizing(kernel: sizing.Kernel) -> None:
@@ -41,6 +47,7 @@ def measure_growth() -> None:
 
 BENCHES: dict[str, Callable[[], None]] = {
     "build": measure_build,
+    "restore": measure_restore,
     "growth": measure_growth,
     "sizing-stock": partial(measure_sizing, "stock"),
     "sizing-patched": partial(measure_sizing, "patched"),

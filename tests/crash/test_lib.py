@@ -17,7 +17,7 @@ from tinykdump import keys as keys_of_tinykdump
 from tinykdump.crashlog import CrashLog
 from tinykdump.dump import SUMS, is_complete, is_dump, of_machine, parse_sums
 from tinykdump.image.makedumpfile import renamed
-from tinykdump.restore import look
+from tinykdump.parts import look
 
 LIB = Path(__file__).parents[2] / "src/crash/lib.sh"
 MACHINE = "0123456789ab"

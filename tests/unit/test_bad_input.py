@@ -245,7 +245,9 @@ def test_an_interrupted_build_prints_one_line(fake: FakeHost, number: signal.Sig
     assert fake.snapshot() == before
 
 
-@pytest.mark.parametrize("words", [["--frobnicate"], ["-k"], ["restore"], ["nonsense"], ["--bu"]])
+@pytest.mark.parametrize(
+    "words", [["--frobnicate"], ["-k"], ["restore", "a", "b"], ["nonsense"], ["--bu"]]
+)
 def test_usage(capfd: pytest.CaptureFixture[str], words: list[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         cli.main(words)

@@ -79,7 +79,7 @@ def restored(locked: Locked, tmp_path: Path, terminal: bool, **environment: str)
 
 def test_the_passphrase_is_asked_for_at_the_terminal(locked: Locked, tmp_path: Path) -> None:
     terminal = restored(locked, tmp_path, True, TERM="vt220")
-    assert (tmp_path / "out/dmesg.txt").read_bytes() == LOG
+    assert (tmp_path / "out/vmcore-dmesg.txt").read_bytes() == LOG
     asked = locked.record.read_text().splitlines()
     assert f"OPTION ttyname={terminal}" in asked
     assert "OPTION ttytype=vt220" in asked
@@ -90,7 +90,7 @@ def test_the_passphrase_is_asked_for_on_the_desktop(locked: Locked, tmp_path: Pa
     desktop = {"DISPLAY": ":7", "WAYLAND_DISPLAY": "wayland-7", "GPG_TTY": "/dev/pts/777",
                "DBUS_SESSION_BUS_ADDRESS": "unix:path=/nonexistent"}  # fmt: skip
     restored(locked, tmp_path, False, **desktop)
-    assert (tmp_path / "out/dmesg.txt").read_bytes() == LOG
+    assert (tmp_path / "out/vmcore-dmesg.txt").read_bytes() == LOG
     asked = locked.record.read_text().splitlines()
     assert "OPTION ttyname=/dev/pts/777" in asked
     for name in ("DISPLAY", "WAYLAND_DISPLAY", "DBUS_SESSION_BUS_ADDRESS"):

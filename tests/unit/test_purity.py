@@ -13,20 +13,20 @@ import tinykdump
 PACKAGE = Path(tinykdump.__file__).parent
 
 PURE = {
-    "__init__", "architecture", "config", "crashlog", "disks", "dmesg", "dump", "errors",
-    "filesystems", "flattened", "image/__init__", "image/cmdline", "image/elf", "image/entries",
-    "image/handover", "image/makedumpfile", "image/manifest", "image/modinfo", "image/modprobe",
-    "image/modules", "image/placeholder", "image/screens", "kernelimage", "memory", "openpgp",
-    "room", "text",
+    "__init__", "architecture", "config", "crashlog", "debuginfo", "disks", "dmesg", "dump",
+    "errors", "filesystems", "flattened", "image/__init__", "image/cmdline", "image/elf",
+    "image/entries", "image/handover", "image/makedumpfile", "image/manifest", "image/modinfo",
+    "image/modprobe", "image/modules", "image/placeholder", "image/screens", "kernelimage",
+    "memory", "openpgp", "room", "text", "vmcoreinfo",
 }  # fmt: skip
 # These touch the system; the first line of each says why.
 EFFECTS = {
-    "__main__", "actions", "backup", "cli", "config_files", "distribution", "files", "hardware",
-    "host", "image/archive", "image/build", "image/drivers", "image/libraries",
-    "image/module_tree", "image/packages", "image/programs", "kdump_service", "kernel_install",
-    "kernels", "keys", "listing", "load", "mounts", "prepare", "pstore", "report", "reservation",
-    "restore", "run", "scriptlets", "speed", "state", "status", "stick",
-    "units",
+    "__main__", "actions", "backup", "cli", "config_files", "decrypt", "distribution", "dumps",
+    "files", "hardware", "host", "image/archive", "image/build", "image/drivers",
+    "image/libraries", "image/module_tree", "image/packages", "image/programs", "kdump_service",
+    "kernel_install", "kernels", "keys", "listing", "load", "mounts", "output", "parts",
+    "prepare", "progress", "pstore", "report", "reservation", "restore", "run", "scriptlets",
+    "speed", "state", "status", "stick", "units",
 }  # fmt: skip
 
 # Pure modules may import these. pathlib is for names of paths only.

@@ -4,6 +4,8 @@
 import hashlib
 import os
 import subprocess
+import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,10 +13,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.fakehost import SOURCE
 from tests.keyring import Keyring
-from tinykdump import cli
+from tests.unit.test_vmcoreinfo import TEXT, kdump
+from tinykdump import cli, hardware
 from tinykdump.dump import README, STREAMS, SUMS, part_name
 from tinykdump.errors import TinykdumpError
+from tinykdump.host import Host
+from tinykdump.parts import look
 from tinykdump.restore import Restored, restore
 
 LOG = b"[    1.0] panic\n" * 20000
@@ -120,8 +126,8 @@ def test_a_dump_in_parts(restoring: Restore, dump: Dump, tmp_path: Path, suffix:
     dump.add(f"vmcore.flat{suffix}", flat(CORE), part=3000)
     (dump.path / "README").write_text("how to read this\n")
     plain = () if suffix else ("--plain",)
-    assert restoring(*plain) == Said(0, ["dmesg.txt", "vmcore"], [])
-    assert (restoring.output / "dmesg.txt").read_bytes() == LOG
+    assert restoring(*plain) == Said(0, ["vmcore", "vmcore-dmesg.txt"], [])
+    assert (restoring.output / "vmcore-dmesg.txt").read_bytes() == LOG
     assert (restoring.output / "vmcore").read_bytes() == in_order(CORE, tmp_path)
     assert {path.stat().st_mode & 0o777 for path in restoring.output.iterdir()} == {0o600}
 
@@ -132,7 +138,7 @@ def test_a_copy_of_the_memory(restoring: Restore, dump: Dump, suffix: str) -> No
     copy = os.urandom(250_000)
     dump.add(f"dmesg.txt{suffix}", LOG)
     dump.add(f"vmcore{suffix}", copy, part=100_000)
-    assert restoring("--plain") == Said(0, ["dmesg.txt", "vmcore"], [])
+    assert restoring("--plain") == Said(0, ["vmcore", "vmcore-dmesg.txt"], [])
     assert (restoring.output / "vmcore").read_bytes() == copy
 
 
@@ -201,7 +207,7 @@ def test_a_dump_that_ended_with_a_power_loss(restoring: Restore, dump: Dump) -> 
     part.write_bytes(part.read_bytes()[:70_000])
     said = restoring()
     incomplete(said, "vmcore.flat.gpg.002 is not listed in SHA256SUMS")
-    assert said.files == ["dmesg.txt", "vmcore-incomplete"]
+    assert said.files == ["vmcore-dmesg.txt", "vmcore-incomplete"]
     kept = (restoring.output / "vmcore-incomplete").stat()
     assert 250_000 < kept.st_size - (1 << 20) < 340_000
     assert kept.st_blocks * 512 < 400_000, "the hole takes space"
@@ -237,11 +243,11 @@ def test_a_damaged_part(restoring: Restore, dump: Dump, suffix: str) -> None:
     part = dump.path / f"dmesg.txt{suffix}.001"
     part.write_bytes(part.read_bytes()[:-1] + b"\0")
     said = restoring("--plain")
-    assert (said.status, said.files) == (1, ["dmesg-incomplete.txt", "vmcore"])
+    assert (said.status, said.files) == (1, ["vmcore", "vmcore-dmesg-incomplete.txt"])
     (error,) = said.errors
-    assert f"dmesg.txt is not complete: {part} is damaged: its SHA-256 differs from" in error
+    assert f"vmcore-dmesg.txt is not complete: {part} is damaged: its SHA-256 differs from" in error
     assert "(copy it from the stick again; " in error
-    assert (restoring.output / "dmesg-incomplete.txt").stat().st_size > len(LOG) - 2000
+    assert (restoring.output / "vmcore-dmesg-incomplete.txt").stat().st_size > len(LOG) - 2000
 
 
 @pytest.mark.parametrize("suffix", [".gpg", ""])
@@ -253,7 +259,7 @@ def test_a_missing_part(restoring: Restore, dump: Dump, suffix: str) -> None:
     incomplete(said, f"vmcore.flat{suffix}.001 is missing (copy the whole directory")
     # The parts after the gap are ignored.
     assert "ignored, " in said.errors[0]
-    assert (restoring.output / "dmesg.txt").read_bytes() == LOG
+    assert (restoring.output / "vmcore-dmesg.txt").read_bytes() == LOG
 
 
 @pytest.mark.parametrize("lines", ["with", "without"])
@@ -269,7 +275,7 @@ def test_a_dump_whose_memory_was_removed_to_make_room(
     if lines == "without":
         (dump.path / SUMS).write_text(sums)
     said = restoring()
-    assert (said.status, said.files) == (1, ["dmesg.txt"])
+    assert (said.status, said.files) == (1, ["vmcore-dmesg.txt"])
     (error,) = said.errors
     says = {"with": "cannot restore vmcore: vmcore.flat.gpg.000 is missing (copy the whole",
             "without": f"{dump.path} has no vmcore (if crash-kernel.txt "}  # fmt: skip
@@ -318,8 +324,8 @@ def test_a_damaged_stream_with_matching_checksums(restoring: Restore, dump: Dump
     dump.sums.clear()
     dump.put("dmesg.txt.gpg", bytes(whole))
     said = restoring()
-    assert (said.status, said.files) == (1, ["dmesg-incomplete.txt"])
-    assert "dmesg.txt is not complete: gpg cannot decrypt it: " in said.errors[0]
+    assert (said.status, said.files) == (1, ["vmcore-dmesg-incomplete.txt"])
+    assert "vmcore-dmesg.txt is not complete: gpg cannot decrypt it: " in said.errors[0]
 
 
 @pytest.mark.parametrize("suffix", [".gpg", ""])
@@ -328,7 +334,7 @@ def test_a_plain_dump_needs_an_option(restoring: Restore, dump: Dump, suffix: st
     dump.add(f"dmesg.txt{suffix}", LOG)
     dump.add("vmcore.flat", flat(CORE))
     said = restoring()
-    assert (said.status, said.files) == (1, ["dmesg.txt"] if suffix else [])
+    assert (said.status, said.files) == (1, ["vmcore-dmesg.txt"] if suffix else [])
     assert said.errors[-1] == (
         "tinykdump: vmcore is not encrypted: anyone who had the stick can have written it (use "
         "--plain if the machine does not encrypt its dumps)"
@@ -340,9 +346,9 @@ def test_a_plain_stream_beside_an_encrypted_one_is_ignored(restoring: Restore, d
     dump.add("dmesg.txt", b"forged")
     dump.add("vmcore.flat.gpg", flat(CORE))
     said = restoring("--plain")
-    assert said == Said(0, ["dmesg.txt", "vmcore"],
+    assert said == Said(0, ["vmcore", "vmcore-dmesg.txt"],
                         ["tinykdump: ignored, not part of a dump: 'dmesg.txt.000'"])  # fmt: skip
-    assert (restoring.output / "dmesg.txt").read_bytes() == LOG
+    assert (restoring.output / "vmcore-dmesg.txt").read_bytes() == LOG
 
 
 def test_unknown_names_are_ignored(restoring: Restore, dump: Dump) -> None:
@@ -384,8 +390,8 @@ def test_a_part_that_is_not_a_regular_file(
                 pytest.skip("only root makes device nodes")
             os.mknod(part, 0o20666, os.makedev(1, 5))  # /dev/zero
     said = restoring()
-    kept = ["dmesg-incomplete.txt"] if number else []
-    assert (said.status, said.files) == (1, [*kept, "vmcore"])
+    kept = ["vmcore-dmesg-incomplete.txt"] if number else []
+    assert (said.status, said.files) == (1, ["vmcore", *kept])
     assert f"dmesg.txt.gpg.00{number}: not a regular file (check the stick" in said.errors[0]
 
 
@@ -404,7 +410,7 @@ HASH = "0" * 64
         (f"{HASH}  dmesg.txt.\u0660\u0660\u0660", "contains no saved data"),
         (f"{HASH}  dmesg.txt.{'9' * 5000}", "contains no saved data"),
         (f"{HASH}  dmesg.txt.0000", "contains no saved data"),
-        (f"{HASH}  dmesg.txt.999999", "cannot restore dmesg.txt: dmesg.txt.000 is missing"),
+        (f"{HASH}  dmesg.txt.999999", "cannot restore vmcore-dmesg.txt: dmesg.txt.000 is missing"),
         (f"{HASH}  dmesg.txt.000\n{HASH}  dmesg.txt.gpg.000", "dmesg.txt.gpg.000 is missing"),
         ("", "contains no saved data"),
         (None, "is not a dump: it has no SHA256SUMS"),
@@ -438,7 +444,7 @@ def test_a_missing_directory_is_an_error(restoring: Restore, dump: Dump) -> None
                                   "directory tinykdump/MACHINE/TIME on the stick)"]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["dmesg.txt", "vmcore", "vmcore-incomplete"])
+@pytest.mark.parametrize("name", ["vmcore-dmesg.txt", "vmcore", "vmcore-incomplete"])
 def test_nothing_is_overwritten(restoring: Restore, dump: Dump, name: str) -> None:
     dump.add("dmesg.txt.gpg", LOG)
     dump.add("vmcore.flat.gpg", flat(CORE))
@@ -479,7 +485,7 @@ def test_data_that_unpacks_to_more_than_its_parts_is_cut_off(
     said = restoring()
     assert said.status == 1
     assert "it contains more than its size" in said.errors[0]
-    assert sum(path.stat().st_size for path in restoring.output.iterdir()) <= len(bomb)
+    assert said.files == []
 
 
 def small(path: Path, size: int) -> None:
@@ -496,7 +502,7 @@ def test_an_output_without_space(restoring: Restore, dump: Dump) -> None:
     small(restoring.output, 2 << 20)
     try:
         said = restoring()
-        assert (said.status, said.files) == (1, ["dmesg.txt"])
+        assert (said.status, said.files) == (1, ["vmcore-dmesg.txt"])
         assert said.errors == [
             f"tinykdump: cannot restore vmcore: {restoring.output} has 1 MiB free, "
             "4 MiB are needed (name another directory with --output)"
@@ -512,7 +518,7 @@ def test_an_output_that_becomes_full(
 ) -> None:
     """Another program fills it meanwhile. Nothing that looks like a dump stays."""
     dump.add(f"vmcore.flat{suffix}", flat([(0, os.urandom(3 << 20))]))
-    monkeypatch.setattr("tinykdump.restore._check_room", lambda *_: None)
+    monkeypatch.setattr("tinykdump.output._check_room", lambda *_: None)
     small(restoring.output, 2 << 20)
     try:
         said = restoring("--plain")
@@ -549,9 +555,166 @@ def test_any_content_of_the_stick(
     for name, content in ({SUMS: "".join(lines).encode()} | files).items():
         (top / "dump" / name).write_bytes(content)
     try:
-        done = restore(top / "dump", top / "out", keys.home, plain=True)
+        done = restore(look(top / "dump"), top / "out", [keys.home], plain=True)
     except TinykdumpError:
         done = Restored((), (), ())
     assert names(top / "out") == sorted(path.name for path in done.files)
     whole = {*STREAMS.values()} & set(names(top / "out"))
     assert not whole, "HASH is not the checksum of any content"
+
+
+TIME = "20261123T033808Z"
+
+
+@pytest.fixture
+def fake_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dump: Dump) -> Path:
+    """A machine with a mounted stick, that has the dump of another machine."""
+    root = tmp_path / "root"
+    for name, text in {
+        "etc/machine-id": "0" * 32,
+        "proc/sys/kernel/hostname": "here.example.org",
+        "proc/self/mountinfo": "30 1 8:1 / /media rw - vfat /dev/sda1 rw\n",
+    }.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(f"{text}\n")
+    monkeypatch.setenv("TINYKDUMP_ROOT", str(root))
+    monkeypatch.setenv("GNUPGHOME", str(dump.keys.home))
+    monkeypatch.chdir(tmp_path)
+    return root
+
+
+def on_stick(root: Path, dump: Dump, machine: str = "fb0646cb5b56") -> Path:
+    """Move the dump to the stick."""
+    place = root / "media/tinykdump" / machine
+    place.mkdir(parents=True, exist_ok=True)
+    dump.path.rename(place / TIME)
+    return place / TIME
+
+
+@pytest.mark.parametrize("user", ["root", "other"])
+def test_the_latest_goes_where_kdump_would_save_it(
+    fake_root: Path, dump: Dump, capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch, user: str,
+) -> None:  # fmt: skip
+    """ABRT takes any directory in /var/crash that has a file vmcore. Only root can write there."""
+    dump.add("dmesg.txt.gpg", LOG)
+    dump.add("vmcore.flat.gpg", flat(CORE))
+    on_stick(fake_root, dump)
+    monkeypatch.setattr(os, "geteuid", lambda: 0 if user == "root" else 1000)
+    assert cli.main(["restore"]) == 0
+    top = fake_root / "var/crash" if user == "root" else Path()
+    target = top / "fb0646cb5b56-2026-11-23-03:38:08"
+    assert capfd.readouterr().out.splitlines() == [
+        f"{target}/vmcore-dmesg.txt", f"{target}/vmcore"
+    ]  # fmt: skip
+    assert names(target) == ["vmcore", "vmcore-dmesg.txt"]
+    assert target.stat().st_mode & 0o777 == 0o700
+    assert cli.main(["restore"]) == 1
+    assert f"{target} exists (name another directory with" in capfd.readouterr().err
+
+
+def test_a_dump_of_this_machine_has_its_host_name(fake_root: Path, dump: Dump) -> None:
+    dump.add("dmesg.txt.gpg", LOG)
+    dump.add("vmcore.flat.gpg", flat(CORE))
+    on_stick(fake_root, dump, hardware.machine_name(Host(fake_root)))
+    assert cli.main(["restore", "latest"]) == 0
+    place = fake_root / "var/crash" if os.geteuid() == 0 else Path()
+    assert names(place / "here.example.org-2026-11-23-03:38:08") == ["vmcore", "vmcore-dmesg.txt"]
+
+
+def test_nothing_restored_leaves_no_directory(fake_root: Path, dump: Dump) -> None:
+    """So that it can be tried again with the right key."""
+    dump.add("dmesg.txt.gpg", LOG)
+    on_stick(fake_root, dump)
+    (fake_root / "empty").mkdir(mode=0o700)
+    assert cli.main(["restore", "--keys", str(fake_root / "empty")]) == 1
+    assert cli.main(["restore"]) == 1, "it has no vmcore"
+    place = fake_root / "var/crash" if os.geteuid() == 0 else Path()
+    assert names(place / "fb0646cb5b56-2026-11-23-03:38:08") == ["vmcore-dmesg.txt"]
+
+
+def test_the_machines_key_and_the_users(
+    fake_root: Path, dump: Dump, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Whichever of them the dump is encrypted to."""
+    machine = fake_root / "var/lib/tinykdump/keys"
+    machine.parent.mkdir(parents=True)
+    machine.mkdir(mode=0o700)
+    dump.add("dmesg.txt.gpg", LOG)
+    assert cli.main(["restore", "--dmesg", str(dump.path)]) == 0
+    assert capfd.readouterr().out.encode() == LOG
+
+
+@pytest.mark.parametrize("suffix", [".gpg", ""])
+def test_the_log_alone(
+    dump: Dump, capfd: pytest.CaptureFixture[str], tmp_path: Path, suffix: str
+) -> None:
+    """It does not read the vmcore, and writes nothing."""
+    dump.add(f"dmesg.txt{suffix}", LOG)
+    dump.put(f"vmcore.flat{suffix}", b"not read")
+    command = ["restore", "--dmesg", "--keys", str(dump.keys.home), str(dump.path)]
+    before = names(tmp_path)
+    assert cli.main([*command, "--plain"]) == 0
+    assert capfd.readouterr() == (LOG.decode(), "")
+    assert names(tmp_path) == before
+    if not suffix:
+        assert cli.main(command) == 1
+        out, err = capfd.readouterr()
+        assert (out, "vmcore-dmesg.txt is not encrypted" in err) == ("", True)
+
+
+def test_a_log_that_was_cut(dump: Dump, capfd: pytest.CaptureFixture[str]) -> None:
+    dump.add("dmesg.txt.gpg", LOG)
+    part = dump.path / "dmesg.txt.gpg.000"
+    part.write_bytes(part.read_bytes()[:-5000])
+    command = ["restore", "--dmesg", "--keys", str(dump.keys.home), str(dump.path)]
+    assert cli.main(command) == 1
+    out, err = capfd.readouterr()
+    assert len(out) > len(LOG) - 20_000
+    assert err.startswith(f"tinykdump: {part} is damaged: ")
+    part.unlink()
+    assert cli.main(command) == 1
+    assert "has no dmesg.txt (restore the vmcore)" in capfd.readouterr().err
+
+
+def on_terminal(dump: Dump, *words: str) -> str:
+    """What `tinykdump restore` writes to a terminal, in a process of its own."""
+    ours, theirs = os.openpty()
+    argv = [sys.executable, "-m", "tinykdump", "restore", "--keys", str(dump.keys.home), *words]
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": SOURCE, "TERM": "xterm"}
+    with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs,
+                          env=environment) as running:  # fmt: skip
+        os.close(theirs)
+        said = b""
+        with suppress(OSError):  # EIO: the process has ended
+            while chunk := os.read(ours, 1 << 16):
+                said += chunk
+    os.close(ours)
+    assert running.returncode == 0, said
+    return said.decode()
+
+
+def test_a_log_on_a_terminal_cannot_control_it(dump: Dump) -> None:
+    dump.add("dmesg.txt.gpg", b"a \x1b]0;title\x07\t\xc3\xa9 \xff \xc2\x9b2J\n")
+    said = on_terminal(dump, "--dmesg", str(dump.path))
+    assert said == "a \\x1b]0;title\\x07\t\u00e9 \ufffd \\x9b2J\r\n"
+
+
+@pytest.mark.parametrize("size", [1000, 40 << 20])
+def test_a_bar_on_a_terminal(dump: Dump, tmp_path: Path, size: int) -> None:
+    """With the rate and the time left; not for what is done at once."""
+    dump.add("vmcore.flat.gpg", flat([(0, bytes(size))]), part=100 << 20)
+    said = on_terminal(dump, str(dump.path), "-o", str(tmp_path / "out"))
+    assert ("restoring" in said and "MB/s" in said and "0:00:0" in said) == (size > 1000)
+    assert said.rstrip().endswith("/vmcore")
+
+
+def test_how_to_read_it_is_said(restoring: Restore, dump: Dump) -> None:
+    """On standard error: programs read the names of the files."""
+    dump.add("vmcore.flat.gpg", flat([(0, kdump(TEXT))]))
+    said = restoring()
+    assert (said.status, said.files) == (0, ["vmcore"])
+    core = restoring.output / "vmcore"
+    assert said.errors[0] == "read it with:"
+    assert said.errors[1].endswith(f" {core}")
+    assert "    apt install linux-image-6.12.1+deb13-amd64-dbg" in said.errors

@@ -60,7 +60,7 @@ def test_a_dump_is_saved_encrypted_and_restored(
 
     service.restore(dump, tmp_path / "restored", keys.home)
     core = tmp_path / "restored/vmcore"
-    assert mark in (tmp_path / "restored/dmesg.txt").read_text()
+    assert mark in (tmp_path / "restored/vmcore-dmesg.txt").read_text()
     assert mark in vmcore.log(core)
     assert vmcore.has_process(core, mark, memory_mib=service.MEMORY_MIB)
     assert core.stat().st_mode & 0o777 == 0o600
@@ -183,7 +183,7 @@ def test_a_full_stick_keeps_the_log(vm: VM, keys: service.KeyPair, tmp_path: Pat
         service.restore(dump, tmp_path / "restored", keys.home)
     restored = tmp_path / "restored"
     assert not (restored / "vmcore").exists()
-    assert mark in (restored / "dmesg.txt").read_text()
+    assert mark in (restored / "vmcore-dmesg.txt").read_text()
 
 
 # 16 MiB of log in lines that the console does not show.
@@ -223,7 +223,7 @@ def test_parameters_and_modprobe_d_apply_in_the_crash_kernel(
     assert dump.complete
     assert stick.read(image, "quirks") == b"46f4:0001:s\n"
     service.restore(dump, tmp_path / "restored", keys.home)
-    log = (tmp_path / "restored/dmesg.txt").read_text()
+    log = (tmp_path / "restored/vmcore-dmesg.txt").read_text()
     assert mark in log
     assert len(log) > 15 << 20
 

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""How fast `tinykdump restore` is, compared with gpg alone on the same file in the same run."""
+
+import hashlib
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from tests import keyring
+from tests.unit.test_restore import flat
+from tinykdump.dump import SUMS
+from tinykdump.memory import MIB
+from tinykdump.parts import look
+from tinykdump.restore import restore
+
+SIZE = 256 << 20  # bytes of the vmcore
+RUNS = 5
+LOG = b"[    1.000000] a line of the log\n" * 4000
+
+
+def seconds(action: Callable[[], object]) -> float:
+    """How long it takes."""
+    started = time.monotonic()
+    action()
+    return time.monotonic() - started
+
+
+def make(directory: Path, keys: keyring.Keyring) -> None:
+    """A dump of a vmcore that cannot be compressed, in pieces as makedumpfile writes them."""
+    piece = 1 << 15
+    noise = os.urandom(SIZE)
+    core = flat([(at, noise[at : at + piece]) for at in range(0, SIZE, piece)])
+    sums = []
+    for name, content in (("dmesg.txt.gpg.000", LOG), ("vmcore.flat.gpg.000", core)):
+        packed = keys.gpg("--trust-model", "always", "-r", "good@example.org", "--encrypt",
+                          "--compress-algo", "none", stdin=content)  # fmt: skip
+        (directory / name).write_bytes(packed)
+        sums.append(f"{hashlib.sha256(packed).hexdigest()}  {name}\n")
+    (directory / SUMS).write_text("".join(sums))
+
+
+def measure(place: str) -> str:
+    """The best of some runs of each, one after the other, since the machine may be busy."""
+    with tempfile.TemporaryDirectory(prefix="tk-", dir=place) as directory:
+        top = Path(directory)
+        keys = keyring.make(top / "keys")
+        dump = top / "dump"
+        dump.mkdir()
+        make(dump, keys)
+        alone = ["gpg", "--homedir", str(keys.home), "--batch", "--quiet", "--decrypt",
+                 str(dump / "vmcore.flat.gpg.000")]  # fmt: skip
+        log = [sys.executable, "-m", "tinykdump", "restore", "--dmesg", str(dump),
+               "--keys", str(keys.home)]  # fmt: skip
+        rows = []
+        for number in range(RUNS):
+            target = top / f"out{number}"
+            rows.append((run(alone), seconds(partial(restore, look(dump), target, [keys.home])),
+                         run(log)))  # fmt: skip
+            assert (target / "vmcore").stat().st_size == SIZE
+            (target / "vmcore").unlink()
+        keys.close()
+    gpg, whole, printed = (min(column) for column in zip(*rows, strict=True))
+    return (
+        f"restore of {SIZE >> 20} MiB in {place}: {whole:.2f} s, {SIZE / whole / MIB:.0f} MiB/s, "
+        f"{whole / gpg:.2f} times gpg --decrypt >/dev/null; --dmesg: {printed:.2f} s"
+    )
+
+
+def run(argv: list[str]) -> float:
+    """Seconds that a program takes."""
+    return seconds(partial(subprocess.run, argv, check=True, stdout=subprocess.DEVNULL))
