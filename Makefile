@@ -51,9 +51,10 @@ release: deps ## VERSION=x.y.z: commit, tag, tarball and packages, in build/rele
 	@$(PYTHON) -m tools.release $(VERSION)
 
 install: install-files ## install into DESTDIR
-	install -d $(DESTDIR)$(SITE)/tinykdump/image
+	install -d $(DESTDIR)$(SITE)/tinykdump/image $(DESTDIR)$(SITE)/tinykdump/vmcore
 	install -m 644 src/tinykdump/*.py $(DESTDIR)$(SITE)/tinykdump
 	install -m 644 src/tinykdump/image/*.py $(DESTDIR)$(SITE)/tinykdump/image
+	install -m 644 src/tinykdump/vmcore/*.py $(DESTDIR)$(SITE)/tinykdump/vmcore
 
 install-files: ## install all but the Python package, for those who install that as a wheel
 	install -d $(DESTDIR)/etc/default/tinykdump.d

@@ -39,6 +39,7 @@ from tinykdump.host import Host
 from tinykdump.memory import MIB
 from tinykdump.report import line, say
 from tinykdump.text import escaped
+from tinykdump.vmcore import lines, page, reader
 
 INTERRUPTED = 128 + signal.SIGINT
 
@@ -98,6 +99,12 @@ def parser() -> argparse.ArgumentParser:
                           help="use the secret key in this GnuPG home directory")  # fmt: skip
     restored.add_argument("--plain", action="store_true",
                           help="restore also unencrypted files, which can be forged")  # fmt: skip
+    reported = commands.add_parser("report", help="show what is in a vmcore, with drgn")
+    reported.add_argument("vmcore", type=Path, help="a vmcore that restore has written")
+    reported.add_argument("--html", type=Path, metavar="FILE",
+                          help="write a page with plots to FILE instead")  # fmt: skip
+    reported.add_argument("--symbols", type=Path, metavar="FILE", action="append", default=[],
+                          help="use the symbols in FILE, a vmlinux or a module")  # fmt: skip
     return top
 
 
@@ -374,8 +381,20 @@ def advise(host: Host, vmcore: Path) -> None:
             print(said, file=sys.stderr)
 
 
+def report_vmcore(_host: Host, options: argparse.Namespace) -> int:
+    """Show what is in a vmcore; 0 even if parts of it cannot be read."""
+    found = reader.read(options.vmcore, options.symbols)
+    if options.html is None:
+        print(lines.render(found), end="")
+        return 0
+    with options.html.open("x", encoding="utf-8") as file:
+        file.write(page.render(found))
+    print(options.html)
+    return 0
+
+
 # The commands that need not run as root.
-FOR_ALL = ("list", "restore")
+FOR_ALL = ("list", "report", "restore")
 
 COMMANDS = {
     "key": key_command,
@@ -386,4 +405,5 @@ COMMANDS = {
     "log": show_log,
     "unload": unload,
     "restore": restore_dump,
+    "report": report_vmcore,
 }

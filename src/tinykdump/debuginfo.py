@@ -37,6 +37,7 @@ def advice(vmcore: Path, info: Info, vmlinux: Path | None) -> Iterator[str]:
     kver, core = info.release, shlex.quote(str(vmcore))
     symbols = vmlinux or _expected(kver)
     yield "read it with:"
+    yield f"    tinykdump report {core}"
     yield f"    crash {shlex.quote(str(symbols))} {core}"
     yield f"    drgn --core {core} --symbols {shlex.quote(str(symbols))}"
     if vmlinux:

@@ -47,6 +47,7 @@ def test_installed_symbols_and_a_place_that_needs_quotes() -> None:
     core = Path("/x/a'b c;reboot/vmcore")
     lines = list(advice(core, Info({"OSRELEASE": "6.1"}), Path("/lib/vm linux")))
     assert [shlex.split(line) for line in lines[1:]] == [
+        ["tinykdump", "report", str(core)],
         ["crash", "/lib/vm linux", str(core)],
         ["drgn", "--core", str(core), "--symbols", "/lib/vm linux"],
     ]

@@ -17,7 +17,9 @@ PURE = {
     "errors", "filesystems", "flattened", "image/__init__", "image/cmdline", "image/elf",
     "image/entries", "image/handover", "image/makedumpfile", "image/manifest", "image/modinfo",
     "image/modprobe", "image/modules", "image/placeholder", "image/screens", "kernelimage",
-    "memory", "openpgp", "room", "text", "vmcoreinfo",
+    "memory", "openpgp", "room", "text", "vmcore/__init__", "vmcore/facts", "vmcore/lines",
+    "vmcore/log", "vmcore/page", "vmcore/pages", "vmcore/plots", "vmcore/ringbuffer",
+    "vmcoreinfo",
 }  # fmt: skip
 # These touch the system; the first line of each says why.
 EFFECTS = {
@@ -26,14 +28,14 @@ EFFECTS = {
     "image/libraries", "image/module_tree", "image/packages", "image/programs", "kdump_service",
     "kernel_install", "kernels", "keys", "listing", "load", "mounts", "output", "parts",
     "prepare", "progress", "pstore", "report", "reservation", "restore", "run", "scriptlets",
-    "speed", "state", "status", "stick", "units",
+    "speed", "state", "status", "stick", "units", "vmcore/reader", "vmcore/symbols",
 }  # fmt: skip
 
 # Pure modules may import these. pathlib is for names of paths only.
 ALLOWED = {
-    "array", "collections.abc", "configparser", "contextlib", "dataclasses", "datetime", "elftools",
-    "fnmatch", "hashlib", "io", "itertools", "json", "pathlib", "re", "shlex", "stat", "struct",
-    "typing", "zlib",
+    "array", "collections", "collections.abc", "configparser", "contextlib", "dataclasses",
+    "datetime", "elftools", "fnmatch", "hashlib", "html", "io", "itertools", "json", "pathlib",
+    "re", "shlex", "stat", "struct", "typing", "zlib",
 }  # fmt: skip
 # Methods of Path and of files that use the file system, and built-in functions that do.
 CALLS = {

@@ -197,6 +197,12 @@ def restore(dump: Dump, output: Path, keys: Path) -> None:
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
+def report(core: Path, *options: str) -> str:
+    """`tinykdump report` of a restored vmcore. Raises CalledProcessError."""
+    command = [sys.executable, "-m", "tinykdump", "report", str(core), *options]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
 def stages(console: str) -> dict[str, float]:
     """The stages that src/crash reported on the console: stage -> uptime in seconds."""
     return {text.strip(): float(uptime) for uptime, text in _STAGE.findall(console)}

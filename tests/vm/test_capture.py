@@ -3,6 +3,7 @@
 
 import json
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -64,6 +65,11 @@ def test_a_dump_is_saved_encrypted_and_restored(
     assert mark in vmcore.log(core)
     assert vmcore.has_process(core, mark, memory_mib=service.MEMORY_MIB)
     assert core.stat().st_mode & 0o777 == 0o600
+    said = service.report(core)  # without symbols
+    assert said.startswith("panic:    sysrq triggered crash\n")
+    assert f"Crashing task: {mark} (PID " in said
+    assert re.search(r"^    free +[0-9.]+ MiB  #", said, re.MULTILINE)
+    assert f"no symbols of kernel {root.kver} " in said
 
     # As after a power loss during the dump.
     part, sums = dump.directory / "vmcore.flat.gpg.000", dump.directory / "SHA256SUMS"

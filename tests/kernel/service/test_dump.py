@@ -108,6 +108,15 @@ def test_drgn_reads_the_dump_and_the_region_is_not_in_it(
     assert dump.complete
     service.restore(dump, tmp_path / "restored", keys.home)
 
+    core = tmp_path / "restored/vmcore"
+    said = service.report(core, "--symbols", str(kernel.directory / "vmlinux"))
+    assert f"Crashing task: {mark} (PID " in said
+    assert re.search(r"^    #[0-9]+ +sysrq_handle_crash at .*sysrq\.c:[0-9]+$", said, re.MULTILINE)
+    assert re.search(rf"^    CPU 0: {mark} \([0-9]+\) runs", said, re.MULTILINE)
+    assert re.search(r"^Most memory, of [0-9]+ tasks$", said, re.MULTILINE)
+    assert "from the kernel's counters" in said
+    assert "\nNot shown\n" not in said, said.partition("\nNot shown\n")[2]
+
     program = drgn.Program()
     program.set_core_dump(tmp_path / "restored/vmcore")
     program.load_debug_info([kernel.directory / "vmlinux"])
