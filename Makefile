@@ -66,6 +66,7 @@ install-files: ## install all but the Python package, for those who install that
 		$(DESTDIR)$(PREFIX)/lib/kernel/install.d/60-tinykdump.install
 	install -D -m 644 src/systemd/tinykdump.service \
 		$(DESTDIR)$(PREFIX)/lib/systemd/system/tinykdump.service
+	install -m 644 src/systemd/tinykdump-harvest.service $(DESTDIR)$(PREFIX)/lib/systemd/system
 	install -D -m 644 src/default/tinykdump $(DESTDIR)/etc/default/tinykdump
 	install -D -m 644 man/tinykdump.8 $(DESTDIR)$(PREFIX)/share/man/man8/tinykdump.8
 	install -D -m 644 man/tinykdump.5 $(DESTDIR)$(PREFIX)/share/man/man5/tinykdump.5

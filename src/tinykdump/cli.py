@@ -15,6 +15,7 @@ from tinykdump import (
     debuginfo,
     disks,
     dumps,
+    harvest,
     keys,
     listing,
     load,
@@ -105,6 +106,7 @@ def parser() -> argparse.ArgumentParser:
                           help="write a page with plots to FILE instead")  # fmt: skip
     reported.add_argument("--symbols", type=Path, metavar="FILE", action="append", default=[],
                           help="use the symbols in FILE, a vmlinux or a module")  # fmt: skip
+    commands.add_parser("harvest", help="restore this machine's new dumps to /var/crash")
     return top
 
 
@@ -393,6 +395,16 @@ def report_vmcore(_host: Host, options: argparse.Namespace) -> int:
     return 0
 
 
+def harvest_dumps(host: Host, options: argparse.Namespace) -> int:
+    """Restore this machine's new dumps; 0 when all of them are there and whole."""
+    failures: list[TinykdumpError] = []
+    for each in harvest.harvest(host, load_config(host, {}, options.config)):
+        if each.restored.files:
+            print(f"restored {each.target}", flush=True)
+        failures += each.restored.failures
+    return complain(failures)
+
+
 # The commands that need not run as root.
 FOR_ALL = ("list", "report", "restore")
 
@@ -406,4 +418,5 @@ COMMANDS = {
     "unload": unload,
     "restore": restore_dump,
     "report": report_vmcore,
+    "harvest": harvest_dumps,
 }

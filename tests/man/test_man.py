@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.vm import service
-from tinykdump import backup, cli, config, errors, keys, reservation, state
+from tinykdump import backup, cli, config, errors, harvest, keys, reservation, state
 from tinykdump.filesystems import AUTO, FILESYSTEMS
 from tinykdump.image import programs
 
@@ -163,7 +163,7 @@ def test_files() -> None:
         str(config.FILE), str(config.DROP_INS), str(state.IMAGES / "KVER"), str(keys.MACHINE_KEYS),
         str(backup.NOTE),
         str(state.RUNTIME), str(programs.CRASH_SIDE[0]), str(reservation._SIZE[0]),
-        "tinykdump/MACHINE/TIME",
+        str(harvest.NOTES), "tinykdump/MACHINE/TIME",
     }  # fmt: skip
     directories = tuple(f"{name}/" for name in used)
     shipped = {name for name in installed() if not name.startswith(directories)}

@@ -24,7 +24,7 @@ PURE = {
 # These touch the system; the first line of each says why.
 EFFECTS = {
     "__main__", "actions", "backup", "cli", "config_files", "decrypt", "distribution", "dumps",
-    "files", "hardware", "host", "image/archive", "image/build", "image/drivers",
+    "files", "hardware", "harvest", "host", "image/archive", "image/build", "image/drivers",
     "image/libraries", "image/module_tree", "image/packages", "image/programs", "kdump_service",
     "kernel_install", "kernels", "keys", "listing", "load", "mounts", "output", "parts",
     "prepare", "progress", "pstore", "report", "reservation", "restore", "run", "scriptlets",

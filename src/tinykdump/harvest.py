@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Restores the new dumps of this machine from the sticks to where ABRT and people look for them.
+
+The sticks are only read. What was restored is noted on the host.
+"""
+
+import fcntl
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+from tinykdump import dumps, files, hardware, keys, mounts, parts, restore, state, stick
+from tinykdump.config import Config
+from tinykdump.dump import STREAMS
+from tinykdump.errors import TinykdumpError
+from tinykdump.filesystems import FILESYSTEMS
+from tinykdump.host import Host
+from tinykdump.memory import MIB
+from tinykdump.output import incomplete, partial
+from tinykdump.restore import Restored
+from tinykdump.stick import Stick
+
+# The names of the dumps that were restored, one in each line.
+NOTES = state.STATE / "harvested"
+_NOTED = 1000  # the newest ones; `keep` limits how many are on a stick
+
+_LOCK = state.RUNTIME / "harvest.lock"
+
+# A fraction of the file system that stays free, as systemd-coredump leaves it (coredump.conf(5)).
+_KEPT_FREE = 0.15
+
+# Without these, a file system with a journal is written to even if it is mounted read-only.
+_NO_REPLAY = {
+    "ext3": ("noload",), "ext4": ("noload",), "xfs": ("norecovery",), "f2fs": ("norecovery",),
+    "btrfs": ("rescue=nologreplay",),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Harvested:
+    """What became of one dump."""
+
+    target: Path  # the directory for its files
+    restored: Restored
+
+
+def harvest(host: Host, config: Config) -> Iterator[Harvested]:
+    """Restore each complete dump of this machine that was not restored before, the newest first.
+
+    A dump for which there is no space, or no key, is tried again the next time. Raises
+    TinykdumpError or OSError.
+    """
+    with _alone(host):
+        for each in stick.find(host, str(config.target)):
+            # A disk that is not behind USB can only be called like a stick.
+            if each.is_usb and each.filesystem in FILESYSTEMS:
+                with _readable(host, each) as place:
+                    yield from _harvest(host, config, place)
+
+
+@contextmanager
+def _alone(host: Host) -> Iterator[None]:
+    """Raise TinykdumpError if another process does this now: each could delete what it restores."""
+    files.private(host.path(state.RUNTIME))
+    with host.path(_LOCK).open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise TinykdumpError("dumps are being harvested already", "wait for it") from None
+        yield
+
+
+@contextmanager
+def _readable(host: Host, device: Stick) -> Iterator[Path]:
+    """Where the files of a stick are."""
+    options = ("ro", *_NO_REPLAY.get(device.filesystem, ()))
+    with (
+        nullcontext(host.path(device.mounted))
+        if device.mounted
+        else mounts.mounted(host, device.device, device.filesystem, *options, below=state.RUNTIME)
+    ) as place:
+        yield place
+
+
+def _harvest(host: Host, config: Config, place: Path) -> Iterator[Harvested]:
+    here = hardware.machine_name(host)
+    for saved in reversed(dumps.on(place)):
+        if saved.machine != here or not saved.complete or saved.name in _noted(host):
+            continue
+        target = host.path("/var/crash") / dumps.name(host, saved.directory)
+        try:
+            done = _restore(host, config, saved.directory, target)
+        except TinykdumpError as error:
+            yield Harvested(target, Restored((), (), (error,)))
+            continue
+        # What has no vmcore because the disk became full is tried again.
+        if done is None or any(file.name.startswith("vmcore") and not file.suffix
+                               for file in done.files):  # fmt: skip
+            _note(host, saved.name)
+        if done is not None:
+            yield Harvested(target, done)
+
+
+def _restore(host: Host, config: Config, directory: Path, target: Path) -> Restored | None:
+    """Restore a dump; None if someone has done so already. Raises TinykdumpError, OSError."""
+    found = parts.look(directory)
+    if target.exists():
+        if not _is_leftover(target):
+            return None
+        files.delete(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _check_space(target.parent, sum(stream.size for stream in found.streams))
+    return restore.restore(found, target, keys.homes(host), plain=not config.encrypt)
+
+
+def _is_leftover(target: Path) -> bool:
+    """Whether only we wrote to a directory, and were ended before the vmcore was complete."""
+    ours = [Path(name) for name in STREAMS.values()]
+    known = {each.name for name in ours for each in (name, incomplete(name), partial(name))}
+    there = {path.name for path in target.iterdir()}
+    return there <= known and not there & {"vmcore", "vmcore-incomplete"}
+
+
+def _check_space(place: Path, size: int) -> None:
+    """Raise TinykdumpError if too little of the file system would stay free."""
+    disk = shutil.disk_usage(place)
+    usable = disk.free - int(disk.total * _KEPT_FREE)
+    if usable < size:
+        raise TinykdumpError(
+            f"{place} has no space for a dump: {-(-size // MIB)} MiB are needed, and "
+            f"{max(0, usable) // MIB} MiB are free beyond the {_KEPT_FREE:.0%} that stay free",
+            "delete old dumps there, or use tinykdump restore --output",
+        )
+
+
+def _noted(host: Host) -> tuple[str, ...]:
+    return tuple((host.text(NOTES) or "").split())
+
+
+def _note(host: Host, name: str) -> None:
+    """Note that a dump was restored. Raises OSError."""
+    names = (*_noted(host), name)[-_NOTED:]
+    files.publish({host.path(NOTES): "".join(f"{each}\n" for each in names).encode()})

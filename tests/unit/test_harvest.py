@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""This machine's dumps on sticks that really are mounted, and restored to a directory tree."""
+
+import fcntl
+import hashlib
+import os
+import subprocess
+from collections import namedtuple
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests import plugged
+from tests.fakehost import FakeHost
+from tests.keyring import Keyring
+from tests.unit.test_restore import CORE, LOG, Dump, flat, names
+from tinykdump import cli, dump, hardware, harvest
+from tinykdump.host import Host
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts")
+
+FIRST, SECOND = "20261101T000000Z", "20261102T030405Z"
+TARGET = "here-2026-11-01-00:00:00"
+
+
+@pytest.fixture
+def machine(fake: FakeHost, keys: Keyring, monkeypatch: pytest.MonkeyPatch) -> FakeHost:
+    """A machine whose dumps are encrypted to a key in the user's keyring."""
+    fake.write("/proc/sys/kernel/hostname", "here\n")
+    monkeypatch.setenv("TINYKDUMP_ROOT", str(fake.root))
+    monkeypatch.setenv("GNUPGHOME", str(keys.home))
+    return fake
+
+
+@pytest.fixture
+def save(machine: FakeHost, keys: Keyring, tmp_path: Path) -> Callable[..., Path]:
+    """Plugs in a stick with these dumps, and returns its image."""
+
+    def plug(*saved: str, name: str = "sdb1", usb: bool = True, damage: str = "") -> Path:
+        here = hardware.machine_name(machine.host)
+        top = tmp_path / name
+        for number, each in enumerate(saved):
+            made = Dump(tmp_path / f"{name}-{number}", keys)
+            made.add("dmesg.txt.gpg", LOG)
+            made.add("vmcore.flat.gpg", flat(CORE))
+            if damage:
+                part = made.path / damage
+                part.write_bytes(part.read_bytes()[:-9000])
+            place = top / dump.TOP / (each if "/" in each else f"{here}/{each}")
+            place.parent.mkdir(parents=True, exist_ok=True)
+            made.path.rename(place)
+        image = plugged.plug(machine, "ext4", name, usb=usb)
+        subprocess.run(["mke2fs", "-q", "-t", "ext4", "-F", "-L", "TINYKDUMP", "-d", top, image],
+                       check=True, capture_output=True)  # fmt: skip
+        return image
+
+    return plug
+
+
+def crash(machine: FakeHost, name: str = "") -> Path:
+    return machine.path(f"/var/crash/{name}")
+
+
+def digest(image: Path) -> str:
+    return hashlib.sha256(image.read_bytes()).hexdigest()
+
+
+def test_new_dumps_are_restored_once(
+    machine: FakeHost, save: Callable[..., Path], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The stick stays as it was, to the byte, and nothing of it stays mounted."""
+    image = save(FIRST, SECOND, f"{FIRST}-2.partial", f"fb0646cb5b56/{SECOND}")
+    before = digest(image)
+    assert cli.main(["harvest"]) == 0
+    newest = "here-2026-11-02-03:04:05"
+    assert capfd.readouterr().out.splitlines() == [
+        f"restored {crash(machine, newest)}", f"restored {crash(machine, TARGET)}",
+    ]  # fmt: skip
+    assert names(crash(machine)) == [TARGET, newest]
+    assert names(crash(machine, TARGET)) == ["vmcore", "vmcore-dmesg.txt"]
+    assert crash(machine, TARGET).stat().st_mode & 0o777 == 0o700
+    assert digest(image) == before
+    assert str(machine.root) not in Path("/proc/self/mountinfo").read_text()
+    assert machine.path("/var/lib/tinykdump/harvested").read_text() == f"{SECOND}\n{FIRST}\n"
+    # ABRT may have moved one of them away.
+    subprocess.run(["rm", "-r", crash(machine, TARGET)], check=True)
+    assert cli.main(["harvest"]) == 0
+    assert capfd.readouterr() == ("", "")
+    assert names(crash(machine)) == [newest]
+
+
+def test_no_stick(machine: FakeHost, capfd: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["harvest"]) == 0
+    assert capfd.readouterr() == ("", "")
+    assert not crash(machine).exists()
+
+
+def test_an_internal_disk_is_not_mounted(machine: FakeHost, save: Callable[..., Path]) -> None:
+    save(FIRST, usb=False)
+    assert cli.main(["harvest"]) == 0
+    assert not crash(machine).exists()
+
+
+def test_a_stick_that_is_mounted_already(machine: FakeHost, save: Callable[..., Path]) -> None:
+    """By the desktop, for example."""
+    image = save(FIRST)
+    place = machine.path("/media/me")
+    place.mkdir(parents=True)
+    machine.write("/proc/self/mountinfo", "30 1 8:1 / /media/me rw - ext4 /dev/sdb1 rw\n")
+    subprocess.run(["mount", "-o", "ro", image, place], check=True)
+    try:
+        assert cli.main(["harvest"]) == 0
+        assert (place / dump.TOP).is_dir()
+    finally:
+        subprocess.run(["umount", place], check=True)
+    assert names(crash(machine)) == [TARGET]
+
+
+def test_a_damaged_dump_is_said_once(
+    machine: FakeHost, save: Callable[..., Path], capfd: pytest.CaptureFixture[str]
+) -> None:
+    save(FIRST, damage="vmcore.flat.gpg.000")
+    assert cli.main(["harvest"]) == 1
+    assert "tinykdump: vmcore is not complete: " in capfd.readouterr().err
+    assert names(crash(machine, TARGET)) == ["vmcore-dmesg.txt", "vmcore-incomplete"]
+    assert cli.main(["harvest"]) == 0
+
+
+def test_without_the_key_it_is_tried_again(
+    machine: FakeHost, save: Callable[..., Path], monkeypatch: pytest.MonkeyPatch,
+    keys: Keyring, capfd: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    save(FIRST)
+    machine.path("/empty").mkdir(mode=0o700)
+    monkeypatch.setenv("GNUPGHOME", str(machine.path("/empty")))
+    assert cli.main(["harvest"]) == 1
+    assert "no secret key (import the secret key" in capfd.readouterr().err
+    assert names(crash(machine)) == []
+    monkeypatch.setenv("GNUPGHOME", str(keys.home))
+    assert cli.main(["harvest"]) == 0
+    assert names(crash(machine)) == [TARGET]
+
+
+def test_a_part_of_the_disk_stays_free(
+    machine: FakeHost, save: Callable[..., Path], monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """And the dump is tried again, once there is space."""
+    save(FIRST)
+    usage = namedtuple("usage", "total used free")
+    with monkeypatch.context() as full:
+        full.setattr("shutil.disk_usage", lambda _: usage(100 << 20, 85 << 20, 15 << 20))
+        assert cli.main(["harvest"]) == 1
+    assert capfd.readouterr().err == (
+        f"tinykdump: {crash(machine)} has no space for a dump: 1 MiB are needed, and 0 MiB are "
+        "free beyond the 15% that stay free (delete old dumps there, or use tinykdump restore "
+        "--output)\n"
+    ).replace(f"{crash(machine)}/", str(crash(machine)))
+    assert names(crash(machine)) == []
+    assert cli.main(["harvest"]) == 0
+    assert names(crash(machine)) == [TARGET]
+
+
+@pytest.mark.parametrize(
+    ("there", "again"),
+    [({"vmcore-dmesg.txt", "vmcore.partial"}, True), (set(), True), ({"vmcore"}, False),
+     ({"vmcore-incomplete"}, False), ({"vmcore.partial", "notes"}, False)],
+)  # fmt: skip
+def test_a_directory_that_exists(
+    machine: FakeHost, save: Callable[..., Path], there: set[str], again: bool
+) -> None:
+    """What an interrupted run left is restored again; what somebody else made stays."""
+    save(FIRST)
+    crash(machine, TARGET).mkdir(parents=True)
+    for name in there:
+        (crash(machine, TARGET) / name).write_text("before")
+    assert cli.main(["harvest"]) == 0
+    if again:
+        assert names(crash(machine, TARGET)) == ["vmcore", "vmcore-dmesg.txt"]
+        assert (crash(machine, TARGET) / "vmcore-dmesg.txt").read_bytes() == LOG
+    else:
+        assert set(names(crash(machine, TARGET))) == there
+
+
+def test_two_at_a_time(machine: FakeHost, capfd: pytest.CaptureFixture[str]) -> None:
+    machine.path("/run/tinykdump").mkdir(parents=True)
+    with machine.path("/run/tinykdump/harvest.lock").open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        assert cli.main(["harvest"]) == 1
+    assert "tinykdump: dumps are being harvested already (wait" in capfd.readouterr().err
+
+
+def test_notes_are_bounded(machine: FakeHost) -> None:
+    for number in range(3):
+        harvest._note(machine.host, f"20261101T00000{number}Z")
+    machine.write("/var/lib/tinykdump/harvested", "x\n" * 5000)
+    harvest._note(Host(machine.root), FIRST)
+    lines = machine.path("/var/lib/tinykdump/harvested").read_text().splitlines()
+    assert (len(lines), lines[-1]) == (1000, FIRST)
