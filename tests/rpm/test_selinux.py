@@ -17,9 +17,11 @@ SOURCE = Path(__file__).parents[2] / "src/selinux"
 # Converts a compiled module for the linker (policycoreutils).
 TO_CIL = "/usr/libexec/selinux/hll/pp"
 
-TYPES = ("boot_t", "gpg_secret_t", "kdump_var_lib_t", "modules_object_t", "rpm_script_t",
+TYPES = ("boot_t", "kdump_var_lib_t", "modules_object_t", "rpm_script_t",
          "unconfined_service_t", "var_lib_t")  # fmt: skip
 RUNS = ("rpm_script_t", "unconfined_service_t", "unconfined_t")
+
+READERS = {"backup_t": "security_file_type", "httpd_t": "non_security_file_type"}
 
 POLICY = """
 (class dir (create search)) (class file (read)) (class system ({permissions}))
@@ -53,6 +55,14 @@ def linked(module: Path, directory: Path, *, permissions: bool, unconfined: bool
     base = POLICY.format(permissions=known) + "".join(
         f"(type {name}) (roletype object_r {name}) (roletype system_r {name})\n" for name in types
     )
+    # What backup programs may read, and what many others may.
+    base += "(typeattribute file_type) (typeattribute security_file_type)\n"
+    base += "(typeattribute non_security_file_type)\n"
+    base += "(typeattributeset file_type (var_lib_t kdump_var_lib_t))\n"
+    base += "(typeattributeset non_security_file_type (var_lib_t kdump_var_lib_t))\n"
+    for name, attribute in READERS.items():
+        base += f"(type {name}) (roletype system_r {name})\n"
+        base += f"(allow {name} {attribute} (file (read)))\n"
     (directory / "base.cil").write_text(base + "(allow var_lib_t self (system (module_load)))\n")
     cil = subprocess.run([TO_CIL, str(module)], check=True, capture_output=True).stdout
     (directory / "tinykdump.cil").write_bytes(cil)
@@ -77,6 +87,7 @@ def test_what_the_module_allows(
     policy = linked(module, tmp_path, permissions=permissions, unconfined=unconfined)
     runs = RUNS[: 2 + unconfined]
     rules = search(policy, "--allow") - {"allow var_lib_t var_lib_t:system module_load;"}
+    rules = {line for line in rules if line.split()[1] not in READERS}
     both = "{ kexec_image_load kexec_initramfs_load }"
     assert rules == (
         {
@@ -90,9 +101,19 @@ def test_what_the_module_allows(
         for name in runs
         for line in (
             f"type_transition {name} var_lib_t:dir kdump_var_lib_t tinykdump;",
-            f"type_transition {name} kdump_var_lib_t:dir gpg_secret_t keys;",
+            f"type_transition {name} kdump_var_lib_t:dir tinykdump_key_t keys;",
         )
     }
+
+
+def test_the_key_is_a_secret_of_the_system(module: Path, tmp_path: Path) -> None:
+    """Like passwords: what may read all files that are no secrets may not read it."""
+    policy = linked(module, tmp_path, permissions=True, unconfined=True)
+    found = {
+        kind: {line.split()[1] for line in search(policy, "--allow", "-c", "file", "-t", kind)}
+        for kind in ("tinykdump_key_t", "kdump_var_lib_t")
+    }
+    assert found == {"tinykdump_key_t": {"backup_t"}, "kdump_var_lib_t": {"httpd_t"}}
 
 
 @pytest.mark.parametrize(
@@ -100,8 +121,8 @@ def test_what_the_module_allows(
     [
         ("/var/lib/tinykdump", "kdump_var_lib_t"),
         ("/var/lib/tinykdump/images/6.17.0/initramfs-0.img", "kdump_var_lib_t"),
-        ("/var/lib/tinykdump/keys", "gpg_secret_t"),
-        ("/var/lib/tinykdump/keys/private-keys-v1.d/0.key", "gpg_secret_t"),
+        ("/var/lib/tinykdump/keys", "tinykdump_key_t"),
+        ("/var/lib/tinykdump/keys/private-keys-v1.d/0.key", "tinykdump_key_t"),
     ],
 )
 def test_labels(module: Path, tmp_path: Path, path: str, kind: str) -> None:
