@@ -88,6 +88,9 @@ UNLICENSED = {
     "LICENSE": "is the license",
     "*.patch": "git format-patch writes them; the files in the kernel have such lines",
     "*.json": "JSON has no comments",
+    "debian/changelog": "dpkg knows no comments in it",
+    "debian/copyright": "is about licenses",
+    "debian/source/format": "dpkg knows no comments in it",
 }
 
 
