@@ -132,9 +132,8 @@ def build(host: Host, planned: Draft, below: Path) -> tuple[Manifest, bytes]:
             _try_programs(top)
         packed = archive.pack(planned.entries, top, planned.compression)
     made = replace(
-        sketch(planned),
+        _manifest(planned, len(packed)),
         inputs=_inputs(planned.entries, packages.owner_lookup(host)),
-        packed=len(packed),
         sha256=hashlib.sha256(packed).hexdigest(),
     )
     return made, packed
@@ -145,6 +144,11 @@ def sketch(planned: Draft) -> Manifest:
 
     Its packed size is what zlib, file by file, makes of it. Any compressor of an image does better.
     """
+    return _manifest(planned, sum(len(zlib.compress(entry.content)) for entry in planned.entries))
+
+
+def _manifest(planned: Draft, packed: int) -> Manifest:
+    """The manifest of a planned image that has ``packed`` bytes, without its inputs and its sum."""
     return Manifest(
         kver=planned.kernel.kver,
         kernel=str(planned.kernel.image),
@@ -156,7 +160,7 @@ def sketch(planned: Draft) -> Manifest:
         compression=planned.compression,
         cmdline=planned.cmdline,
         margin=planned.margin,
-        packed=sum(len(zlib.compress(entry.content)) for entry in planned.entries),
+        packed=packed,
         unpacked=entries.unpacked_size(planned.entries),
         drivers=sum(module.info.size for module in planned.modules),
         filesystems=planned.filesystems,
