@@ -11,7 +11,7 @@ from tinykdump.text import printable
 _LONGEST = 200  # characters
 
 # The time and, where configured, the caller, as makedumpfile writes them before each line.
-_PREFIX = r"^(?:\[ *[0-9]{1,10}\.[0-9]{6}\])?(?:\[ *[TC][0-9]{1,10}\])? ?"
+_PREFIX = r"^(?:\[ *[0-9]{1,10}\.[0-9]{6}\] ?)?(?:\[ *[TC][0-9]{1,10}\] ?)?"
 
 # What a kernel says when it crashes, the most telling first.
 _REASONS = tuple(

@@ -16,9 +16,9 @@ from tinykdump import cli, dmesg, dump, hardware, openpgp
 
 LOG = b"""\
 [    0.000000] Linux version 6.12.1-amd64 (debian-kernel@lists.debian.org)
-[   12.345678][   T99] sysrq: Trigger a crash
-[   12.345679][   T99] Kernel panic - not syncing: sysrq triggered \x1b[2Jcrash
-[   12.345680][   T99] CPU: 0 UID: 0 PID: 99 Comm: sh Not tainted 6.12.1-amd64 #1  Debian 6.12.1-1
+[   12.345678] [     T99] sysrq: Trigger a crash
+[   12.345679] [     T99] Kernel panic - not syncing: sysrq triggered \x1b[2Jcrash
+[   12.345680] [     T99] CPU: 0 UID: 0 PID: 99 Comm: sh Not tainted 6.12.1-amd64 #1  Debian
 """
 OTHER = "0123456789ab"
 
@@ -212,6 +212,11 @@ def test_a_stick_that_cannot_be_mounted(
          "[    1.000001] Tainted: [W]=WARN, [O]=OOT_MODULE\n", "", "Oops: 0000 [#1] SMP"),
         ("[    1.000000] user said: Kernel panic - not syncing: forged\n", "", ""),
         ("[    0.000000] Linux version 7.2.8-tinykdump (x)\n", "7.2.8-tinykdump", ""),
+        # As makedumpfile writes a log of Debian 6.12.
+        ("[    0.000000] [      T0] Linux version 6.12.117+deb13-amd64 (x)\n"
+         "[   46.883697] [    T268] Kernel panic - not syncing: sysrq triggered crash\n",
+         "6.12.117+deb13-amd64", "sysrq triggered crash"),
+        ("[    1.000000][   C12] Kernel panic - not syncing: x\n", "", "x"),
         ("Kernel panic - not syncing: " + "x" * 999, "", "x" * 200),
     ],
 )  # fmt: skip
