@@ -147,6 +147,7 @@ def test_what_is_refused(
     assert refused(capfd, "show").startswith("this machine has no key yet (on the running system")
 
 
+@pytest.mark.checkout
 def test_a_full_disk(machine: FakeHost, tmp_path: Path,
                      capfd: pytest.CaptureFixture[str]) -> None:  # fmt: skip
     """A real one; nothing that looks like a backup stays, and none is noted."""

@@ -44,11 +44,11 @@ def test_without_python_gnupg_one_line_says_so(tmp_path: Path) -> None:
     """As a program, whose Python finds only what it comes with, and pyelftools."""
     code = (
         f"import sys; sys.path[:] = [{SOURCE!r}, *sys.path]; sys.modules['gnupg'] = None\n"
-        f"from tinykdump import cli; sys.exit(cli.main(['restore', {str(tmp_path)!r}]))"
+        "from tinykdump import cli; sys.exit(cli.main(sys.argv[1:]))"
     )
     (tmp_path / "SHA256SUMS").write_text(f"{'0' * 64}  dmesg.txt.gpg.000\n")
     (tmp_path / "dmesg.txt.gpg.000").write_bytes(b"x")
-    words = [sys.executable, "-c", code]
+    words = [sys.executable, "-c", code, "restore", str(tmp_path), "--keys", str(tmp_path)]
     done = subprocess.run(words, capture_output=True, check=False, text=True, cwd=tmp_path)
     assert done.returncode == 1
     assert "python3-gnupg is not installed (install python3-gnupg" in done.stderr

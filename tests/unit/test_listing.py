@@ -164,6 +164,7 @@ def test_the_place_of_a_stick_cannot_fool_the_terminal(
     assert "\x1b" not in out
 
 
+@pytest.mark.checkout
 def test_no_dump(machine: FakeHost, capfd: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["list"]) == 1
     assert capfd.readouterr() == (
@@ -187,6 +188,7 @@ def test_only_root_mounts(
     )
 
 
+@pytest.mark.checkout
 def test_a_stick_that_cannot_be_mounted(
     machine: FakeHost, capfd: pytest.CaptureFixture[str]
 ) -> None:
