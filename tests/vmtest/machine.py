@@ -62,6 +62,8 @@ class Firmware:
 
     code: Path
     variables: Path
+    # Whether only the firmware can write to the variables, as OVMF with Secure Boot requires.
+    secure: bool = False
 
     def copy(self, workdir: Path) -> Path:
         return workdir / "firmware-variables.fd"
@@ -188,8 +190,10 @@ def _options(name: str, values: Iterable[str | Device]) -> list[str]:
 
 def _hardware(machine: Machine) -> list[str]:
     accel = {"tcg": "tcg,thread=multi", "kvm": "kvm"}[machine.accel]
+    secure = machine.firmware is not None and machine.firmware.secure
     return [
-        "-machine", machine.model,
+        # The firmware writes to its variables in system management mode.
+        "-machine", f"{machine.model},smm=on" if secure else machine.model,
         "-accel", accel,
         "-cpu", machine.cpu or {"tcg": "max", "kvm": "host"}[machine.accel],
         "-smp", str(machine.cpus),
@@ -210,6 +214,8 @@ def _firmware(machine: Machine, workdir: Path) -> list[str]:
             f"if=pflash,unit=1,format=raw,file={_escaped(variables)}",
         )
         arguments += _options("-drive", drives)
+        if machine.firmware.secure:
+            arguments += ["-global", "driver=cfi.pflash01,property=secure,value=on"]
     if machine.erst_kib:
         backend = {
             "qom-type": "memory-backend-file",

@@ -17,7 +17,8 @@ from tests.vmtest.rootfs import Recipe, Root
 
 TOOLS = (
     "cpio", "debugfs", "depmod", "dpkg-deb", "mcopy", "mke2fs", "mkfs.vfat", "mmdebstrap",
-    "prlimit", "qemu-img", "qemu-system-x86_64", "setpriv", "sfdisk", "zstd",
+    "openssl", "prlimit", "qemu-img", "qemu-system-x86_64", "sbattach", "sbsign", "setpriv",
+    "sfdisk", "zstd",
 )  # fmt: skip
 
 # A test that uses one of these fixtures, directly or not, boots machines ...

@@ -2,6 +2,7 @@
 """QEMU's command line for a machine."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,15 @@ def test_firmware_variables_are_a_copy() -> None:
     drives = values(Machine(Path("/vmlinuz"), firmware=firmware), "-drive")
     assert "readonly=on,file=/ovmf/code.fd" in drives[0]
     assert "file=/work,,dir/" in drives[1]
+
+
+def test_only_the_firmware_writes_to_the_variables_of_secure_boot() -> None:
+    usual = Firmware(Path("/ovmf/code.fd"), Path("/ovmf/vars.fd"))
+    plain = Machine(Path("/vmlinuz"), firmware=usual)
+    assert (values(plain, "-machine"), values(plain, "-global")) == (["q35"], [])
+    secure = Machine(Path("/vmlinuz"), firmware=replace(usual, secure=True))
+    assert values(secure, "-machine") == ["q35,smm=on"]
+    assert values(secure, "-global") == ["driver=cfi.pflash01,property=secure,value=on"]
 
 
 def test_reboot_can_end_the_machine() -> None:
