@@ -234,7 +234,7 @@ wait_for_stick() {
 		tick
 		[ $((waited % 25)) -ne 0 ] || say "waited $((waited / 5)) of $WAIT s for the stick"
 		[ "$waited" -ne $((WAIT * 5 / 2)) ] || rebind_controllers
-		sleep 0.2
+		usleep 200000 # openSUSE's busybox takes only whole seconds for sleep
 	done
 	[ -z "$ROOT_UUID" ] || [ "$(findfs "UUID=$ROOT_UUID" 2>/dev/null)" != "$DEVICE" ] ||
 		die "$DEVICE is the root file system of the crashed system, not a stick for dumps"

@@ -3,8 +3,10 @@
 
 import hashlib
 import re
+import shutil
 import struct
 import subprocess
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -309,6 +311,12 @@ def test_wait_for_stick(crash: Crash, script: str, says: str) -> None:
     assert status == (0 if "found" in says else 1)
 
 
+def test_it_waits_for_the_stick_as_long_as_it_is_told(crash: Crash) -> None:
+    start = time.monotonic()
+    crash.run("findfs() { return 1; }; wait_for_stick")
+    assert time.monotonic() - start > 0.7  # it looks five times in that second
+
+
 def test_controllers_are_reset_when_no_stick_comes(crash: Crash) -> None:
     driver = crash.top / "sys/bus/pci/drivers/xhci_hcd"
     (driver / "0000:00:03.0").mkdir(parents=True)
@@ -603,8 +611,9 @@ def test_a_busybox_without_the_final_actions(crash: Crash, action: str, key: str
 
 def test_a_makedumpfile_that_hangs_is_killed_and_the_memory_is_copied(crash: Crash) -> None:
     """Simulated: makedumpfile never ends, at any level."""
+    applets = (crash.top / "bin").resolve()
     (crash.top / "bin").unlink()
-    (crash.top / "bin").mkdir()
+    shutil.copytree(applets, crash.top / "bin", symlinks=True)
     hang = crash.top / "bin/makedumpfile"
     hang.write_text("#!/bin/sh\nwhile :; do sleep 1; done\n")
     hang.chmod(0o755)

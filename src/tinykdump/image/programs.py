@@ -29,7 +29,7 @@ APPLETS = (
     "cat", "cut", "date", "dd", "df", "dmesg", "du", "env", "findfs", "grep", "insmod",
     "mkdir", "mount", "mv", "od", "pidof", "printf", "readlink", "rm", "sed",
     "setsid", "sh", "sha256sum", "sleep", "sync", "tail", "timeout", "touch", "tr", "umount",
-    "uname", "wc",
+    "uname", "usleep", "wc",
 )  # fmt: skip
 # It can do without these.
 _FINAL_APPLETS = ("halt", "poweroff", "reboot")
