@@ -229,6 +229,24 @@ def _from_source_package(series: str, directory: Path) -> Path:
     raise NoSourceError(nothing)
 
 
+def newest_source_package(name: str, directory: Path) -> Path:
+    """The .orig tarball of any source package of Debian, in the newest version, in `directory`.
+
+    Raises NoSourceError if Debian's archive cannot be reached or does not have it.
+    """
+    pattern = f"{name}_*.orig.tar.*"
+    directory.mkdir(parents=True, exist_ok=True)
+    if not any(directory.glob(pattern)):
+        apt = _debian(directory)
+        say(f"downloading the source package {name} from Debian's archive")
+        source = ["source", "--download-only", "--tar-only", "--only-source", name]
+        try:
+            output(["apt-get", *apt, *source], cwd=directory)
+        except KernelError as error:
+            raise NoSourceError(f"Debian ({DEBIAN_SUITES}) has no source package {name}") from error
+    return max(directory.glob(pattern), key=lambda path: path.stat().st_mtime)
+
+
 def _from_cache(series: str, directory: Path) -> Path:
     archives = {
         version: path

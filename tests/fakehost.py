@@ -198,8 +198,14 @@ def write(root: Path) -> FakeHost:
     return fake
 
 
+# A busybox to test with instead of this machine's: that of another distribution.
+BUSYBOX = "TINYKDUMP_TEST_BUSYBOX"
+
+
 def real(name: str) -> Path:
     """The path of a program on the machine that runs the tests."""
+    if name == "busybox" and BUSYBOX in os.environ:
+        return Path(os.environ[BUSYBOX])
     found = shutil.which(name, path="/usr/sbin:/usr/bin:/sbin:/bin")
     assert found, f"{name} is not installed (run tools/deps)"
     return Path(found)

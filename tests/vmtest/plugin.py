@@ -16,9 +16,9 @@ from tests.vmtest.kernels import Kernel
 from tests.vmtest.rootfs import Recipe, Root
 
 TOOLS = (
-    "cpio", "debugfs", "depmod", "dpkg-deb", "mcopy", "mke2fs", "mkfs.vfat", "mmdebstrap",
-    "openssl", "prlimit", "qemu-img", "qemu-system-x86_64", "sbattach", "sbsign", "setpriv",
-    "sfdisk", "zstd",
+    "cpio", "debugfs", "depmod", "dpkg-deb", "gcc", "make", "mcopy", "mke2fs", "mkfs.vfat",
+    "mmdebstrap", "musl-gcc", "openssl", "prlimit", "qemu-img", "qemu-system-x86_64", "sbattach",
+    "sbsign", "setpriv", "sfdisk", "zstd",
 )  # fmt: skip
 
 # A test that uses one of these fixtures, directly or not, boots machines ...
