@@ -765,8 +765,8 @@ def test_dump_py_recognizes_a_dump_of_src_crash(crash: Crash, publish: str) -> N
     assert is_dump(found.name)
     assert is_complete(found.name) is (publish == "publish")
     content = look(found)
-    assert [(stream.file, stream.missing) for stream in content.streams] == [
-        ("dmesg.txt", ""), ("vmcore", "")
+    assert [(stream.name, stream.missing) for stream in content.streams] == [
+        ("dmesg.txt", ""), ("vmcore.flat", "")
     ]  # fmt: skip
     assert all(part.sums for stream in content.streams for part in stream.parts)
     assert content.ignored == ()
