@@ -4,9 +4,11 @@
 import json
 import os
 import time
+from datetime import datetime
 from pathlib import Path
 
 from tinykdump import files, keys, state, stick
+from tinykdump.clock import local
 from tinykdump.config import Config
 from tinykdump.errors import TinykdumpError
 from tinykdump.host import Host
@@ -14,13 +16,15 @@ from tinykdump.host import Host
 NOTE = state.STATE / "backup.json"
 
 
-def made(host: Host, fingerprint: str) -> str:
-    """When the secret key was copied to a file, as YYYY-MM-DD; empty: not yet."""
+def made(host: Host, fingerprint: str) -> datetime | None:
+    """When the secret key was copied to a file; None: not yet."""
     try:
         note = json.loads(host.text(NOTE) or "{}")
-        return str(note["date"]) if note["key"] == fingerprint else ""
-    except (ValueError, KeyError, TypeError):
-        return ""
+        if note["key"] != fingerprint:
+            return None
+        return datetime.fromisoformat(note["date"]).astimezone()
+    except (ValueError, KeyError, TypeError, OverflowError):
+        return None
 
 
 def problem(host: Host, config: Config, fingerprint: str) -> str:
@@ -57,7 +61,7 @@ def make(host: Host, config: Config, file: Path) -> str:
     except OSError:
         file.unlink(missing_ok=True)  # a part of a key would be taken for a backup
         raise
-    note = {"key": key.fingerprint, "date": time.strftime("%Y-%m-%d")}
+    note = {"key": key.fingerprint, "date": local(int(time.time())).isoformat()}
     files.publish({host.path(NOTE): json.dumps(note).encode()})
     return key.fingerprint
 

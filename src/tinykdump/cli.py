@@ -28,10 +28,11 @@ from tinykdump import (
     room,
     speed,
     state,
-    status,
     stick,
+    survey,
     vmcoreinfo,
 )
+from tinykdump.clock import shown
 from tinykdump.config import FILE, Config
 from tinykdump.config_files import load_config
 from tinykdump.errors import TinykdumpError, UsageError
@@ -43,6 +44,7 @@ from tinykdump.text import escaped
 from tinykdump.vmcore import lines, page, reader
 
 INTERRUPTED = 128 + signal.SIGINT
+UNKNOWN = 3  # of status --check
 
 
 def parser() -> argparse.ArgumentParser:
@@ -74,8 +76,11 @@ def parser() -> argparse.ArgumentParser:
     prepared.add_argument("--keep-data", action="store_true",
                           help="only change the label of the file system")  # fmt: skip
     prepared.add_argument("--yes", action="store_true", help="do not ask")
-    shown = commands.add_parser("status", help="show whether this machine is armed")
-    shown.add_argument("--json", action="store_true", help="print JSON, for programs")
+    looked = commands.add_parser("status", help="show whether this machine is armed")
+    form = looked.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print JSON, for programs")
+    form.add_argument("--check", action="store_true",
+                      help="print one line, for monitoring; exit with 0, 1, 2 or 3")  # fmt: skip
     commands.add_parser("estimate", help="show what the crash kernel and a dump need")
     listed = commands.add_parser("list", help="list the dumps on sticks")
     listed.add_argument("--mount", action="store_true",
@@ -129,6 +134,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say("nothing to do (use -b, -l or a command)")
         return 2
     except (TinykdumpError, OSError) as error:
+        if getattr(options, "check", False):  # monitoring reads standard output
+            print(f"TINYKDUMP UNKNOWN - {line(error)}")
+            return UNKNOWN
         say(line(error))
         return error.exit_status if isinstance(error, TinykdumpError) else 1
     except KeyboardInterrupt:
@@ -210,9 +218,19 @@ def _ask(planned: prepare.Plan) -> None:
 
 def show_status(host: Host, options: argparse.Namespace) -> int:
     """The state of this machine; 0 when it is armed."""
-    found = status.collect(host, load_config(host, {}, options.config))
-    print(found.to_json() if options.json else found.to_text())
+    found = survey.collect(host, load_config(host, {}, options.config))
+    if options.check:
+        code, text = found.check()
+        print(text)
+        return code
+    print(found.to_json() if options.json else found.to_text(colour=_shows_colours()))
     return 0 if found.armed else 1
+
+
+def _shows_colours() -> bool:
+    """Whether standard output is a terminal with colours, and the user wants them: no-color.org."""
+    wanted = not os.environ.get("NO_COLOR") and os.environ.get("TERM", "dumb") != "dumb"
+    return wanted and sys.stdout.isatty()
 
 
 def estimate(host: Host, options: argparse.Namespace) -> int:
@@ -294,8 +312,8 @@ def _about(host: Host, config: Config, key: keys.Key) -> str:
         ("secret key", str(secret) if secret else "not on this machine"),
     ]
     if not config.key:
-        lines.append(("backup", backup.made(host, key.fingerprint)
-                      or "none (run tinykdump key backup FILE)"))  # fmt: skip
+        made = backup.made(host, key.fingerprint)
+        lines.append(("backup", shown(made) if made else "none (run tinykdump key backup FILE)"))
     return "\n".join(f"{name + ':':<14}{value}" for name, value in lines)
 
 

@@ -15,7 +15,9 @@ import re
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
+
+from tinykdump.clock import local, shown
 
 # How the names of pstore's files begin, the best kind of record last.
 _KINDS = ("dmesg-", "console-", "kexec-console-")
@@ -113,6 +115,11 @@ class CrashLog:
         return self.stages[-1] if self.stages else ""
 
     @property
+    def saved(self) -> bool:
+        """Whether a complete dump was saved."""
+        return any(stage.startswith("saved as ") for stage in self.stages)
+
+    @property
     def verdict(self) -> str:
         """The result of the dump, in one line."""
         saved = [stage for stage in self.stages if stage.startswith("saved as ")]
@@ -141,7 +148,7 @@ class CrashLog:
     @property
     def when(self) -> str:
         """The time of the crash, or the time before which it happened."""
-        text = f"{datetime.fromtimestamp(self.time, UTC):%Y-%m-%d %H:%M:%S} UTC"
+        text = shown(local(self.time))
         return text if self.since == self.time else f"before {text}"
 
     def ended_previous(self, boots: Boots) -> bool:

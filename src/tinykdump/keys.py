@@ -62,6 +62,7 @@ class Key:
     fingerprint: str
     public: bytes  # the exported public key, the only part that goes into an image
     valid_at: str  # a time at which it was valid, for gpg --faked-system-time
+    expires: int = 0  # when it cannot encrypt any more, in seconds since 1970; 0: never
 
 
 def gpg(home: Path) -> "gnupg.GPG":
@@ -368,7 +369,24 @@ def _export(keyring: "gnupg.GPG", listed: Mapping[str, Any]) -> Key:
     public = keyring.export_keys(fingerprint, armor=False, minimal=True)
     if not public:
         raise TinykdumpError(f"gpg cannot export key {fingerprint}", "see gpg --export")
-    return Key(fingerprint, public, last_change(public))
+    return Key(fingerprint, public, last_change(public), _expiry(listed))
+
+
+def _expiry(listed: Mapping[str, Any]) -> int:
+    """When a key, as python-gnupg lists it, cannot encrypt any more; 0: never.
+
+    That is when it expires, or the last of its valid subkeys that encrypt (field 7 and the letter e
+    in field 12 in doc/DETAILS of GnuPG).
+    """
+    parts = [
+        int(part.get("expires") or 0)
+        for part in listed.get("subkey_info", {}).values()
+        if "e" in part.get("cap", "") and part.get("trust") not in ("r", "e")
+    ]
+    if "e" in listed["cap"]:
+        parts.append(0)
+    last = 0 if 0 in parts else max(parts, default=0)
+    return min(filter(None, (last, int(listed.get("expires") or 0))), default=0)
 
 
 def last_change(public: bytes) -> str:

@@ -1,33 +1,40 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The status of the machine. Reads only."""
+"""The status of the machine, as text and as JSON. Values in, values out; no I/O here.
+
+man/tinykdump.8 documents the JSON. Names and meanings of its keys never change. A new key can be
+added; a change of any other kind needs a new VERSION.
+"""
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from datetime import datetime
 
-from tinykdump import (
-    backup,
-    dump,
-    hardware,
-    kdump_service,
-    kernels,
-    keys,
-    load,
-    pstore,
-    reservation,
-    room,
-    state,
-    stick,
-)
-from tinykdump.config import Config
-from tinykdump.errors import TinykdumpError
-from tinykdump.filesystems import possible
-from tinykdump.host import Host
-from tinykdump.image.manifest import Manifest
-from tinykdump.memory import MIB
-from tinykdump.stick import Stick
+from tinykdump import room
+from tinykdump.clock import shown
+from tinykdump.text import printable
+
+VERSION = 1
+
+_MIB = 1 << 20
+
+# SGR sequences (ECMA-48, 8.3.117).
+_GREEN, _YELLOW, _RED, _BOLD, _PLAIN = "\033[32m", "\033[33m", "\033[31m", "\033[1m", "\033[0m"
+
+
+@dataclass(frozen=True)
+class Crash:
+    """The last crash of this machine that is known."""
+
+    time: datetime
+    exact: bool  # False: it crashed before that time
+    saved: bool  # there is a complete dump
+    result: str  # what became of the dump, in one line
+    previous_boot: bool  # it certainly ended the previous boot; False: maybe an older one
+
+    def when(self) -> str:
+        """The time for people."""
+        return f"{'' if self.exact else 'before '}{shown(self.time)}"
 
 
 @dataclass(frozen=True)
@@ -35,47 +42,103 @@ class Status:
     """The state of this machine."""
 
     running: str  # kernel version
+    image_built: datetime | None  # when the running kernel's image was built; None: no image
     armed: bool  # tinykdump's crash kernel is loaded
     loaded: str  # version of tinykdump's crash kernel; "foreign": another program's; empty: none
+    loaded_at: datetime | None  # when tinykdump's was loaded
     reserved: int  # bytes
     needed: int  # bytes for the running kernel's image; 0: no image
-    key: str  # fingerprint that dumps are encrypted to; empty: none, or not encrypted
     encrypted: bool
+    key: str  # fingerprint that dumps are encrypted to; empty: none, or not encrypted
+    key_expires: datetime | None  # None: never, or not known
+    key_backup: datetime | None  # when this machine's secret key was copied; None: not, or not ours
     target: str  # the dump target of the loaded image, otherwise of the configuration
     stick: str  # device of the stick that is plugged in; empty: none
-    last_dump: str  # path of this machine's newest dump on a mounted stick; ".partial": incomplete
-    crash_log: str  # where pstore keeps the crash log; empty: nowhere
-    last_crash: str  # time and result of the dump, if the previous boot ended in a crash
-    older_crash: str  # the same of the newest crash in pstore, if it was in an earlier boot
-    problems: tuple[str, ...]  # one line each: what is wrong (what to do)
     stick_filesystem: str  # its type; empty: not known
     stick_free: int | None  # bytes; None: not known
     expected_dump: int  # the largest size of a dump in bytes; 0: not known
     dumps: int | None  # number of this machine's dumps on the stick; None: it is not mounted
     incomplete_dumps: int | None  # how many of them are incomplete
+    last_dump: str  # path of this machine's newest dump on a mounted stick; ".partial": incomplete
+    last_dump_at: datetime | None  # when that crash was
+    crash_log: str  # where pstore keeps the crash log; empty: nowhere
+    crash: Crash | None
+    problems: tuple[str, ...]  # one line each: what is wrong (what to do); the worst first
+
+    @property
+    def next(self) -> str:
+        """What to do next, in one line."""
+        if self.problems:
+            return self.problems[0].rpartition(" (")[2].removesuffix(")")
+        if self.crash and self.crash.previous_boot:
+            if self.crash.saved:
+                return "restore the dump: tinykdump list --mount shows where it is"
+            return "read the crash kernel's log with tinykdump log"
+        if not self.stick:
+            return f"plug in a stick with {self.target} (tinykdump prepare makes one)"
+        return "nothing"
 
     def to_json(self) -> str:
-        """The status as JSON."""
-        return json.dumps(asdict(self), indent=2)
+        """The status as JSON. Times are in ISO 8601 with the offset of the local zone."""
+        values = {"version": VERSION, **asdict(self), "next": self.next}
+        return json.dumps(values, indent=2, default=datetime.isoformat)
 
-    def to_text(self) -> str:
-        """The status as lines of text."""
-        crash = f"armed with {self.loaded}" if self.armed else "not armed"
-        needed = f" (needed: {self.needed // MIB} MiB)" if self.needed else ""
-        lines = [
-            ("kernel", self.running),
-            ("crash kernel", crash),
-            ("reserved", f"{self.reserved // MIB} MiB{needed}"),
-            ("key", self.key or ("none" if self.encrypted else "none: dumps are plain text")),
-            ("stick", f"{self.target}, {self._stick() if self.stick else 'not plugged in'}"),
-            ("crash log", self.crash_log or "lost: pstore has no backend (see tinykdump log)"),
-            *([("dumps", self._dumps())] if self.dumps else []),
-            *([("last dump", self.last_dump)] if self.last_dump else []),
-            *([("last crash", self.last_crash)] if self.last_crash else []),
-            *([("older crash", self.older_crash)] if self.older_crash else []),
-            *(("problem", problem) for problem in self.problems),
-        ]
-        return "\n".join(f"{name + ':':<14}{value}" for name, value in lines)
+    def to_text(self, *, colour: bool = False) -> str:
+        """The status as lines of text; ``colour``: for a terminal that shows colours."""
+        return "\n".join(
+            f"{name + ':':<14}" + (f"{style}{printable(value)}{_PLAIN}" if style and colour
+                                   else printable(value))
+            for name, value, style in self._lines()
+        )  # fmt: skip
+
+    def check(self) -> tuple[int, str]:
+        """Exit status and line for monitoring, as plugins of Nagios and its kin give them."""
+        more = f" (and {len(self.problems) - 1} more)" * (len(self.problems) > 1)
+        first = f"{self.problems[0]}{more}" if self.problems else ""
+        if not self.armed:
+            return 2, f"TINYKDUMP CRITICAL - not armed: {first or self.next}"
+        if first:
+            return 1, f"TINYKDUMP WARNING - {first}"
+        return 0, f"TINYKDUMP OK - armed with {self.loaded}"
+
+    def _lines(self) -> Iterator[tuple[str, str, str]]:
+        """Name, value and colour of each line."""
+        yield "kernel", self.running, ""
+        if self.image_built:
+            yield "image", f"built {shown(self.image_built)}", ""
+        if self.armed:
+            yield "crash kernel", f"armed with {self.loaded}", _GREEN
+        else:
+            foreign = ": another program's is loaded" * (self.loaded == "foreign")
+            yield "crash kernel", f"not armed{foreign}", _RED
+        if self.loaded_at:
+            yield "loaded", shown(self.loaded_at), ""
+        needed = f" (needed: {self.needed // _MIB} MiB)" if self.needed else ""
+        yield "reserved", f"{self.reserved // _MIB} MiB{needed}", ""
+        yield "key", self._key(), ""
+        if self.key_backup:
+            yield "key backup", shown(self.key_backup), ""
+        stick = self._stick() if self.stick else "not plugged in"
+        yield "stick", f"{self.target}, {stick}", ""
+        yield "crash log", self.crash_log or "lost: pstore has no backend (see tinykdump log)", ""
+        if self.dumps:
+            partial = f", {self.incomplete_dumps} incomplete" * bool(self.incomplete_dumps)
+            yield "dumps", f"{self.dumps}{partial}", ""
+        if self.last_dump:
+            when = f"{shown(self.last_dump_at)}: " if self.last_dump_at else ""
+            yield "last dump", f"{when}{self.last_dump}", ""
+        if self.crash:
+            name = "last crash" if self.crash.previous_boot else "older crash"
+            colour = "" if self.crash.saved else _YELLOW
+            yield name, f"{self.crash.when()}: {self.crash.result}", colour
+        for problem in self.problems:
+            yield "problem", problem, _YELLOW if self.armed else _RED
+        yield "next", self.next, _BOLD
+
+    def _key(self) -> str:
+        if not self.key:
+            return "none" if self.encrypted else "none: dumps are plain text"
+        return self.key + (f", expires {shown(self.key_expires)}" if self.key_expires else "")
 
     def _stick(self) -> str:
         """The line about the stick that is plugged in."""
@@ -85,122 +148,3 @@ class Status:
         dump = f" (a dump takes up to {room.amount(self.expected_dump)})"
         kind = self.stick_filesystem or "unknown file system"
         return f"{self.stick}, {kind}, {have}{dump * bool(self.expected_dump)}"
-
-    def _dumps(self) -> str:
-        """The line about the dumps on the stick."""
-        return f"{self.dumps}" + f", {self.incomplete_dumps} incomplete" * bool(
-            self.incomplete_dumps
-        )
-
-
-def collect(host: Host, config: Config) -> Status:
-    """Read the status. Raises TinykdumpError only if the kernel has no kexec."""
-    problems: list[str] = []
-    running = host.running_kernel()
-    held, mine = reservation.read(host), load.ours(host)
-    foreign = held.loaded and mine is None
-    other = "" if config.takeover else kdump_service.enabled(host)
-    if other:
-        problems.append(str(kdump_service.refusal(other)))
-    elif foreign:
-        problems.append("another program's crash kernel is loaded (see takeover in "
-                        "/etc/default/tinykdump)")  # fmt: skip
-    key, need = "", 0
-    with _as_problem(problems):
-        key = _key(host, config)
-        problems.extend(filter(None, [backup.problem(host, config, key)]))
-        if mine and (mine.target, mine.key) != (str(config.target), key):
-            problems.append("the loaded image uses a different target or key from the "
-                            f"configuration: {config.target}, key {key or 'none'} "
-                            "(run tinykdump -l)")  # fmt: skip
-    with _as_problem(problems):
-        problems.extend(_outdated(host, mine, held) if mine else ())
-    with _as_problem(problems):
-        image = state.read_manifest(host, running)
-        if image is None:
-            problems.append(f"no image for {running} (run tinykdump -l)")
-        else:
-            found = load.need_of(host, image)
-            need = found.total
-            if not held.loaded and not other:
-                reservation.goal(held, found)
-                problems.append("no crash kernel is loaded (run tinykdump -l; tinykdump.service "
-                                "does so at every boot)")  # fmt: skip
-    target = mine.target if mine else str(config.target)
-    sticks: tuple[Stick, ...] = ()
-    expected = stick.expected_dump(host, config.level)
-    with _as_problem(problems):
-        sticks = stick.find(host, target)
-        known = (mine.filesystems if mine else ()) or possible(config.filesystems)
-        problems.extend(stick.problems(sticks, target, known, expected))
-    plugged = sticks[0] if sticks else None
-    dumps = _dumps(host, plugged)
-    complete = [each for each in dumps or () if dump.is_complete(each.name)]
-    kernel_config = kernels.config(host, mine.kver if mine else running)
-    boots = pstore.boots(host)
-    log = pstore.crash_log(host, boots)
-    crash, is_last = f"{log.when}: {log.verdict}" if log else "", log and log.ended_previous(boots)
-    return Status(
-        running=running,
-        armed=mine is not None,
-        loaded=mine.kver if mine else "foreign" if foreign else "",
-        reserved=held.size,
-        needed=need,
-        key=mine.key if mine else key,
-        encrypted=bool(mine.key) if mine else config.encrypt,
-        target=target,
-        stick=str(plugged.device) if plugged else "",
-        last_dump=str(dumps[-1]) if dumps else "",
-        crash_log=pstore.description(host, kernel_config, efi=config.efi_log),
-        last_crash=crash if is_last else "",
-        older_crash="" if is_last else crash,
-        problems=tuple(dict.fromkeys(problems)),
-        stick_filesystem=plugged.filesystem if plugged else "",
-        stick_free=plugged.free if plugged else None,
-        expected_dump=expected,
-        dumps=None if dumps is None else len(dumps),
-        incomplete_dumps=None if dumps is None else len(dumps) - len(complete),
-    )
-
-
-def _outdated(host: Host, mine: Manifest, held: reservation.Reservation) -> Iterator[str]:
-    """Find problems of the loaded crash kernel. Raises TinykdumpError."""
-    image = state.read_manifest(host, mine.kver)
-    if image is not None and image.plan != mine.plan:
-        yield f"the image of {mine.kver} is newer than the loaded one (run tinykdump -l)"
-    least = load.need_of(host, mine).minimum
-    if held.size < least:
-        yield (f"the loaded crash kernel needs {least // MIB} MiB, fewer are reserved "
-               "(run tinykdump -l)")  # fmt: skip
-
-
-@contextmanager
-def _as_problem(problems: list[str]) -> Iterator[None]:
-    """Record a TinykdumpError of the block as a problem, and continue."""
-    try:
-        yield
-    except TinykdumpError as error:
-        problems.append(str(error))
-
-
-def _key(host: Host, config: Config) -> str:
-    if not config.encrypt:
-        return ""
-    return keys.of_config(host, config.key).fingerprint
-
-
-def _dumps(host: Host, plugged: Stick | None) -> tuple[Path, ...] | None:
-    """The dumps of this machine on the stick, the oldest first; None if it is not mounted.
-
-    Links are not followed.
-    """
-    if plugged is None or plugged.mounted is None:
-        return None
-    top = dump.of_machine(plugged.mounted, hardware.machine_name(host))
-    if host.resolve(top) != top:
-        return ()
-    return tuple(
-        path
-        for path in host.children(top)
-        if dump.is_dump(path.name) and host.resolve(path) == path and host.path(path).is_dir()
-    )

@@ -6,14 +6,16 @@ import io
 import re
 import subprocess
 import tarfile
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
 from tests.vm import service
-from tinykdump import backup, cli, config, errors, harvest, keys, reservation, state
+from tinykdump import backup, cli, config, errors, harvest, keys, reservation, state, status
 from tinykdump.filesystems import AUTO, FILESYSTEMS
 from tinykdump.image import programs
+from tinykdump.status import Crash, Status
 
 CHECKOUT = Path(__file__).parents[2]
 COMMANDS, SETTINGS = CHECKOUT / "man/tinykdump.8", CHECKOUT / "man/tinykdump.5"
@@ -146,8 +148,17 @@ def test_variables() -> None:
 
 def test_exit_statuses() -> None:
     known = {0, errors.TinykdumpError.exit_status, errors.UsageError.exit_status,
-             cli.INTERRUPTED}  # fmt: skip
+             cli.INTERRUPTED, cli.UNKNOWN}  # fmt: skip
     assert {int(head) for head in heads(COMMANDS, "EXIT STATUS", "")} == known
+
+
+def test_the_keys_of_status_as_json() -> None:
+    """The page has all of them in order: a key that is renamed breaks programs."""
+    names = ["version", *(field.name for field in fields(Status)), "next"]
+    at = names.index("crash") + 1
+    names[at:at] = [f"crash.{field.name}" for field in fields(Crash)]
+    assert heads(COMMANDS, "The status as JSON", "Ic") == names
+    assert status.VERSION == 1
 
 
 def installed() -> set[str]:

@@ -4,6 +4,7 @@
 import json
 import subprocess
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from tests import plugged
 from tests.fakehost import FakeHost
 from tests.keyring import Keyring
 from tinykdump import backup, cli, keys
+from tinykdump.clock import shown
 
 NOTE = "/var/lib/tinykdump/backup.json"
 
@@ -74,7 +76,7 @@ def test_a_backup_reads_dumps_elsewhere(
 @pytest.mark.parametrize("note", ["", "{", "[]", "{}", '{"key": 3}', "null"])
 def test_a_damaged_note_is_none(machine: FakeHost, note: str) -> None:
     machine.write(NOTE, note)
-    assert backup.made(machine.host, "0" * 40) == ""
+    assert backup.made(machine.host, "0" * 40) is None
 
 
 def test_a_key_of_the_user_needs_no_backup(
@@ -102,14 +104,14 @@ def test_a_key_of_the_user_needs_no_backup(
 def test_what_is_shown(machine: FakeHost, tmp_path: Path,
                        capfd: pytest.CaptureFixture[str]) -> None:  # fmt: skip
     assert cli.main(["key", "show"]) == 0
-    shown = capfd.readouterr().out
-    assert f"secret key:   {machine.path(str(keys.MACHINE_KEYS))}\n" in shown
-    assert "backup:       none (run tinykdump key backup FILE)\n" in shown
+    text = capfd.readouterr().out
+    assert f"secret key:   {machine.path(str(keys.MACHINE_KEYS))}\n" in text
+    assert "backup:       none (run tinykdump key backup FILE)\n" in text
     assert cli.main(["key", "backup", str(tmp_path / "x")]) == 0
     capfd.readouterr()
     cli.main(["key", "show"])
-    date = json.loads(machine.path(NOTE).read_text())["date"]
-    assert f"backup:       {date}\n" in capfd.readouterr().out
+    when = datetime.fromisoformat(json.loads(machine.path(NOTE).read_text())["date"])
+    assert f"backup:       {shown(when.astimezone())}\n" in capfd.readouterr().out
 
 
 def test_the_public_key_is_exported(machine: FakeHost, elsewhere: Keyring,

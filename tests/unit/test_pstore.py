@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.fakehost import FakeHost
-from tinykdump import cli, config, pstore, status
+from tinykdump import cli, config, pstore, survey
 from tinykdump.errors import TinykdumpError
 from tinykdump.host import Host
 
@@ -271,17 +271,17 @@ def test_files_that_vanish_are_skipped(
     assert "; saved as x)" in log(fake, monkeypatch, capsys)
 
 
-@pytest.mark.parametrize(("previous", "field"), [(500.0, "last_crash"), (2000.0, "older_crash"),
-                                                (None, "older_crash")])  # fmt: skip
+@pytest.mark.parametrize(("previous", "name"), [(500.0, "last crash"), (2000.0, "older crash"),
+                                               (None, "older crash")])  # fmt: skip
 def test_status_says_whether_it_was_the_last_crash(
-    fake: FakeHost, monkeypatch: pytest.MonkeyPatch, previous: float | None, field: str
+    fake: FakeHost, monkeypatch: pytest.MonkeyPatch, previous: float | None, name: str
 ) -> None:
     """The journal is a mock: a directory tree cannot have one of several boots."""
     fake.write("/proc/stat", "cpu 1\nbtime 3000\n")
     fake.write(f"{MOUNT}/kexec-console-erst-1", RECORD)
     os.utime(fake.path(f"{MOUNT}/kexec-console-erst-1"), (1000, 1000))
     monkeypatch.setattr(pstore, "_previous_boot", lambda _host: previous)
-    found = status.collect(fake.host, config.resolve([], {}))
-    assert getattr(found, field) == "1970-01-01 00:16:40 UTC: saved as x"
-    assert bool(found.last_crash) != bool(found.older_crash)
-    assert f"{field.replace('_', ' ')}:" in found.to_text()
+    found = survey.collect(fake.host, config.resolve([], {}))
+    assert found.crash
+    assert found.crash.previous_boot == (name == "last crash")
+    assert f"\n{name + ':':<14}1970-01-01 00:16:40 UTC: saved as x\n" in found.to_text()

@@ -13,22 +13,22 @@ import tinykdump
 PACKAGE = Path(tinykdump.__file__).parent
 
 PURE = {
-    "__init__", "architecture", "config", "crashlog", "debuginfo", "disks", "dmesg", "dump",
-    "errors", "filesystems", "flattened", "image/__init__", "image/cmdline", "image/elf",
+    "__init__", "architecture", "clock", "config", "crashlog", "debuginfo", "disks", "dmesg",
+    "dump", "errors", "filesystems", "flattened", "image/__init__", "image/cmdline", "image/elf",
     "image/entries", "image/handover", "image/makedumpfile", "image/manifest", "image/modinfo",
     "image/modprobe", "image/modules", "image/placeholder", "image/screens", "kernelimage",
-    "memory", "openpgp", "room", "text", "vmcore/__init__", "vmcore/facts", "vmcore/lines",
-    "vmcore/log", "vmcore/page", "vmcore/pages", "vmcore/plots", "vmcore/ringbuffer",
-    "vmcoreinfo",
+    "memory", "openpgp", "room", "status", "text", "vmcore/__init__", "vmcore/facts",
+    "vmcore/lines", "vmcore/log", "vmcore/page", "vmcore/pages", "vmcore/plots",
+    "vmcore/ringbuffer", "vmcoreinfo",
 }  # fmt: skip
 # These touch the system; the first line of each says why.
 EFFECTS = {
-    "__main__", "actions", "backup", "cli", "config_files", "decrypt", "distribution", "dumps",
-    "files", "hardware", "harvest", "host", "image/archive", "image/build", "image/drivers",
-    "image/libraries", "image/module_tree", "image/packages", "image/programs", "kdump_service",
-    "kernel_install", "kernels", "keys", "listing", "load", "mounts", "output", "parts",
-    "prepare", "progress", "pstore", "report", "reservation", "restore", "run", "scriptlets",
-    "speed", "state", "status", "stick", "units", "vmcore/reader", "vmcore/symbols",
+    "__main__", "actions", "backup", "cli", "config_files", "crash", "decrypt", "distribution",
+    "dumps", "files", "hardware", "harvest", "host", "image/archive", "image/build",
+    "image/drivers", "image/libraries", "image/module_tree", "image/packages", "image/programs",
+    "kdump_service", "kernel_install", "kernels", "keys", "listing", "load", "mounts", "output",
+    "parts", "prepare", "progress", "pstore", "report", "reservation", "restore", "run",
+    "scriptlets", "speed", "state", "stick", "survey", "units", "vmcore/reader", "vmcore/symbols",
 }  # fmt: skip
 
 # Pure modules may import these. pathlib is for names of paths only.

@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Collects the status of this machine. Reads only."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+
+from tinykdump import (
+    backup,
+    crash,
+    dump,
+    kdump_service,
+    kernels,
+    keys,
+    load,
+    pstore,
+    reservation,
+    state,
+    stick,
+)
+from tinykdump.clock import local, shown
+from tinykdump.config import Config
+from tinykdump.errors import TinykdumpError
+from tinykdump.filesystems import possible
+from tinykdump.host import Host
+from tinykdump.image.manifest import Manifest
+from tinykdump.keys import Key
+from tinykdump.memory import MIB
+from tinykdump.reservation import Reservation
+from tinykdump.status import Status
+from tinykdump.stick import Stick
+
+# Seconds before the expiry of a key from which on it is a problem: time to make a new one.
+_SOON = 30 * 24 * 3600
+
+
+def collect(host: Host, config: Config) -> Status:
+    """Read the status. Raises TinykdumpError only if the kernel has no kexec."""
+    problems: list[str] = []
+    held, mine = reservation.read(host), load.ours(host)
+    key = _key(host, config, problems)
+    needed = _loading(host, config, held, mine, key=key, problems=problems)
+    target = mine.target if mine else str(config.target)
+    expected = stick.expected_dump(host, config.level)
+    plugged = _stick(host, config, mine, target, expected=expected, problems=problems)
+    problems.extend(_of_key(host, config, key) if key else ())
+    running, dumps = host.running_kernel(), crash.dumps(host, plugged)
+    kernel_config = kernels.config(host, mine.kver if mine else running)
+    boots = pstore.boots(host)
+    foreign = held.loaded and mine is None
+    fingerprint = mine.key if mine else key.fingerprint if key else ""
+    is_known = key is not None and key.fingerprint == fingerprint
+    return Status(
+        running=running,
+        image_built=_written(host, state.manifest_path(running)) if needed else None,
+        armed=mine is not None,
+        loaded=mine.kver if mine else "foreign" if foreign else "",
+        loaded_at=_written(host, state.LOADED) if mine else None,
+        reserved=held.size,
+        needed=needed,
+        encrypted=bool(mine.key) if mine else config.encrypt,
+        key=fingerprint,
+        key_expires=local(key.expires) if key and is_known and key.expires else None,
+        key_backup=backup.made(host, fingerprint) if is_known and not config.key else None,
+        target=target,
+        stick=str(plugged.device) if plugged else "",
+        stick_filesystem=plugged.filesystem if plugged else "",
+        stick_free=plugged.free if plugged else None,
+        expected_dump=expected,
+        dumps=None if dumps is None else len(dumps),
+        incomplete_dumps=None if dumps is None else
+        sum(not dump.is_complete(each.name) for each in dumps),
+        last_dump=str(dumps[-1]) if dumps else "",
+        last_dump_at=crash.time_of(dumps[-1]) if dumps else None,
+        crash_log=pstore.description(host, kernel_config, efi=config.efi_log),
+        crash=crash.last(boots, pstore.crash_log(host, boots), dumps or ()),
+        problems=tuple(dict.fromkeys(problems)),
+    )  # fmt: skip
+
+
+def _written(host: Host, path: Path) -> datetime | None:
+    """When a file of tinykdump's own was written; None: it is not there."""
+    try:
+        return local(host.path(path).stat().st_mtime)
+    except OSError:
+        return None
+
+
+def _key(host: Host, config: Config, problems: list[str]) -> Key | None:
+    """The key of the configuration; None: not encrypted, or there is none."""
+    if not config.encrypt:
+        return None
+    with _as_problem(problems):
+        return keys.of_config(host, config.key)
+    return None
+
+
+def _of_key(host: Host, config: Config, key: Key) -> Iterator[str]:
+    """Find problems of a key that works. They do not keep a dump from being saved today."""
+    if 0 < key.expires < time.time() + _SOON:
+        yield (f"key {key.fingerprint} expires {shown(local(key.expires))}, and no image can be "
+               "built then (extend it with gpg --quick-set-expire, or name another)")  # fmt: skip
+    if problem := backup.problem(host, config, key.fingerprint):
+        yield problem
+
+
+def _loading(host: Host, config: Config, held: Reservation, mine: Manifest | None, *,
+             key: Key | None, problems: list[str]) -> int:  # fmt: skip
+    """Add what is wrong with the crash kernel; the bytes that the image needs, 0: no image."""
+    other = "" if config.takeover else kdump_service.enabled(host)
+    if other:
+        problems.append(str(kdump_service.refusal(other)))
+    elif held.loaded and mine is None:
+        problems.append("another program's crash kernel is loaded (see takeover in "
+                        "/etc/default/tinykdump)")  # fmt: skip
+    fingerprint = key.fingerprint if key else ""
+    is_known = key is not None or not config.encrypt
+    if mine and is_known and (mine.target, mine.key) != (str(config.target), fingerprint):
+        problems.append("the loaded image uses a different target or key from the "
+                        f"configuration: {config.target}, key {fingerprint or 'none'} "
+                        "(run tinykdump -l)")  # fmt: skip
+    with _as_problem(problems):
+        problems.extend(_outdated(host, mine, held) if mine else ())
+    needed, running = 0, host.running_kernel()
+    with _as_problem(problems):
+        image = state.read_manifest(host, running)
+        if image is None:
+            problems.append(f"no image for {running} (run tinykdump -l)")
+        else:
+            need = load.need_of(host, image)
+            needed = need.total
+            if not held.loaded and not other:
+                reservation.goal(held, need)
+                problems.append("no crash kernel is loaded (run tinykdump -l; tinykdump.service "
+                                "does so at every boot)")  # fmt: skip
+    return needed
+
+
+def _outdated(host: Host, mine: Manifest, held: Reservation) -> Iterator[str]:
+    """Find problems of the loaded crash kernel. Raises TinykdumpError."""
+    image = state.read_manifest(host, mine.kver)
+    if image is not None and image.plan != mine.plan:
+        yield f"the image of {mine.kver} is newer than the loaded one (run tinykdump -l)"
+    least = load.need_of(host, mine).minimum
+    if held.size < least:
+        yield (f"the loaded crash kernel needs {least // MIB} MiB, fewer are reserved "
+               "(run tinykdump -l)")  # fmt: skip
+
+
+def _stick(host: Host, config: Config, mine: Manifest | None, target: str, *,
+           expected: int, problems: list[str]) -> Stick | None:  # fmt: skip
+    """The stick that is plugged in; add what is wrong with it."""
+    with _as_problem(problems):
+        found = stick.find(host, target)
+        known = (mine.filesystems if mine else ()) or possible(config.filesystems)
+        problems.extend(stick.problems(found, target, known, expected))
+        return found[0] if found else None
+    return None
+
+
+@contextmanager
+def _as_problem(problems: list[str]) -> Iterator[None]:
+    """Record a TinykdumpError of the block as a problem, and continue."""
+    try:
+        yield
+    except TinykdumpError as error:
+        problems.append(str(error))
