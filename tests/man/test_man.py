@@ -20,8 +20,10 @@ from tinykdump.status import Crash, Status
 CHECKOUT = Path(__file__).parents[2]
 COMMANDS, SETTINGS = CHECKOUT / "man/tinykdump.8", CHECKOUT / "man/tinykdump.5"
 
-# Files that readers of the page do not need: the command itself, the Python package, the pages.
-UNNAMED = ("usr/bin/", "usr/lib/python3/", "usr/share/man/", "usr/share/licenses/")
+# Files that readers of the page do not need: the command itself, the Python package, the pages, the
+# completions.
+UNNAMED = ("usr/bin/", "usr/lib/python3/", "usr/share/man/", "usr/share/licenses/",
+           "usr/share/bash-completion/", "usr/share/zsh/", "usr/share/fish/")  # fmt: skip
 
 
 def section(page: Path, name: str) -> list[str]:
@@ -136,6 +138,14 @@ def test_choices(key: str, words: tuple[str, ...]) -> None:
     found = [word for line in lines[start + 1 : end] if line.startswith(".Sy ")
              for word in re.findall(r"\w+", line.removeprefix(".Sy "))]  # fmt: skip
     assert sorted(found) == sorted(words)
+
+
+def test_the_quick_start_has_valid_command_lines() -> None:
+    """The parser takes each of them."""
+    shown = section(COMMANDS, "Quick start")
+    lines = [line[2:].partition("  #")[0].split() for line in shown if line[:6] == "# tiny"]
+    said = {cli.parser().parse_args(line[1:]).command for line in lines}
+    assert said == {"prepare", "status", "key", "list", "restore", "report"}
 
 
 def test_variables() -> None:
