@@ -69,6 +69,9 @@ install-files: ## install all but the Python package, for those who install that
 	install -D -m 644 src/systemd/tinykdump.service \
 		$(DESTDIR)$(PREFIX)/lib/systemd/system/tinykdump.service
 	install -m 644 src/systemd/tinykdump-harvest.service $(DESTDIR)$(PREFIX)/lib/systemd/system
+	install -m 644 src/systemd/tinykdump-notice.service $(DESTDIR)$(PREFIX)/lib/systemd/system
+	install -D -m 644 src/systemd/tinykdump.catalog \
+		$(DESTDIR)$(PREFIX)/lib/systemd/catalog/tinykdump.catalog
 	install -D -m 644 src/default/tinykdump $(DESTDIR)/etc/default/tinykdump
 	install -D -m 644 man/tinykdump.8 $(DESTDIR)$(PREFIX)/share/man/man8/tinykdump.8
 	install -D -m 644 man/tinykdump.5 $(DESTDIR)$(PREFIX)/share/man/man5/tinykdump.5

@@ -24,7 +24,7 @@ _tinykdump() {
 	case $command in
 	'')
 		options='-h --help --version -c --config --c -b --build -m --module -l --load -s --script -k --key --kernel'
-		words='prepare status estimate list key log unload restore report harvest' kind=''
+		words='prepare status estimate list key log notice unload restore report harvest' kind=''
 		;;
 	prepare)
 		options='-h --help --filesystem --keep-data --yes'
@@ -47,6 +47,10 @@ _tinykdump() {
 		words='show export backup' kind=file
 		;;
 	log)
+		options='-h --help'
+		words='' kind=''
+		;;
+	notice)
 		options='-h --help'
 		words='' kind=''
 		;;

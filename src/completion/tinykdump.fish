@@ -37,6 +37,7 @@ complete -c tinykdump -n '__tinykdump_is \'\'' -a estimate -d 'show what the cra
 complete -c tinykdump -n '__tinykdump_is \'\'' -a list -d 'list the dumps on sticks'
 complete -c tinykdump -n '__tinykdump_is \'\'' -a key -d 'show, export or back up the key of the dumps'
 complete -c tinykdump -n '__tinykdump_is \'\'' -a log -d 'print the log of the last crash kernel, from pstore'
+complete -c tinykdump -n '__tinykdump_is \'\'' -a notice -d 'tell at the next login that this machine crashed'
 complete -c tinykdump -n '__tinykdump_is \'\'' -a unload -d 'unload tinykdump\'s crash kernel'
 complete -c tinykdump -n '__tinykdump_is \'\'' -a restore -d 'check and decrypt a dump, and write a vmcore'
 complete -c tinykdump -n '__tinykdump_is \'\'' -a report -d 'show what is in a vmcore, with drgn'
@@ -57,6 +58,7 @@ complete -c tinykdump -n '__tinykdump_is \'key\'' -s h -l help -d 'show this hel
 complete -c tinykdump -n '__tinykdump_is \'key\'' -a 'show export backup'
 complete -c tinykdump -n '__tinykdump_is \'key\'' -F
 complete -c tinykdump -n '__tinykdump_is \'log\'' -s h -l help -d 'show this help message and exit'
+complete -c tinykdump -n '__tinykdump_is \'notice\'' -s h -l help -d 'show this help message and exit'
 complete -c tinykdump -n '__tinykdump_is \'unload\'' -s h -l help -d 'show this help message and exit'
 complete -c tinykdump -n '__tinykdump_is \'restore\'' -s h -l help -d 'show this help message and exit'
 complete -c tinykdump -n '__tinykdump_is \'restore\'' -s o -l output -x -a '(__fish_complete_directories)' -d 'write to DIR instead of /var/crash/HOST-TIME'

@@ -12,6 +12,7 @@ from tinykdump import (
     __version__,
     actions,
     backup,
+    crash,
     debuginfo,
     disks,
     dumps,
@@ -20,6 +21,7 @@ from tinykdump import (
     listing,
     load,
     memory,
+    notice,
     parts,
     prepare,
     progress,
@@ -40,6 +42,7 @@ from tinykdump.filesystems import MADE
 from tinykdump.host import Host
 from tinykdump.memory import MIB
 from tinykdump.report import line, say
+from tinykdump.status import Crash
 from tinykdump.text import escaped
 from tinykdump.vmcore import lines, page, reader
 
@@ -91,6 +94,7 @@ def parser() -> argparse.ArgumentParser:
     key.add_argument("file", type=Path, nargs="?",
                      help="where backup writes the secret key")  # fmt: skip
     commands.add_parser("log", help="print the log of the last crash kernel, from pstore")
+    commands.add_parser("notice", help="tell at the next login that this machine crashed")
     commands.add_parser("unload", help="unload tinykdump's crash kernel")
     restored = commands.add_parser("restore", help="check and decrypt a dump, and write a vmcore")
     restored.add_argument("dump", nargs="?", default=dumps.LATEST,
@@ -223,14 +227,34 @@ def show_status(host: Host, options: argparse.Namespace) -> int:
         code, text = found.check()
         print(text)
         return code
-    print(found.to_json() if options.json else found.to_text(colour=_shows_colours()))
+    print(found.to_json() if options.json else found.to_text(colour=_shows_colours()), flush=True)
+    if found.crash and not found.crash.seen and not options.json:
+        _see(host, found.crash)
     return 0 if found.armed else 1
+
+
+def _see(host: Host, last: Crash) -> None:
+    """Note that a crash was shown; if that fails, it is told again."""
+    try:
+        with state.lock(host):
+            notice.see(host, last)
+    except OSError as error:
+        say(line(error))
 
 
 def _shows_colours() -> bool:
     """Whether standard output is a terminal with colours, and the user wants them: no-color.org."""
     wanted = not os.environ.get("NO_COLOR") and os.environ.get("TERM", "dumb") != "dumb"
     return wanted and sys.stdout.isatty()
+
+
+def tell(host: Host, options: argparse.Namespace) -> int:
+    """Tell at the next login and in the journal that this machine crashed."""
+    last = crash.known(host, str(load_config(host, {}, options.config).target))
+    with state.lock(host):
+        if last and notice.announce(host, last):
+            print(notice.sentence(last))
+    return 0
 
 
 def estimate(host: Host, options: argparse.Namespace) -> int:
@@ -433,6 +457,7 @@ COMMANDS = {
     "status": show_status,
     "estimate": estimate,
     "log": show_log,
+    "notice": tell,
     "unload": unload,
     "restore": restore_dump,
     "report": report_vmcore,

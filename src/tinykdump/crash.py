@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The last crash of this machine, from pstore or from a mounted stick. Reads only."""
 
+import hashlib
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tinykdump import dump, hardware
+from tinykdump import dump, hardware, pstore, stick
 from tinykdump.clock import local
 from tinykdump.crashlog import Boots, CrashLog
+from tinykdump.errors import TinykdumpError
 from tinykdump.host import Host
 from tinykdump.status import Crash
 from tinykdump.stick import Stick
@@ -39,6 +41,17 @@ def time_of(directory: Path) -> datetime | None:
         return None
 
 
+def known(host: Host, target: str) -> Crash | None:
+    """The last crash, as far as pstore and the stick with the tag ``target`` tell."""
+    try:
+        found = stick.find(host, target)
+    except TinykdumpError:  # blkid is not installed
+        found = ()
+    boots = pstore.boots(host)
+    on_stick = dumps(host, found[0] if found else None) or ()
+    return last(boots, pstore.crash_log(host, boots), on_stick)
+
+
 def last(boots: Boots, log: CrashLog | None, on_stick: Sequence[Path]) -> Crash | None:
     """The last crash: that of the log of pstore, unless a dump on the stick is newer."""
     newest = on_stick[-1] if on_stick else None
@@ -46,6 +59,7 @@ def last(boots: Boots, log: CrashLog | None, on_stick: Sequence[Path]) -> Crash 
     if newest and when and (log is None or when.timestamp() > log.time):
         complete = dump.is_complete(newest.name)
         return Crash(
+            id=newest.name.removesuffix(dump.PARTIAL),
             time=when,
             exact=True,
             saved=complete,
@@ -55,6 +69,7 @@ def last(boots: Boots, log: CrashLog | None, on_stick: Sequence[Path]) -> Crash 
     if log is None:
         return None
     return Crash(
+        id=hashlib.sha256(log.raw.encode()).hexdigest()[:16],
         time=local(log.time),
         exact=log.since == log.time,
         saved=log.saved,

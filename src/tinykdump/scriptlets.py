@@ -18,12 +18,14 @@ from pathlib import Path
 
 from tinykdump import (
     actions,
+    backup,
     files,
     kdump_service,
     kernel_install,
     kernels,
     keys,
     load,
+    notice,
     reservation,
     state,
     units,
@@ -128,20 +130,28 @@ def erase(host: Host) -> None:
             with state.lock(host):
                 disarm(host)
     finally:
-        ours = [*host.children(state.IMAGES), *host.children(state.STATE), state.RUNTIME]
-        for directory in ours:
-            if directory not in (keys.MACHINE_KEYS, state.IMAGES):
-                _delete(host.path(directory))
+        ours = [
+            notice.MOTD,
+            *host.children(state.IMAGES),
+            *host.children(state.STATE),
+            state.RUNTIME,
+        ]
+        for path in ours:
+            if path not in (keys.MACHINE_KEYS, backup.NOTE, state.IMAGES):
+                _delete(host.path(path))
         with suppress(OSError):  # it is not empty, and why was said
             host.path(state.IMAGES).rmdir()
         if host.exists(keys.MACHINE_KEYS):
             say(f"the key that decrypts your dumps stays in {keys.MACHINE_KEYS}")
 
 
-def _delete(directory: Path) -> None:
-    """Delete a directory; print an error instead of raising it."""
+def _delete(path: Path) -> None:
+    """Delete a file or a directory; print an error instead of raising it."""
     try:
-        files.delete(directory)
+        if path.is_dir():
+            files.delete(path)
+        else:
+            path.unlink(missing_ok=True)
     except OSError as error:
         say(f"erase: {line(error)}")
 

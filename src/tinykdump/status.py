@@ -26,11 +26,13 @@ _GREEN, _YELLOW, _RED, _BOLD, _PLAIN = "\033[32m", "\033[33m", "\033[31m", "\033
 class Crash:
     """The last crash of this machine that is known."""
 
+    id: str  # the same as long as it is known, and of no other crash
     time: datetime
     exact: bool  # False: it crashed before that time
     saved: bool  # there is a complete dump
     result: str  # what became of the dump, in one line
     previous_boot: bool  # it certainly ended the previous boot; False: maybe an older one
+    seen: bool = False  # status has shown it or a later one
 
     def when(self) -> str:
         """The time for people."""
@@ -70,7 +72,7 @@ class Status:
         """What to do next, in one line."""
         if self.problems:
             return self.problems[0].rpartition(" (")[2].removesuffix(")")
-        if self.crash and self.crash.previous_boot:
+        if self.crash and not self.crash.seen:
             if self.crash.saved:
                 return "restore the dump: tinykdump list --mount shows where it is"
             return "read the crash kernel's log with tinykdump log"
@@ -93,8 +95,11 @@ class Status:
 
     def check(self) -> tuple[int, str]:
         """Exit status and line for monitoring, as plugins of Nagios and its kin give them."""
-        more = f" (and {len(self.problems) - 1} more)" * (len(self.problems) > 1)
-        first = f"{self.problems[0]}{more}" if self.problems else ""
+        found = list(self.problems)
+        if self.crash and not self.crash.seen:
+            found.append(f"crashed {self.crash.when()}: {self.crash.result} (run tinykdump status)")
+        more = f" (and {len(found) - 1} more)" * (len(found) > 1)
+        first = f"{found[0]}{more}" if found else ""
         if not self.armed:
             return 2, f"TINYKDUMP CRITICAL - not armed: {first or self.next}"
         if first:

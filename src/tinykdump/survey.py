@@ -4,6 +4,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from tinykdump import (
     kernels,
     keys,
     load,
+    notice,
     pstore,
     reservation,
     state,
@@ -49,6 +51,7 @@ def collect(host: Host, config: Config) -> Status:
     running, dumps = host.running_kernel(), crash.dumps(host, plugged)
     kernel_config = kernels.config(host, mine.kver if mine else running)
     boots = pstore.boots(host)
+    last = crash.last(boots, pstore.crash_log(host, boots), dumps or ())
     foreign = held.loaded and mine is None
     fingerprint = mine.key if mine else key.fingerprint if key else ""
     is_known = key is not None and key.fingerprint == fingerprint
@@ -75,7 +78,7 @@ def collect(host: Host, config: Config) -> Status:
         last_dump=str(dumps[-1]) if dumps else "",
         last_dump_at=crash.time_of(dumps[-1]) if dumps else None,
         crash_log=pstore.description(host, kernel_config, efi=config.efi_log),
-        crash=crash.last(boots, pstore.crash_log(host, boots), dumps or ()),
+        crash=last and replace(last, seen=notice.is_seen(host, last)),
         problems=tuple(dict.fromkeys(problems)),
     )  # fmt: skip
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.vm import service
-from tinykdump import backup, cli, config, errors, harvest, keys, reservation, state, status
+from tinykdump import backup, cli, config, errors, harvest, keys, notice, reservation, state, status
 from tinykdump.filesystems import AUTO, FILESYSTEMS
 from tinykdump.image import programs
 from tinykdump.status import Crash, Status
@@ -182,7 +182,7 @@ def test_files() -> None:
     named = set(heads(COMMANDS, "FILES", "Pa"))
     used = {
         str(config.FILE), str(config.DROP_INS), str(state.IMAGES / "KVER"), str(keys.MACHINE_KEYS),
-        str(backup.NOTE),
+        str(backup.NOTE), str(notice.NOTE), str(notice.MOTD),
         str(state.RUNTIME), str(programs.CRASH_SIDE[0]), str(reservation._SIZE[0]),
         str(harvest.NOTES), "tinykdump/MACHINE/TIME",
     }  # fmt: skip

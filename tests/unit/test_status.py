@@ -28,8 +28,9 @@ ARMED = Status(
     needed=44 << 20, encrypted=True, key="F" * 40, key_expires=NOON, key_backup=NOON,
     target="LABEL=TINYKDUMP", stick="/dev/sdb1", stick_filesystem="vfat", stick_free=5 << 30,
     expected_dump=97 << 20, dumps=2, incomplete_dumps=1, last_dump=str(DUMP), last_dump_at=NOON,
-    crash_log="erst", crash=Crash(NOON, True, True, "saved as x", True), problems=(),
+    crash_log="erst", crash=Crash("1", NOON, True, True, "saved as x", True), problems=(),
 )  # fmt: skip
+SEEN = Crash("1", NOON, True, True, "saved as x", True, seen=True)
 BROKEN = replace(
     ARMED, armed=False, loaded="foreign", loaded_at=None, problems=("a (b) (do x)", "c (do y)")
 )
@@ -49,9 +50,10 @@ def test_everything_fits_on_a_screen() -> None:
     [
         ({}, "restore the dump: tinykdump list --mount shows where it is"),
         ({"crash": None}, "nothing"),
+        ({"crash": Crash("1", NOON, True, True, "x", True, seen=True)}, "nothing"),
         ({"crash": None, "stick": ""}, "plug in a stick with LABEL=TINYKDUMP (tinykdump prepare "
          "makes one)"),
-        ({"crash": Crash(NOON, True, False, "failed: x", True)},
+        ({"crash": Crash("1", NOON, True, False, "failed: x", True)},
          "read the crash kernel's log with tinykdump log"),
         ({"problems": ("a (b) (do x)", "c (do y)")}, "do x"),
     ],
@@ -70,16 +72,25 @@ def test_colours_are_around_what_matters() -> None:
 
 
 def test_a_terminal_obeys_nothing_that_a_stick_says() -> None:
-    hostile = replace(ARMED, last_dump="x\033[2J", crash=Crash(NOON, True, True, "y\033", True))
+    hostile = replace(
+        ARMED, last_dump="x\033[2J", crash=Crash("1", NOON, True, True, "y\033", True)
+    )
     assert "\033" not in hostile.to_text()
 
 
 @pytest.mark.parametrize(
     ("status", "code", "line"),
     [
-        (ARMED, 0, "TINYKDUMP OK - armed with 6.1"),
-        (replace(ARMED, problems=("a (b)",)), 1, "TINYKDUMP WARNING - a (b)"),
-        (BROKEN, 2, "TINYKDUMP CRITICAL - not armed: a (b) (do x) (and 1 more)"),
+        (replace(ARMED, crash=None), 0, "TINYKDUMP OK - armed with 6.1"),
+        (replace(ARMED, crash=SEEN), 0, "TINYKDUMP OK - armed with 6.1"),
+        (
+            ARMED,
+            1,
+            "TINYKDUMP WARNING - crashed 2026-11-26 12:00:00 CET: saved as x (run tinykdump "
+            "status)",
+        ),
+        (replace(ARMED, crash=SEEN, problems=("a (b)",)), 1, "TINYKDUMP WARNING - a (b)"),
+        (BROKEN, 2, "TINYKDUMP CRITICAL - not armed: a (b) (do x) (and 2 more)"),
     ],
 )
 def test_monitoring(status: Status, code: int, line: str) -> None:

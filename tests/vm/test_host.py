@@ -13,6 +13,7 @@ from tests.vmtest import stick
 from tests.vmtest.machine import OVMF, Stick
 from tests.vmtest.rootfs import SYSTEMD, Root
 from tests.vmtest.vm import VM, running
+from tinykdump import notice
 from tinykdump.memory import MIB
 
 # Which libgcrypt 1.11 refuses to encrypt to, and earlier ones to sign with as well.
@@ -106,6 +107,21 @@ def test_the_log_is_kept_where_the_kernel_has_efi_pstore_turned_off(
         assert "/dmesg-efi_pstore-" in vm.shell("find /var/lib/systemd/pstore -type f").text
         assert vm.run(["ls", "/sys/fs/pstore"]).text == ""
         assert f"failed: no stick LABEL={token} within 5 s" in vm.run(["tinykdump", "log"]).text
+        assert_told(vm)
+
+
+def assert_told(vm: VM) -> None:
+    """The login and the journal tell of the crash, until status was run."""
+    assert "; no complete dump was saved (" in vm.get(str(notice.MOTD)).decode()
+    entry = ["journalctl", f"MESSAGE_ID={notice.MESSAGE_ID}", "-o", "cat", "--no-pager"]
+    (line,) = vm.run(entry).text.splitlines()
+    assert line.endswith("; no complete dump was saved")
+    vm.run(["journalctl", "--update-catalog"])
+    assert "What became of the dump:" in vm.run([*entry[:2], "-x", "--no-pager"]).text
+    vm.run(["tinykdump", "status", "--json"], check=False)
+    assert vm.run(["ls", "/run/motd.d"]).text == "tinykdump\n"
+    vm.run(["tinykdump", "status"], check=False)
+    assert vm.run(["ls", "/run/motd.d"]).text == ""
 
 
 # The EFI program of systemd that a unified kernel image begins with; see systemd-stub(7).
