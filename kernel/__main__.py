@@ -32,6 +32,9 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--without-cma", action="store_true", help="turn off CONFIG_CMA, as in Debian"
     )
+    command.add_argument(
+        "--fedora", action="store_true", help="build in what Fedora builds into its kernels"
+    )
     command.add_argument("--jobs", type=int, default=Request().jobs)
     command.add_argument(
         "--source",
@@ -49,6 +52,7 @@ def _request(args: argparse.Namespace) -> Request:
     fragments = [*usual.fragments]
     fragments += ["debug"] if args.debug else []
     fragments += ["no-cma"] if args.without_cma else []
+    fragments += ["fedora"] if args.fedora else []
     return replace(
         usual,
         release=releases.RELEASES[args.release],

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from tests.bench import cpu, growth, restoring, sizing
+from tests.bench import cpu, growth, restoring, screen, sizing
 from tests.vmtest import rootfs
 
 OUTPUT = Path(__file__).parents[2] / "build/bench"
@@ -37,6 +37,14 @@ def measure_sizing(kernel: sizing.Kernel) -> None:
     print(sizing.table(rows), flush=True)
 
 
+def measure_screen() -> None:
+    """Measure what a large screen costs on a kernel like Fedora's; takes half an hour."""
+    with tempfile.TemporaryDirectory() as directory:
+        text = screen.table(list(screen.measure(Path(directory))))
+    (OUTPUT / "screen.txt").write_text(text + "\n")
+    print(text, flush=True)
+
+
 def measure_growth() -> None:
     """Measure how the region grows under load; takes half an hour."""
     if not growth.measure([]):
@@ -49,6 +57,7 @@ BENCHES: dict[str, Callable[[], None]] = {
     "build": measure_build,
     "restore": measure_restore,
     "growth": measure_growth,
+    "screen": measure_screen,
     "sizing-stock": partial(measure_sizing, "stock"),
     "sizing-patched": partial(measure_sizing, "patched"),
 }

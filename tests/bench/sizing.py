@@ -57,11 +57,14 @@ class Kind:
 
     filesystem: stick.FileSystem
     compression: str
+    # Whether the crash kernel starts the drivers of the firmware's screen, as tinykdump does not.
+    draws: bool = False
 
     @property
     def directory(self) -> str:
         """The directory of this image in the guest."""
-        return f"/var/lib/sizing/{self.filesystem}-{self.compression}"
+        drawing = "-draws" if self.draws else ""
+        return f"/var/lib/sizing/{self.filesystem}-{self.compression}{drawing}"
 
 
 KINDS = tuple(Kind(filesystem, compression)
@@ -90,7 +93,7 @@ def measure(kernel: Kernel, workdir: Path) -> Iterator[Found]:
     """Every row of one kernel. Raises RuntimeError when no size is enough."""
     machine = _machine(kernel)
     with running(machine, workdir / "prepare") as vm:
-        images = _prepare(vm)
+        images = prepare(vm, KINDS)
     disks = tuple(Disk(d.id, d.overlay(workdir / "prepare"), "qcow2") for d in machine.disks)
     guess = 0
     for gib in MEMORY_GIB:
@@ -99,7 +102,7 @@ def measure(kernel: Kernel, workdir: Path) -> Iterator[Found]:
         with running(sized, workdir / f"boot-{gib}") as vm:
             snapshot.save(vm, asleep)
         for kind, (image, header) in images.items():
-            need = _need(image, header, gib)
+            need = need_of(image, header, gib)
             tries = Tries(sized, asleep, kind, workdir)
             guess = tries.smallest(guess or need.minimum // MIB)
             yield Found(kernel, kind.filesystem, kind.compression, gib, guess,
@@ -113,18 +116,20 @@ def _machine(kernel: Kernel) -> Machine:
     return kernels.build().machine(root)
 
 
-def _prepare(vm: VM) -> Mapping[Kind, tuple[Manifest, bytes]]:
+def prepare(vm: VM, kinds: Sequence[Kind]) -> Mapping[Kind, tuple[Manifest, bytes]]:
     """Install tinykdump and build an image of each kind; returns manifests and kernel headers."""
     service.install(vm, keys=service.cached_key_pair())
     vm.put(_LOAD.encode(), "/root/load")
     kver = vm.run(["uname", "-r"]).text.strip()
     images = {}
-    for kind in KINDS:
+    for kind in kinds:
         text = f"[dump]\nfilesystems = {kind.filesystem}\ncompression = {kind.compression}\n"
         vm.put(text.encode(), service.DROP_IN)
         vm.run(["tinykdump", "-b"], timeout=BUILD_SECONDS)
         vm.run(["mkdir", "-p", "/var/lib/sizing"])
         vm.run(["cp", "-r", f"/var/lib/tinykdump/images/{kver}", kind.directory])
+        if kind.draws:
+            vm.shell(f"sed -i 's/ initcall_blacklist=[^ \"]*//' {kind.directory}/manifest.json")
         made = manifest.parse(vm.get(f"{kind.directory}/manifest.json").decode(), kind.directory)
         header = vm.shell(f"head -c 4096 {shlex.quote(made.kernel)}").stdout
         images[kind] = (made, header)
@@ -132,7 +137,7 @@ def _prepare(vm: VM) -> Mapping[Kind, tuple[Manifest, bytes]]:
     return images
 
 
-def _need(image: Manifest, header: bytes, memory_gib: int) -> Need:
+def need_of(image: Manifest, header: bytes, memory_gib: int) -> Need:
     parts = memory.Parts(
         kernel=kernelimage.init_size(header, image.kernel),
         packed=image.packed,

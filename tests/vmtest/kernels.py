@@ -55,12 +55,17 @@ class Kernel:
                 shutil.copytree(self.modules, tree / self.kver, symlinks=True)
                 for file in ("vmlinuz", "config"):
                     shutil.copy(self.directory / file, tree / self.kver)
+                # Compressed modules are of a kernel without debugging information.
                 modules = [str(path) for path in tree.rglob("*.ko")]
-                subprocess.run(["strip", "--strip-debug", *modules], check=True)
+                if modules:
+                    subprocess.run(["strip", "--strip-debug", *modules], check=True)
                 rootfs.make_image(tree, directory / "modules.img", size_mib=256)
 
         return cache.entry("modules", cache.key(self.directory.name, 1), build) / "modules.img"
 
+
+# Without series, and with what Fedora builds into its kernels.
+FEDORA = Request(series=[], fragments=(*Request().fragments, "fedora"))
 
 # Environment variables for finished kernels: directories that "python3 -m kernel build" made.
 PATCHED, STOCK = "TINYKDUMP_TEST_KERNEL", "TINYKDUMP_TEST_KERNEL_STOCK"

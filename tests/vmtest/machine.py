@@ -73,6 +73,18 @@ _PLACE = Path("/usr/share/OVMF")
 OVMF = Firmware(_PLACE / "OVMF_CODE_4M.fd", _PLACE / "OVMF_VARS_4M.fd")
 
 
+# A display for up to 4096 x 4096 pixels.
+DISPLAY = "VGA,vgamem_mb=64"
+
+
+def screen_mode(width: int, height: int) -> str:
+    """A kernel parameter: the mode that the EFI stub sets, which OVMF has to know.
+
+    Documentation/fb/efifb.rst; it holds for any driver of the firmware's screen.
+    """
+    return f"video=efifb:{width}x{height}"
+
+
 @dataclass(frozen=True)
 class Machine:
     kernel: Path

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Finds the smallest reservation in which a kernel with Fedora's built-ins saves a dump.
+
+On machines with EFI and screens of different sizes: with the drivers of the firmware's screen in
+the crash kernel, and without them, as tinykdump loads it.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tests.bench import sizing
+from tests.bench.sizing import Kind, Tries
+from tests.vmtest import kernels, rootfs, snapshot
+from tests.vmtest.machine import DISPLAY, OVMF, Disk, screen_mode
+from tests.vmtest.vm import running
+from tinykdump.memory import MIB
+
+SCREENS = ((1920, 1080), (3840, 2160))
+KINDS = (Kind("vfat", "lzo"), Kind("vfat", "lzo", draws=True))
+
+
+@dataclass(frozen=True)
+class Found:
+    """One row of the table; sizes in MiB."""
+
+    width: int  # pixels
+    height: int
+    draws: bool  # see Kind
+    smallest: int  # that captured; STEP_MIB less did not
+    need: int  # computed for the crash kernel that does not draw, without the margin
+    reserved: int  # with it
+
+
+def measure(workdir: Path) -> Iterator[Found]:
+    """Every row. Raises RuntimeError when no size is enough."""
+    kernel = kernels.build(kernels.FEDORA)
+    plain = kernel.machine(rootfs.build(), "crashkernel=256M", firmware=OVMF, memory_mib=1024)
+    with running(plain, workdir / "prepare") as vm:
+        images = sizing.prepare(vm, KINDS)
+    disks = tuple(Disk(d.id, d.overlay(workdir / "prepare"), "qcow2") for d in plain.disks)
+    for width, height in SCREENS:
+        asleep = workdir / f"asleep-{width}"
+        sized = replace(plain, disks=disks, devices=(DISPLAY,), reboots=False)
+        sized = sized.with_append(screen_mode(width, height))
+        with running(sized, workdir / f"boot-{width}") as vm:
+            snapshot.save(vm, asleep)
+        for kind, (image, header) in images.items():
+            need = sizing.need_of(image, header, 1)
+            smallest = Tries(sized, asleep, kind, workdir).smallest(need.minimum // MIB)
+            yield Found(width, height, kind.draws, smallest,
+                        need.minimum // MIB, need.total // MIB)  # fmt: skip
+
+
+def table(rows: Sequence[Found]) -> str:
+    """The rows as a table."""
+    lines = ["screen     drivers   smallest  need  reserved"]
+    lines += [
+        f"{row.width}x{row.height}  {'started' if row.draws else 'left out':8}  "
+        f"{row.smallest:4} MiB  {row.need:4}  {row.reserved:8}"
+        for row in rows
+    ]
+    return "\n".join(lines)
