@@ -182,6 +182,7 @@ def crash(report: Report, machine: Machine, keys: service.KeyPair, output: Path)
         report.available_before_bytes = service.available(vm)
         with report.step("kernel-install add: build, fit the reservation, load"):
             added = service.kernel_install(vm, "add", kver)
+            vm.run(["tinykdump", "status"])  # fails if this machine is not armed
         SCREEN.print(f"  [dim]{added.stderr.decode().strip()}[/dim]")
         report.build_in_guest_seconds = round(added.seconds, 1)
         report.reserved_bytes = service.reserved(vm)

@@ -75,7 +75,7 @@ def _alone(host: Host) -> Iterator[None]:
 @contextmanager
 def _readable(host: Host, device: Stick) -> Iterator[Path]:
     """Where the files of a stick are."""
-    options = ("ro", *_NO_REPLAY.get(device.filesystem, ()))
+    options = (*_NO_REPLAY.get(device.filesystem, ()), "ro")
     with (
         nullcontext(host.path(device.mounted))
         if device.mounted

@@ -139,8 +139,11 @@ def _is_live() -> bool:
     """
     try:
         ours, first = Path("/").stat(), Path("/proc/1/root").stat()
-        processes = Path("/proc/self/ns/pid").stat().st_ino
     except OSError:
         return False
+    try:
+        processes = Path("/proc/self/ns/pid").stat().st_ino
+    except FileNotFoundError:  # a kernel without CONFIG_PID_NS has no containers
+        processes = _FIRST_PROCESSES
     same_root = (ours.st_dev, ours.st_ino) == (first.st_dev, first.st_ino)
     return same_root and processes == _FIRST_PROCESSES

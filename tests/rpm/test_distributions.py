@@ -19,7 +19,7 @@ EVERYWHERE = {"python3 >= 3.11", "/bin/sh"}
 SELINUX = {"selinux-policy", "(tinykdump-selinux if selinux-policy-targeted)"}
 # What goes into the image.
 COPIED = ("busybox", "makedumpfile", "gpg")
-MODULES = ("elftools", "gnupg", "rpm")
+MODULES = ("drgn", "elftools", "gnupg", "rich", "rpm")
 # Needed by others: kmod's depmod by kernel-install, systemd's and udev's by packages and blkid.
 OTHERS = {"depmod", "kernel-install", "udevadm"}
 

@@ -57,6 +57,19 @@ def test_whether_a_host_is_the_running_machine_is_checked_once(
     assert (host.root, host.live, host.live, asked) == (Path("/"), True, True, [True])
 
 
+def test_a_kernel_without_pid_namespaces_has_no_containers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Simulated, because the machine that runs this test may itself be a container."""
+    root = Path("/").stat()
+
+    def stat(path: Path) -> os.stat_result:
+        if str(path) == "/proc/self/ns/pid":
+            raise FileNotFoundError
+        return root
+
+    monkeypatch.setattr(Path, "stat", stat)
+    assert Host.given({}).live
+
+
 ASK = "from tinykdump.host import Host; print(Host.given({}).live)"
 
 
@@ -84,6 +97,8 @@ def test_not_in_the_sandbox_of_rpm_ostree() -> None:
     words = [word for each in links for word in ("--symlink", str(each.readlink()), str(each))]
     for each in set(others) - set(links):
         words += ["--ro-bind", str(each), str(each)]
+    # This checkout can be in a directory that the sandbox hides.
+    words += [word for each in (SOURCE, sys.prefix) for word in ("--ro-bind", each, each)]
     assert ask(*RPM_OSTREE, *words) == "False"
 
 
