@@ -73,6 +73,7 @@ def need_of(host: Host, image: Manifest, content: bytes = b"") -> Need:
         section=kernelimage.architecture(kernel, image.kernel).section,
         log=log,
         screen=hardware.screen_bytes(host) if image.draws else 0,
+        built_in="usbcore" not in image.modules,
         bounce=cmdline.BOUNCE_BUFFERS if cmdline.encrypts_memory(image.cmdline) else 0,
     )
     return memory.need(parts, image.margin)

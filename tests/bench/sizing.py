@@ -145,6 +145,7 @@ def need_of(image: Manifest, header: bytes, memory_gib: int) -> Need:
         drivers=image.drivers,
         memory=memory_gib << 30,
         section=kernelimage.architecture(header, image.kernel).section,
+        built_in="usbcore" not in image.modules,
     )
     return memory.need(parts, image.margin)
 

@@ -96,9 +96,10 @@ def built(
 ) -> manifest.Manifest:
     """Replace the image of the running kernel."""
     made = manifest.Manifest(
-        kver=KVER, kernel=f"/lib/modules/{KVER}/vmlinuz", plan="", modules=(), inputs=(), key="",
-        target="LABEL=X", compression="GZIP", cmdline="", margin=margin, packed=0,
-        unpacked=unpacked * MIB, drivers=2 * MIB, sha256=hashlib.sha256(content).hexdigest(),
+        kver=KVER, kernel=f"/lib/modules/{KVER}/vmlinuz", plan="", modules=("usbcore",),
+        inputs=(), key="", target="LABEL=X", compression="GZIP", cmdline="", margin=margin,
+        packed=0, unpacked=unpacked * MIB, drivers=2 * MIB,
+        sha256=hashlib.sha256(content).hexdigest(),
     )  # fmt: skip
     kernel.fake.write(str(state.image_path(made)), content)
     kernel.fake.write(f"{STATE}/manifest.json", made.to_json())

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from tinykdump.memory import (
     ALIGNMENT,
+    BUILT_IN_DATA,
     CAPTURE,
     KERNEL_DATA,
     MIB,
@@ -105,6 +106,16 @@ def test_the_need_is_the_sum_of_the_rows_in_whole_blocks(parts: Parts, margin: i
         assert size % ALIGNMENT == 0
         assert 0 <= size - exact < ALIGNMENT
     assert parts.kernel + parts.unpacked + max(parts.packed, parts.drivers) < found.minimum
+
+
+def test_a_kernel_with_usb_built_in_has_more_data() -> None:
+    parts = Parts(kernel=40 * MIB, packed=5 * MIB, unpacked=10 * MIB, drivers=1, memory=1 << 30,
+                  section=128 * MIB)  # fmt: skip
+    (plain,), (larger,) = (
+        [row.bytes for row in need(each, 0).rows if row.name == "data of the kernel"]
+        for each in (parts, replace(parts, built_in=True))
+    )
+    assert larger - plain == BUILT_IN_DATA
 
 
 def test_the_table_of_the_need() -> None:

@@ -26,8 +26,6 @@ def fedora(build_kernel: Callable[[Request], Kernel]) -> Kernel:
     return build_kernel(kernels.FEDORA)
 
 
-# Strict: whoever fits memory.KERNEL_DATA to such a kernel has to take this away.
-@pytest.mark.xfail(strict=True, reason="the crash kernel runs out of memory in 56 MiB, the need")
 @pytest.mark.parametrize(("width", "height"), [(1920, 1080), (3840, 2160)])
 def test_the_need_without_a_margin_is_enough_whatever_the_screen(
     fedora: Kernel, root: Root, tmp_path: Path, width: int, height: int
