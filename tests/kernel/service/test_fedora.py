@@ -52,7 +52,7 @@ def test_the_need_without_a_margin_is_enough_whatever_the_screen(
         vm.run(["tinykdump", "--load"])
         made = service.manifest(vm, fedora.kver)
         # All others are built in.
-        assert made["modules"] == ["usb_storage", "uas", "fat", "vfat"]
+        assert made["modules"] == ["usb_storage", "uas", "fat", "vfat", "exfat"]
         status = json.loads(vm.run(["tinykdump", "status", "--json"]).text)
         assert (status["armed"], status["needed"]) == (True, service.reserved(vm))
 
