@@ -38,7 +38,8 @@ TOOLS = {
 def dnf(vm: VM, tool: Tool, *words: str) -> list[str]:
     """A transaction; what tinykdump said in it."""
     done = vm.run([*tool.dnf, *words], timeout=SECONDS, env=OFFLINE)
-    log = (done.text + done.stderr.decode()).splitlines()
+    # dnf5 marks what scriptlets print.
+    log = [line.removeprefix(">>> ") for line in (done.text + done.stderr.decode()).splitlines()]
     print(f"dnf {' '.join(words)}: {done.seconds:.1f} s\n" + "\n".join(log))
     said = [line for line in log if line.startswith("tinykdump: ")]
     assert complaints(line for line in log if line not in said and "OpenPGP" not in line) == []

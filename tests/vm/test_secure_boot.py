@@ -53,7 +53,9 @@ def test_only_a_signed_kernel_is_loaded_and_saves_a_dump(
         # This file comes before the other one, which stays for the image that was armed.
         (line,) = load(vm, made.unsigned, f"/lib/modules/{root.kver}/vmlinuz")
         assert line.startswith("tinykdump: kexec failed: kexec_file_load failed: ")
-        assert line.endswith(" (see dmesg; with Secure Boot the kernel must be signed)")
+        assert line.endswith(
+            " (see dmesg; with Secure Boot the kernel must be signed, also inside a unified image)"
+        )
         assert "signature verification failed" in vm.run(["dmesg"]).text
         assert json.loads(vm.run(["tinykdump", "status", "--json"], check=False).text)["armed"]
 
