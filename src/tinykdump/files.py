@@ -73,3 +73,14 @@ def sync_directory(directory: Path) -> None:
             os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sync_tree(directory: Path) -> None:
+    """Write all files below a directory to the disk, with their names. Raises OSError."""
+    for path in directory.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            with path.open("rb") as file, naming(path):
+                os.fsync(file.fileno())
+    below = (path for path in directory.rglob("*") if path.is_dir() and not path.is_symlink())
+    for place in (*below, directory, directory.parent, directory.parent.parent):
+        sync_directory(place)

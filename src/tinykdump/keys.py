@@ -14,7 +14,7 @@ from typing import Any, cast
 
 from tinykdump import distribution
 from tinykdump.errors import TinykdumpError
-from tinykdump.files import private
+from tinykdump.files import private, sync_tree
 from tinykdump.host import Host
 from tinykdump.run import ENVIRONMENT, run
 
@@ -313,6 +313,8 @@ def machine_key(host: Host, *, create: bool) -> Key:
             )
         if others or not any(home.glob("private-keys-v1.d/*")):
             _make_machine_key(home, fips=fips)
+            # gpg does not: a crash soon after would lose the key that its own dump needs.
+            sync_tree(home)
             found, _ = _usable_key(home, fips=fips)
     if found is None:
         raise TinykdumpError(

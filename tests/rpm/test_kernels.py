@@ -97,6 +97,9 @@ def come_and_go(vm: VM, tool: Tool, package: str, kver: str, first: str) -> None
     assert f"armed with {kver}\n" in vm.run(["tinykdump", "status"], check=False).text
     everything = vm.run(["rpm", "-qa", "kernel*"]).text.split()
     said = dnf(vm, tool, "remove", *everything)
-    assert said == [f"tinykdump: removed the crash image of {kver}; loaded {first}'s"]
+    # dnf5 writes what %preun prints only to its log.
+    assert said == [f"tinykdump: removed the crash image of {kver}; loaded {first}'s"] or (
+        said == [] and tool.dnf == DNF5
+    )
     assert images(vm) == {first}
     assert f"armed with {first}\n" in vm.run(["tinykdump", "status"], check=False).text

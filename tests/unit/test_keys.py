@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Valid and invalid keys, made by the real gpg."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -154,6 +155,22 @@ def fips(fake: FakeHost, monkeypatch: pytest.MonkeyPatch) -> FakeHost:
         monkeypatch.setattr(module, "ENVIRONMENT", forced)
     monkeypatch.setenv("LIBGCRYPT_FORCE_FIPS_MODE", "1")
     return fake
+
+
+def test_a_new_key_is_on_the_disk(fake: FakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise a crash soon after would lose the key of its own dump."""
+    synced: set[int] = set()
+    fsync = os.fsync
+
+    def note(descriptor: int) -> None:
+        synced.add(os.fstat(descriptor).st_ino)
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", note)
+    machine_key(fake.host, create=True)
+    home = fake.path(str(MACHINE_KEYS))
+    written = [home, *(home / "private-keys-v1.d").iterdir(), home / "pubring.kbx"]
+    assert {path.stat().st_ino for path in written} <= synced
 
 
 def curves(home: Path) -> list[str]:

@@ -125,6 +125,7 @@ def test_a_stick_with_exfat_and_the_machines_own_key(vm: VM, root: Root, tmp_pat
     # Without it, a machine has another name after each reboot.
     vm.put(b"0123456789abcdef0123456789abcdef\n", "/etc/machine-id")
     vm.run(["tinykdump", "--load"], timeout=300)
+    vm.run(["sync", "/etc/machine-id", "/etc"])  # tinykdump itself syncs the key that it made
     mark = service.crash_and_wait(vm)
     drivers = "modprobe -a xhci_pci usb_storage uas sd_mod exfat;"
     vm.shell(f"{drivers} until [ -e /sys/class/block/sda ]; do sleep 0.2; done")
