@@ -23,7 +23,7 @@ demo: deps ## crash Debian's kernel, then ours, in QEMU and restore the dumps (K
 check: deps ## run all tests except those of kernel-check
 	@$(PYTHON) -m pytest --numprocesses=2 --dist=loadfile $(COVERAGE) -m "not kernel"
 
-quick: deps ## run the tests that boot nothing, in about a minute
+quick: deps ## run the tests that boot nothing, in a minute and a half
 	@$(PYTHON) -m pytest --numprocesses=4 --quiet -m "not vm and not kernel" tests/test_lint.py tests/unit \
 		tests/crash tests/plugin tests/man tests/vmtest tests/kernel
 
