@@ -58,15 +58,31 @@ def add(host: Host, context: Context) -> None:
 
 
 def remove(host: Host, context: Context) -> None:
-    """Delete the kernel's image, unless the kernel stays for another type of boot entry."""
-    tree = Path("/lib/modules") / context.kver / "kernel"
-    if os.environ.get("KERNEL_INSTALL_BOOT_ENTRY_TYPE") and host.exists(tree):
+    """Delete the kernel's image, unless the kernel stays for the other type of boot entry."""
+    if _stays(host, context.kver, os.environ.get("KERNEL_INSTALL_BOOT_ENTRY_TYPE", "")):
         return
     instead = actions.remove_kernel(host, context.kver, lambda: load_config(host, {}))
     if context.verbose or instead:
         say(
             f"removed the crash image of {context.kver}" + (f"; loaded {instead}'s" * bool(instead))
         )
+
+
+def _stays(host: Host, kver: str, removed: str) -> bool:
+    """Whether a kernel can still boot after its boot entries of the type ``removed`` are removed.
+
+    Fedora packages a kernel twice: kernel-core for entries of type1, kernel-uki-virt, with a
+    unified image, for type2. Each removes its entries before its files, and the modules can go
+    before or after both. Hence what counts is the kernel image of the other package.
+    """
+    directory = Path("/lib/modules") / kver
+    match removed:
+        case "type1":
+            return any(path.suffix == ".efi" for path in host.children(directory))
+        case "type2":
+            return host.exists(directory / "vmlinuz")
+        case _:
+            return False
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -250,18 +250,28 @@ def test_the_kernel_image_beside_the_modules_is_preferred_to_a_unified_one(
     assert manifest["kernel"] == f"/lib/modules/{KVER}/vmlinuz"
 
 
+@pytest.mark.parametrize(
+    ("removed", "other"),
+    [
+        ("type1", f"/lib/modules/{KVER}/vmlinuz-virt.efi"),
+        ("type2", f"/lib/modules/{KVER}/vmlinuz"),
+    ],
+)
 def test_removing_one_type_of_boot_entry_keeps_the_image(
-    kernel_install: KernelInstall, monkeypatch: pytest.MonkeyPatch
+    kernel_install: KernelInstall, monkeypatch: pytest.MonkeyPatch, removed: str, other: str
 ) -> None:
-    """As long as the kernel is installed. The plugin is called as kernel-install calls it."""
+    """As long as the package for the other type is installed, whether the modules are or not. The
+    plugin is called as kernel-install calls it.
+    """
     fake = kernel_install.fake
     fake.write(f"{STATE}/initramfs.img", b"old")
-    monkeypatch.setenv("KERNEL_INSTALL_BOOT_ENTRY_TYPE", "type2")
+    fake.write(other, b"kernel")
+    monkeypatch.setenv("KERNEL_INSTALL_BOOT_ENTRY_TYPE", removed)
     monkeypatch.setenv("TINYKDUMP_PYTHON", str(kernel_install.python))
     monkeypatch.setenv("TINYKDUMP_ROOT", str(fake.root))
     subprocess.run([PLUGIN, "remove", KVER, "/entry"], check=True)
     assert fake.path(STATE).exists()
-    fake.remove(f"/lib/modules/{KVER}/kernel")
+    fake.remove(other)
     subprocess.run([PLUGIN, "remove", KVER, "/entry"], check=True)
     assert not fake.path(STATE).exists()
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Kernels come and go as Fedora's and openSUSE's packages do, under rpm 4 with dnf, and come under
-rpm 6 with dnf5. The guest's own kernel is Debian's with crashkernel=.
+"""Kernels come and go as Fedora's and openSUSE's packages do, under rpm 4 with dnf and rpm 6 with
+dnf5. The guest's own kernel is Debian's with crashkernel=.
 """
 
 from collections.abc import Callable
@@ -82,8 +82,6 @@ def test_kernels_come_and_go(
         first = vm.run(["uname", "-r"]).text.strip()
         assert images(vm) == {first}
         come(vm, tool, "kernel", kver, first)
-        if tool.dnf == DNF5:
-            return  # When rpm 6 removes the kernel, its image stays until the service starts: open.
         go(vm, tool, kver, first)
         vm.run(["rpm", "-U", *names((trigger,))], timeout=SECONDS, env=OFFLINE)
         # As where kernel-install is not called: what follows is the trigger's.
@@ -105,6 +103,8 @@ def go(vm: VM, tool: Tool, kver: str, first: str) -> None:
     """That kernel's image goes with it, and the running one's is loaded."""
     everything = vm.run(["rpm", "-qa", "kernel*"]).text.split()
     said = dnf(vm, tool, "remove", *everything)
-    assert said == [f"tinykdump: removed the crash image of {kver}; loaded {first}'s"]
+    # dnf5 shows only what %posttrans prints; the rest is in its log.
+    shown = [f"tinykdump: removed the crash image of {kver}; loaded {first}'s"]
+    assert said == ([] if tool.dnf == DNF5 else shown)
     assert images(vm) == {first}
     assert f"armed with {first}\n" in vm.run(["tinykdump", "status"], check=False).text
