@@ -12,6 +12,8 @@ class FileSystem:
 
     modules: tuple[str, ...]  # the modules that mounting it requests by name
     mounts: tuple[str, ...] = ()  # other types that its driver mounts
+    # mount(8) options without which even a read-only mount writes to its journal.
+    no_replay: tuple[str, ...] = ()
     # The commands that make one and that change its label; LABEL and DEVICE stand for these.
     make: tuple[str, ...] = ()
     relabel: tuple[str, ...] = ()
@@ -46,16 +48,19 @@ FILESYSTEMS: Mapping[str, FileSystem] = {
     "ext4": FileSystem(
         ("ext4",),
         mounts=("ext2", "ext3"),
+        no_replay=("noload",),
         make=("mkfs.ext4", "-q", "-F", "-L", "LABEL", "DEVICE"),
         relabel=_EXT,
         package="e2fsprogs",
         longest_label=16,
     ),
     "ext2": FileSystem(("ext4",), relabel=_EXT, package="e2fsprogs", longest_label=16),
-    "ext3": FileSystem(("ext4",), relabel=_EXT, package="e2fsprogs", longest_label=16),
-    "xfs": FileSystem(("xfs",)),
-    "btrfs": FileSystem(("btrfs",)),
-    "f2fs": FileSystem(("f2fs",)),
+    "ext3": FileSystem(
+        ("ext4",), no_replay=("noload",), relabel=_EXT, package="e2fsprogs", longest_label=16
+    ),
+    "xfs": FileSystem(("xfs",), no_replay=("norecovery",)),
+    "btrfs": FileSystem(("btrfs",), no_replay=("rescue=nologreplay",)),
+    "f2fs": FileSystem(("f2fs",), no_replay=("norecovery",)),
 }
 
 

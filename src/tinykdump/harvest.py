@@ -7,7 +7,7 @@ The sticks are only read. What was restored is noted on the host.
 import fcntl
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,12 +30,6 @@ _LOCK = state.RUNTIME / "harvest.lock"
 
 # A fraction of the file system that stays free, as systemd-coredump leaves it (coredump.conf(5)).
 _KEPT_FREE = 0.15
-
-# Without these, a file system with a journal is written to even if it is mounted read-only.
-_NO_REPLAY = {
-    "ext3": ("noload",), "ext4": ("noload",), "xfs": ("norecovery",), "f2fs": ("norecovery",),
-    "btrfs": ("rescue=nologreplay",),
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -72,16 +66,11 @@ def _alone(host: Host) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def _readable(host: Host, device: Stick) -> Iterator[Path]:
+def _readable(host: Host, found: Stick) -> AbstractContextManager[Path]:
     """Where the files of a stick are."""
-    options = (*_NO_REPLAY.get(device.filesystem, ()), "ro")
-    with (
-        nullcontext(host.path(device.mounted))
-        if device.mounted
-        else mounts.mounted(host, device.device, device.filesystem, *options, below=state.RUNTIME)
-    ) as place:
-        yield place
+    if found.mounted:
+        return nullcontext(host.path(found.mounted))
+    return mounts.mounted(host, found.device, found.filesystem, below=state.RUNTIME, read_only=True)
 
 
 def _harvest(host: Host, config: Config, place: Path) -> Iterator[Harvested]:

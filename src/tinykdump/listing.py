@@ -115,9 +115,10 @@ def _places(host: Host, target: str, stack: ExitStack, *, mount: bool) -> Iterat
         return
     for each in stick.find(host, target):
         if each.is_usb and each.mounted is None:
-            options = ("ro", "noload") if each.filesystem in ("ext3", "ext4") else ("ro",)
             path = stack.enter_context(
-                mounts.mounted(host, each.device, each.filesystem, *options, below=state.RUNTIME)
+                mounts.mounted(
+                    host, each.device, each.filesystem, below=state.RUNTIME, read_only=True
+                )
             )
             yield _Place(each.device, path, f"{each.device}:")
 
@@ -186,8 +187,7 @@ def _home(content: Dump, owners: Mapping[str, Path]) -> Path | None:
     for stream in content.streams:
         if stream.encrypted and stream.parts:
             try:
-                with parts.open_part(stream.parts[0].path) as part:
-                    return owners.get(openpgp.recipient(part.read(openpgp.HEAD)))
+                return owners.get(openpgp.recipient(stream.head(openpgp.HEAD)))
             except OSError:
                 continue
     return None

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tinykdump.files import private
+from tinykdump.filesystems import FILESYSTEMS
 from tinykdump.host import Host
 from tinykdump.run import run
 
@@ -62,16 +63,19 @@ def mount_point(host: Host, device: Path) -> Path | None:
 
 @contextmanager
 def mounted(
-    host: Host, device: Path, filesystem: str, *options: str, below: Path
+    host: Host, device: Path, filesystem: str, *, below: Path, read_only: bool = False
 ) -> Iterator[Path]:
     """Mount a device on a new directory in ``below``, which only root can enter, for the block.
 
-    Nothing on it can be run. Raises TinykdumpError if it cannot be mounted or unmounted.
+    Nothing on it can be run. With ``read_only``, nothing is written to it, not even its journal.
+    Raises TinykdumpError if it cannot be mounted or unmounted.
     """
     top = host.path(below)
     private(top)
     place = Path(tempfile.mkdtemp(prefix="stick-", dir=top))
-    safe = ",".join(("nosuid", "nodev", "noexec", *options))
+    known = FILESYSTEMS.get(filesystem)
+    unwritten = ("ro", *(known.no_replay if known else ())) if read_only else ()
+    safe = ",".join(("nosuid", "nodev", "noexec", *unwritten))
     try:
         run(["mount", "-t", filesystem, "-o", safe, host.path(device), place],
             hint="check the stick; its file system may be damaged")  # fmt: skip

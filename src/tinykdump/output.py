@@ -13,6 +13,7 @@ from typing import BinaryIO
 
 from tinykdump.decrypt import SecretKeyError, Sink, decrypt, keyring_for
 from tinykdump.errors import TinykdumpError
+from tinykdump.files import sync_directory
 from tinykdump.flattened import Parser
 from tinykdump.memory import MIB
 from tinykdump.parts import Source, Stream
@@ -94,7 +95,7 @@ def write(
             problem = TinykdumpError(f"{stream.file} is not complete: {problem.message}",
                                      f"{problem.hint}; {file} has what could be read")  # fmt: skip
         new.rename(file)
-        _sync(file.parent)
+        sync_directory(file.parent)
     except OSError as error:
         raise TinykdumpError(f"{file}: {error.strerror}", "check its free space") from None
     finally:
@@ -161,12 +162,3 @@ def copy(
         return TinykdumpError(f"{stream.missing} is missing",
                               "copy the whole directory from the stick")  # fmt: skip
     return problem
-
-
-def _sync(directory: Path) -> None:
-    """Sync a directory, so that the names in it are on the disk. Raises OSError."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
