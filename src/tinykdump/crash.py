@@ -3,42 +3,22 @@
 
 import hashlib
 from collections.abc import Sequence
-from datetime import UTC, datetime
-from pathlib import Path
 
-from tinykdump import dump, hardware, pstore, stick
+from tinykdump import dump, dumps, hardware, pstore, stick
 from tinykdump.clock import local
 from tinykdump.crashlog import Boots, CrashLog
+from tinykdump.dumps import Saved
 from tinykdump.errors import TinykdumpError
 from tinykdump.host import Host
 from tinykdump.status import Crash
 from tinykdump.stick import Stick
 
 
-def dumps(host: Host, plugged: Stick | None) -> tuple[Path, ...] | None:
-    """The dumps of this machine on the stick, the oldest first; None if it is not mounted.
-
-    Links are not followed.
-    """
+def on_stick(host: Host, plugged: Stick | None) -> tuple[Saved, ...] | None:
+    """The dumps of this machine on the stick, the oldest first; None if it is not mounted."""
     if plugged is None or plugged.mounted is None:
         return None
-    top = dump.of_machine(plugged.mounted, hardware.machine_name(host))
-    if host.resolve(top) != top:
-        return ()
-    return tuple(
-        path
-        for path in host.children(top)
-        if dump.is_dump(path.name) and host.resolve(path) == path and host.path(path).is_dir()
-    )
-
-
-def time_of(directory: Path) -> datetime | None:
-    """When the crash kernel began this dump, by its clock; None: no crash kernel made that name."""
-    try:
-        made = datetime.strptime(directory.name[:16], "%Y%m%dT%H%M%SZ")
-        return made.replace(tzinfo=UTC).astimezone()
-    except (ValueError, OverflowError):
-        return None
+    return dumps.on(host.path(plugged.mounted), hardware.machine_name(host))
 
 
 def known(host: Host, target: str) -> Crash | None:
@@ -48,19 +28,19 @@ def known(host: Host, target: str) -> Crash | None:
     except TinykdumpError:  # blkid is not installed
         found = ()
     boots = pstore.boots(host)
-    on_stick = dumps(host, found[0] if found else None) or ()
-    return last(boots, pstore.crash_log(host, boots), on_stick)
+    saved = on_stick(host, found[0] if found else None) or ()
+    return last(boots, pstore.crash_log(host, boots), saved)
 
 
-def last(boots: Boots, log: CrashLog | None, on_stick: Sequence[Path]) -> Crash | None:
+def last(boots: Boots, log: CrashLog | None, saved: Sequence[Saved]) -> Crash | None:
     """The last crash: that of the log of pstore, unless a dump on the stick is newer."""
-    newest = on_stick[-1] if on_stick else None
-    when = time_of(newest) if newest else None
+    newest = saved[-1] if saved else None
+    when = dump.time(newest.name) if newest else None
     if newest and when and (log is None or when.timestamp() > log.time):
-        complete = dump.is_complete(newest.name)
+        complete = newest.complete
         return Crash(
             id=newest.name.removesuffix(dump.PARTIAL),
-            time=when,
+            time=local(when.timestamp()),
             exact=True,
             saved=complete,
             result="saved on the stick" if complete else "failed: the dump is not complete",

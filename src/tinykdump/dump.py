@@ -8,6 +8,7 @@ other names and any contents must be expected.
 """
 
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 
 TOP = "tinykdump"
@@ -37,8 +38,16 @@ def order(name: str) -> tuple[str, int]:
 
     The second dump of a second has a number.
     """
-    time, _, number = name.removesuffix(PARTIAL).partition("-")
-    return time, int(number or 0)
+    start, _, number = name.removesuffix(PARTIAL).partition("-")
+    return start, int(number or 0)
+
+
+def time(name: str) -> datetime | None:
+    """When a dump began, by the crash kernel's clock (UTC); None: it did not make that name."""
+    try:
+        return datetime.strptime(name[:16], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+    except ValueError:
+        return None
 
 
 def of_machine(stick: Path, machine: str) -> Path:
@@ -53,9 +62,9 @@ def as_kdump(host: str, name: str) -> str:
     """
     if not is_dump(name):
         return name
-    time, number = order(name)
-    date = "-".join((time[:4], time[4:6], time[6:8]))
-    clock = ":".join((time[9:11], time[11:13], time[13:15]))
+    start, number = order(name)
+    date = "-".join((start[:4], start[4:6], start[6:8]))
+    clock = ":".join((start[9:11], start[11:13], start[13:15]))
     return "-".join((host, date, clock, *([str(number)] if number else [])))
 
 

@@ -30,13 +30,16 @@ class Saved:
         return dump.is_complete(self.name)
 
 
-def on(place: Path) -> tuple[Saved, ...]:
-    """The dumps on the stick that is mounted there, the oldest first; none if it has none."""
+def on(place: Path, machine: str = "") -> tuple[Saved, ...]:
+    """The dumps on the stick that is mounted there, or only those of one machine, the oldest first.
+
+    None if it has none.
+    """
     found = [
-        Saved(directory, machine.name, directory.name)
-        for machine in _directories(place / dump.TOP)
-        if dump.is_machine(machine.name)
-        for directory in _directories(machine)
+        Saved(directory, owner.name, directory.name)
+        for owner in _directories(place / dump.TOP)
+        if dump.is_machine(owner.name) and machine in ("", owner.name)
+        for directory in _directories(owner)
         if dump.is_dump(directory.name)
     ]
     return tuple(sorted(found, key=lambda saved: dump.order(saved.name)))

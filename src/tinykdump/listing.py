@@ -4,14 +4,15 @@
 import io
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
-from tinykdump import dmesg, dump, hardware, keys, mounts, openpgp, parts, state, stick
+from tinykdump import dmesg, dump, dumps, hardware, keys, mounts, openpgp, parts, state, stick
 from tinykdump.decrypt import decrypt
+from tinykdump.dumps import Saved
 from tinykdump.errors import TinykdumpError
 from tinykdump.host import Host
 from tinykdump.parts import Dump
@@ -124,46 +125,33 @@ def _places(host: Host, target: str, stack: ExitStack, *, mount: bool) -> Iterat
 
 
 def _dumps(place: _Place, here: str, owners: Mapping[str, Path]) -> Iterator[Found]:
-    for machine in _directories(place.path / dump.TOP):
-        if dump.is_machine(machine.name):
-            names = sorted(
-                (each for each in _directories(machine) if dump.is_dump(each.name)), reverse=True
-            )
-            for directory in names[:_MOST]:
-                yield _dump(place, directory, machine.name == here, owners)
+    seen: Counter[str] = Counter()
+    for saved in reversed(dumps.on(place.path)):
+        seen[saved.machine] += 1
+        if seen[saved.machine] <= _MOST:
+            yield _dump(place, saved, saved.machine == here, owners)
 
 
-def _directories(path: Path) -> list[Path]:
-    """The directories in a directory that is not a link itself; none if it cannot be read."""
+def _dump(place: _Place, saved: Saved, here: bool, owners: Mapping[str, Path]) -> Found:
     try:
-        if path.is_symlink():
-            return []
-        with os.scandir(path) as entries:
-            return [Path(each.path) for each in entries if each.is_dir(follow_symlinks=False)]
-    except OSError:
-        return []
-
-
-def _dump(place: _Place, directory: Path, here: bool, owners: Mapping[str, Path]) -> Found:
-    try:
-        content = parts.look(directory)
+        content = parts.look(saved.directory)
     except TinykdumpError:  # nothing was saved
-        content = Dump(directory, (), ())
+        content = Dump(saved.directory, (), ())
     encrypted = any(stream.encrypted for stream in content.streams)
     home = _home(content, owners)
     log = _log(content, home)
     return Found(
-        time=_time(directory.name),
-        machine=directory.parent.name,
+        time=_time(saved.name),
+        machine=saved.machine,
         here=here,
         kernel=dmesg.kernel(log),
         panic=dmesg.reason(log),
         size=sum(stream.size for stream in content.streams),
-        complete=dump.is_complete(directory.name) and _has_memory(content),
+        complete=saved.complete and _has_memory(content),
         encrypted=encrypted,
         key=home is not None,
         device=str(place.device),
-        directory=f"{place.prefix}{directory.relative_to(place.path)}",
+        directory=f"{place.prefix}{saved.directory.relative_to(place.path)}",
     )
 
 
@@ -175,11 +163,8 @@ def _has_memory(content: Dump) -> bool:
 
 
 def _time(name: str) -> str:
-    try:
-        when = datetime.strptime(name[:16], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
-    except ValueError:  # no crash kernel has made that name
-        return "unknown"
-    return f"{when:%Y-%m-%d %H:%M:%S} UTC"
+    when = dump.time(name)
+    return f"{when:%Y-%m-%d %H:%M:%S} UTC" if when else "unknown"
 
 
 def _home(content: Dump, owners: Mapping[str, Path]) -> Path | None:

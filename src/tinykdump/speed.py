@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from tinykdump import dump, hardware, parts
+from tinykdump import dump, dumps, hardware, parts
 from tinykdump.crashlog import CrashLog
 from tinykdump.errors import TinykdumpError
 from tinykdump.host import Host
@@ -48,13 +48,9 @@ def expected(host: Host, plugged: Stick | None, log: CrashLog | None) -> Speed |
 
 def _of_last_dump(host: Host, place: Path) -> Speed | None:
     """How fast this machine's newest complete dump was written, by the times of its files."""
-    top = dump.of_machine(place, hardware.machine_name(host))
-    if host.resolve(top) != top:  # a link
-        return None
-    names = [path.name for path in host.children(top) if dump.is_dump(path.name)]
-    for name in reversed([name for name in names if dump.is_complete(name)]):
-        if rate := _rate(host.path(top / name)):
-            return Speed(rate, f"as the dump {name}", is_read=False)
+    for saved in reversed(dumps.on(host.path(place), hardware.machine_name(host))):
+        if saved.complete and (rate := _rate(saved.directory)):
+            return Speed(rate, f"as the dump {saved.name}", is_read=False)
     return None
 
 

@@ -2,7 +2,7 @@
 """Collects the status of this machine. Reads only."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
@@ -24,6 +24,7 @@ from tinykdump import (
 )
 from tinykdump.clock import local, shown
 from tinykdump.config import Config
+from tinykdump.dumps import Saved
 from tinykdump.errors import TinykdumpError
 from tinykdump.filesystems import possible
 from tinykdump.host import Host
@@ -48,10 +49,10 @@ def collect(host: Host, config: Config) -> Status:
     expected = stick.expected_dump(host, config.level)
     plugged = _stick(host, config, mine, target, expected=expected, problems=problems)
     problems.extend(_of_key(host, config, key) if key else ())
-    running, dumps = host.running_kernel(), crash.dumps(host, plugged)
+    running, saved = host.running_kernel(), crash.on_stick(host, plugged)
     kernel_config = kernels.config(host, mine.kver if mine else running)
     boots = pstore.boots(host)
-    last = crash.last(boots, pstore.crash_log(host, boots), dumps or ())
+    last = crash.last(boots, pstore.crash_log(host, boots), saved or ())
     foreign = held.loaded and mine is None
     fingerprint = mine.key if mine else key.fingerprint if key else ""
     is_known = key is not None and key.fingerprint == fingerprint
@@ -72,11 +73,10 @@ def collect(host: Host, config: Config) -> Status:
         stick_filesystem=plugged.filesystem if plugged else "",
         stick_free=plugged.free if plugged else None,
         expected_dump=expected,
-        dumps=None if dumps is None else len(dumps),
-        incomplete_dumps=None if dumps is None else
-        sum(not dump.is_complete(each.name) for each in dumps),
-        last_dump=str(dumps[-1]) if dumps else "",
-        last_dump_at=crash.time_of(dumps[-1]) if dumps else None,
+        dumps=None if saved is None else len(saved),
+        incomplete_dumps=None if saved is None else sum(not each.complete for each in saved),
+        last_dump=_place(plugged, saved),
+        last_dump_at=_time(saved),
         crash_log=pstore.description(host, kernel_config, efi=config.efi_log),
         crash=last and replace(last, seen=notice.is_seen(host, last)),
         problems=tuple(dict.fromkeys(problems)),
@@ -89,6 +89,18 @@ def _written(host: Host, path: Path) -> datetime | None:
         return local(host.path(path).stat().st_mtime)
     except OSError:
         return None
+
+
+def _place(plugged: Stick | None, saved: Sequence[Saved] | None) -> str:
+    """The path of the newest dump on the stick; empty: there is none."""
+    if not saved or plugged is None or plugged.mounted is None:
+        return ""
+    return str(dump.of_machine(plugged.mounted, saved[-1].machine) / saved[-1].name)
+
+
+def _time(saved: Sequence[Saved] | None) -> datetime | None:
+    when = dump.time(saved[-1].name) if saved else None
+    return when and local(when.timestamp())
 
 
 def _key(host: Host, config: Config, problems: list[str]) -> Key | None:

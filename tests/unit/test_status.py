@@ -19,6 +19,7 @@ from tests.keyring import Keyring
 from tinykdump import cli, crash, keys, survey
 from tinykdump.config import resolve
 from tinykdump.crashlog import Boots, CrashLog
+from tinykdump.dumps import Saved
 from tinykdump.status import Crash, Status
 
 NOON = datetime(2026, 11, 26, 12, tzinfo=timezone(timedelta(hours=1), "CET"))
@@ -120,7 +121,8 @@ def test_the_last_crash_is_the_newest_one_that_is_known(
     log: CrashLog | None, on_stick: tuple[Path, ...], time: str | None, *, saved: bool | None,
     previous: bool | None,
 ) -> None:  # fmt: skip
-    found = crash.last(Boots(3e9, 1.5e9), log, on_stick)
+    saved_dumps = [Saved(path, path.parent.name, path.name) for path in on_stick]
+    found = crash.last(Boots(3e9, 1.5e9), log, saved_dumps)
     assert (found is None) == (time is None)
     if found:
         shown = f"{found.time.astimezone(UTC):%Y%m%dT%H%M%SZ}"
