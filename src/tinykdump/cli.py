@@ -293,8 +293,7 @@ def list_dumps(host: Host, options: argparse.Namespace) -> int:
     target = str(load_config(host, {}, options.config).target)
     if options.mount and os.geteuid() != 0:
         raise TinykdumpError("only root can mount sticks", "use sudo, or list without --mount")
-    homes = (host.path(keys.MACHINE_KEYS), Path("~/.gnupg").expanduser())
-    found = listing.find(host, target, homes, mount=options.mount)
+    found = listing.find(host, target, keys.homes(host), mount=options.mount)
     if options.json:
         print(listing.to_json(found))
     elif found:
@@ -328,8 +327,7 @@ def key_command(host: Host, options: argparse.Namespace) -> int:
 
 def _about(host: Host, config: Config, key: keys.Key) -> str:
     """The key in lines of text."""
-    homes = [host.path(keys.MACHINE_KEYS), Path("~/.gnupg").expanduser()]
-    secret = keys.secret_home(key, homes)
+    secret = keys.secret_home(key, keys.homes(host))
     lines = [
         ("key", key.fingerprint),
         ("origin", config.key or "made for this machine"),

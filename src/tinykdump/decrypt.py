@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from tinykdump import keys, openpgp
+from tinykdump import openpgp
 from tinykdump.errors import TinykdumpError
+from tinykdump.keyring import gpg, secret_key_ids
 from tinykdump.parts import CHUNK, Source, Stream
 
 if TYPE_CHECKING:
@@ -80,6 +81,6 @@ def keyring_for(stream: Stream, homes: Sequence[Path]) -> "gnupg.GPG | None":
     try:
         recipient = openpgp.recipient(stream.head(openpgp.HEAD)) if others else ""
     except OSError:  # whoever reads all of it reports this
-        return keys.gpg(last)
-    there = (home for home in others if recipient in keys.secret_key_ids(home))
-    return keys.gpg(next(there, last))
+        return gpg(last)
+    there = (home for home in others if recipient in secret_key_ids(home))
+    return gpg(next(there, last))

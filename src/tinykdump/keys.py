@@ -3,25 +3,21 @@
 
 import os
 import re
-import socket
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from tinykdump import distribution
 from tinykdump.errors import TinykdumpError
 from tinykdump.files import private, sync_tree
 from tinykdump.host import Host
-from tinykdump.run import ENVIRONMENT, run
+from tinykdump.keyring import ending, gpg, imported, looking, open_home, secret_key_ids
+from tinykdump.run import run
 
-try:
+if TYPE_CHECKING:
     import gnupg
-except ImportError:  # no repository of RHEL has it
-    gnupg = None
 
 MACHINE_KEYS = Path("/var/lib/tinykdump/keys")
 ROOT_KEYS = Path("/root/.gnupg")
@@ -39,21 +35,6 @@ _CURVE25519 = {"key_type": "EDDSA", "key_curve": "ed25519", "subkey_curve": "cv2
 _NIST = {"key_type": "ECDSA", "key_curve": "nistp256", "subkey_curve": "nistp256",
          "preferences": "AES256 AES192 AES SHA512 SHA384 SHA256 Uncompressed"}  # fmt: skip
 
-# Only making a key needs an agent, and an agent would keep running. Keys that are newer than the
-# clock are valid: after a boot with an empty battery and no network, the clock is wrong. The crash
-# side ignores the clock, too.
-_QUIET = [
-    "--no-autostart", "--no-auto-check-trustdb", "--ignore-time-conflict", "--ignore-valid-from",
-]  # fmt: skip
-
-
-# gpg-agent(1) passes these to pinentry, which asks for a passphrase; GPG_TTY is the user's
-# terminal.
-_ASKING = (
-    "GPG_TTY", "TERM", "DISPLAY", "XAUTHORITY", "WAYLAND_DISPLAY", "XDG_RUNTIME_DIR",
-    "XDG_SESSION_TYPE", "DBUS_SESSION_BUS_ADDRESS", "PINENTRY_USER_DATA",
-)  # fmt: skip
-
 
 @dataclass(frozen=True)
 class Key:
@@ -63,19 +44,6 @@ class Key:
     public: bytes  # the exported public key, the only part that goes into an image
     valid_at: str  # a time at which it was valid, for gpg --faked-system-time
     expires: int = 0  # when it cannot encrypt any more, in seconds since 1970; 0: never
-
-
-def gpg(home: Path) -> "gnupg.GPG":
-    """python-gnupg on a home directory whose secret keys may have a passphrase.
-
-    gpg asks for it at the user's terminal or desktop. Raises TinykdumpError if the directory or
-    gpg is missing.
-    """
-    asking = {name: os.environ[name] for name in _ASKING if name in os.environ}
-    terminal = next((os.ttyname(stream) for stream in (0, 1, 2) if os.isatty(stream)), "")
-    if terminal:
-        asking.setdefault("GPG_TTY", terminal)
-    return _open(home, asking=asking)
 
 
 def homes(host: Host) -> tuple[Path, ...]:
@@ -89,101 +57,6 @@ def homes(host: Host) -> tuple[Path, ...]:
     return there or (own,)
 
 
-def _open(
-    home: Path, options: Sequence[str] = (), *, asking: Mapping[str, str] | None = None
-) -> "gnupg.GPG":
-    if not home.is_dir():
-        raise TinykdumpError(f"{home} is not a directory", "name a GnuPG home directory")
-    if gnupg is None:
-        hint = distribution.install(Host(), "python3-gnupg")
-        raise TinykdumpError("python3-gnupg is not installed", hint)
-    try:
-        environment = {**ENVIRONMENT, **(asking or {})}
-        return gnupg.GPG(gnupghome=str(home), options=list(options), env=environment)
-    except OSError:
-        raise TinykdumpError("gpg is not installed", "install gnupg2") from None
-
-
-@contextmanager
-def silent(home: Path) -> "Iterator[gnupg.GPG]":
-    """python-gnupg on a home directory, to decrypt without asking anybody for a passphrase.
-
-    An agent that was started for it ends with the block. Raises TinykdumpError.
-    """
-    with _ending(home):
-        yield _open(home, ["--pinentry-mode=cancel"])
-
-
-@contextmanager
-def _ending(home: Path) -> Iterator[None]:
-    """End the agent of that home with the block, unless it was running before."""
-    running = _is_running(home, "agent-socket")
-    try:
-        yield
-    finally:
-        if not running:
-            run(["gpgconf", "--homedir", home, "--kill", "gpg-agent"], check=False)
-
-
-def _is_running(home: Path, socket_name: str) -> bool:
-    """Whether a daemon of GnuPG answers at its socket for that home. Raises TinykdumpError."""
-    place = run(["gpgconf", "--homedir", home, "--list-dirs", socket_name]).stdout
-    with socket.socket(socket.AF_UNIX) as running:
-        return running.connect_ex(place.rstrip(b"\n")) == 0
-
-
-def secret_key_ids(home: Path) -> frozenset[str]:
-    """The IDs, 16 hexadecimal digits, of the keys in a home directory that have their secret part.
-
-    A key on a smart card counts: gpg keeps a note of it in the same place. No agent is started.
-    Raises TinykdumpError if gpg fails.
-    """
-    grips = {each.stem for each in home.glob("private-keys-v1.d/*.key")}
-    if not grips:
-        return frozenset()
-    words = ["--batch", "--no-autostart", "--with-colons", "--with-keygrip", "--list-keys"]
-    with _looking(home):
-        listed = run(["gpg", "--homedir", home, *words]).stdout.decode(errors="replace")
-    found, last = set(), ""
-    for line in listed.splitlines():  # doc/DETAILS in GnuPG
-        fields = line.split(":")
-        if fields[0] in ("pub", "sub"):
-            last = fields[4]
-        elif fields[0] == "grp" and fields[9] in grips:
-            found.add(last)
-    return frozenset(found)
-
-
-@contextmanager
-def _looking(home: Path) -> "Iterator[gnupg.GPG]":
-    """A keyring to read; daemons started for it end with the block. Raises TinykdumpError."""
-    keyring = _open(home, _QUIET)
-    started = _start_keyboxd(home)
-    try:
-        yield keyring
-    finally:
-        if started:
-            run(["gpgconf", "--homedir", home, "--kill", "keyboxd"], check=False)
-
-
-def _start_keyboxd(home: Path) -> bool:
-    """Start keyboxd if this home needs it and it is not running; return whether it was started.
-
-    No option overrides use-keyboxd in /etc/gnupg/common.conf or the home's own (GnuPG 2.4).
-    Raises TinykdumpError.
-    """
-    said = run(["gpg", "--homedir", home, "--batch", "--gpgconf-list"], check=False).stdout
-    if b"use_keyboxd:16:1:" not in said.splitlines():
-        return False
-    if _is_running(home, "keyboxd-socket"):
-        return False
-    run(
-        ["gpgconf", "--homedir", home, "--launch", "keyboxd"],
-        hint="install keyboxd, which use-keyboxd in common.conf asks for",
-    )
-    return True
-
-
 def configured(key: str, host: Host) -> Key:
     """The key that ``key`` names: a file by its absolute path, or a key in root's keyring.
 
@@ -195,7 +68,7 @@ def configured(key: str, host: Host) -> Key:
         return from_file(host.read(key), key, fips=_in_fips_mode(host))
     exported = b""
     if ROOT_KEYS.is_dir():
-        with _looking(ROOT_KEYS) as keyring:
+        with looking(ROOT_KEYS) as keyring:
             exported = keyring.export_keys(key, armor=False, minimal=True)
     if not exported:
         raise TinykdumpError(
@@ -214,11 +87,7 @@ def from_file(content: bytes, name: str, *, fips: bool = False) -> Key:
 
     ``fips``: this machine is in FIPS mode. Raises TinykdumpError.
     """
-    with (
-        tempfile.TemporaryDirectory(prefix="tinykdump-") as home,
-        _looking(Path(home)) as keyring,
-    ):
-        keyring.import_keys(content)
+    with imported(content) as keyring:
         found = _listed(keyring, f"key {name}")
         if len(found) != 1:
             hint = "export exactly one public key with gpg --export"
@@ -258,7 +127,7 @@ def of_config(host: Host, key: str) -> Key:
 
 def armored(key: Key) -> str:
     """A public key as text, to send or to copy. Raises TinykdumpError."""
-    with _alone(key) as keyring:
+    with imported(key.public) as keyring:
         return str(keyring.export_keys(key.fingerprint))
 
 
@@ -267,26 +136,15 @@ def secret_home(key: Key, homes: Sequence[Path]) -> Path | None:
 
     Raises TinykdumpError.
     """
-    with _alone(key) as keyring:
+    with imported(key.public) as keyring:
         (listed,) = _listed(keyring, key.fingerprint)
     ids = {listed["keyid"], *(subkey[0] for subkey in listed["subkeys"])}
     return next((home for home in homes if ids & secret_key_ids(home)), None)
 
 
-@contextmanager
-def _alone(key: Key) -> "Iterator[gnupg.GPG]":
-    """A keyring that has only this public key."""
-    with (
-        tempfile.TemporaryDirectory(prefix="tinykdump-") as home,
-        _looking(Path(home)) as keyring,
-    ):
-        keyring.import_keys(key.public)
-        yield keyring
-
-
 def secret(home: Path, fingerprint: str) -> str:
     """The secret key as text. gpg asks for its passphrase if it has one. Raises TinykdumpError."""
-    with _ending(home):
+    with ending(home):
         exported = gpg(home).export_keys(fingerprint, secret=True, expect_passphrase=False)
     if "PRIVATE KEY BLOCK" not in exported:
         raise TinykdumpError(
@@ -326,7 +184,7 @@ def machine_key(host: Host, *, create: bool) -> Key:
 
 def _usable_key(home: Path, *, fips: bool) -> tuple[Key | None, bool]:
     """The first key in the home that tinykdump made, checked, and whether others are refused."""
-    with _looking(home) as keyring:
+    with looking(home) as keyring:
         listed = _listed(keyring, str(MACHINE_KEYS))
         found = [each for each in listed if not (fips and each["algo"] in _REFUSED_IN_FIPS_MODE)]
         if not found:
@@ -350,7 +208,7 @@ def _listed(keyring: "gnupg.GPG", name: str) -> Sequence[Mapping[str, Any]]:
 
 def _make_machine_key(home: Path, *, fips: bool) -> None:
     private(home)
-    keyring = _open(home)
+    keyring = open_home(home)
     try:
         made = keyring.gen_key(
             keyring.gen_key_input(

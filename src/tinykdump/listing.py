@@ -10,7 +10,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tinykdump import dmesg, dump, dumps, hardware, keys, mounts, openpgp, parts, state, stick
+from tinykdump import dmesg, dump, dumps, hardware, keyring, mounts, openpgp, parts, state, stick
 from tinykdump.decrypt import decrypt
 from tinykdump.dumps import Saved
 from tinykdump.errors import TinykdumpError
@@ -103,7 +103,7 @@ def not_mounted(host: Host, target: str) -> tuple[Path, ...]:
 def _owners(homes: Sequence[Path]) -> Mapping[str, Path]:
     """Key ID -> the home directory that has its secret part. Raises TinykdumpError."""
     there = [home for home in homes if os.access(home, os.R_OK | os.X_OK)]
-    return {key: home for home in reversed(there) for key in keys.secret_key_ids(home)}
+    return {key: home for home in reversed(there) for key in keyring.secret_key_ids(home)}
 
 
 def _places(host: Host, target: str, stack: ExitStack, *, mount: bool) -> Iterator[_Place]:
@@ -188,7 +188,7 @@ def _log(content: Dump, home: Path | None) -> str:
             if not stream.encrypted:
                 text.write(source.read(_LARGEST_LOG))
             elif home is not None:
-                with keys.silent(home) as keyring:
-                    decrypt(stream, source, keyring, text)
+                with keyring.silent(home) as found:
+                    decrypt(stream, source, found, text)
         return text.getvalue().decode(errors="replace")
     return ""

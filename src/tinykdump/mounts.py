@@ -74,7 +74,7 @@ def mounted(
     private(top)
     place = Path(tempfile.mkdtemp(prefix="stick-", dir=top))
     known = FILESYSTEMS.get(filesystem)
-    unwritten = ("ro", *(known.no_replay if known else ())) if read_only else ()
+    unwritten = (*(known.no_replay if known else ()), "ro") if read_only else ()
     safe = ",".join(("nosuid", "nodev", "noexec", *unwritten))
     try:
         run(["mount", "-t", filesystem, "-o", safe, host.path(device), place],

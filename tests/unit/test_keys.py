@@ -12,6 +12,7 @@ import pytest
 
 from tests.fakehost import FakeHost
 from tests.keyring import Keyring
+from tinykdump import keyring as keyring_module
 from tinykdump import keys as keys_module
 from tinykdump import run as run_module
 from tinykdump.errors import TinykdumpError
@@ -151,7 +152,7 @@ def fips(fake: FakeHost, monkeypatch: pytest.MonkeyPatch) -> FakeHost:
     """
     fake.write("/proc/sys/crypto/fips_enabled", "1\n")
     forced = {**ENVIRONMENT, "LIBGCRYPT_FORCE_FIPS_MODE": "1"}
-    for module in (keys_module, run_module):
+    for module in (keyring_module, run_module):
         monkeypatch.setattr(module, "ENVIRONMENT", forced)
     monkeypatch.setenv("LIBGCRYPT_FORCE_FIPS_MODE", "1")
     return fake
@@ -223,7 +224,7 @@ def test_in_fips_mode_a_key_that_libgcrypt_refuses(keys: Keyring, fips: FakeHost
 
 def test_a_missing_directory_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(TinykdumpError, match=f"{tmp_path}/none is not a directory"):
-        keys_module.gpg(tmp_path / "none")
+        keyring_module.gpg(tmp_path / "none")
 
 
 def test_the_time_of_a_key_is_its_last_change(keys: Keyring) -> None:
@@ -298,7 +299,7 @@ def test_a_key_that_gpg_does_not_list(
     script = fake.write("/bad/gpg", FAILING_GPG.format(gpg=shutil.which("gpg"), status=status),
                         0o755)  # fmt: skip
     path = f"{script.parent}:{ENVIRONMENT['PATH']}"
-    monkeypatch.setattr(keys_module, "ENVIRONMENT", {**ENVIRONMENT, "PATH": path})
+    monkeypatch.setattr(keyring_module, "ENVIRONMENT", {**ENVIRONMENT, "PATH": path})
     monkeypatch.setenv("PATH", path)
     for _ in range(2):
         with pytest.raises(TinykdumpError, match=f"^gpg {says}"):

@@ -26,9 +26,10 @@ EFFECTS = {
     "__main__", "actions", "backup", "cli", "config_files", "crash", "decrypt", "distribution",
     "dumps", "files", "hardware", "harvest", "host", "image/archive", "image/build",
     "image/drivers", "image/libraries", "image/module_tree", "image/packages", "image/programs",
-    "kdump_service", "kernel_install", "kernels", "keys", "listing", "load", "mounts", "notice",
-    "output", "parts", "prepare", "progress", "pstore", "report", "reservation", "restore", "run",
-    "scriptlets", "speed", "state", "stick", "survey", "units", "vmcore/reader", "vmcore/symbols",
+    "kdump_service", "kernel_install", "kernels", "keyring", "keys", "listing", "load", "mounts",
+    "notice", "output", "parts", "prepare", "progress", "pstore", "report", "reservation",
+    "restore", "run", "scriptlets", "speed", "state", "stick", "survey", "units", "vmcore/reader",
+    "vmcore/symbols",
 }  # fmt: skip
 
 # Pure modules may import these. pathlib is for names of paths only.
