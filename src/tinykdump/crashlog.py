@@ -39,6 +39,7 @@ _COURSE = re.compile(
     r"tinykdump: (\[\d{1,10}\.\d\d s\] (?:saving the memory|saved as )"
     r"|the dump takes \d{1,9} MiB).*"
 )
+_NUMBER = re.compile(r"\d+(?:\.\d+)?")
 _PANIC = re.compile(r"Kernel panic - not syncing: (.*)")
 
 
@@ -139,7 +140,7 @@ class CrashLog:
     def rate(self) -> float:
         """Bytes that were saved in a second; 0: not known, or not at the first try."""
         course = [text for _, text in _said(self.raw, _COURSE, by_kernel=False)]
-        numbers = [float(re.search(r"\d+(\.\d+)?", text)[0]) for text in course]  # type: ignore[index]
+        numbers = [float(found) for text in course for found in _NUMBER.findall(text)[:1]]
         kinds = ["MiB" if text.endswith("MiB") else text.split("] ")[1] for text in course]
         if kinds != ["saving the memory", "MiB", "saved as"] or numbers[2] <= numbers[0]:
             return 0.0

@@ -39,8 +39,7 @@ def bar(what: str, total: int) -> Iterator["Advance"]:
 
 def _progress() -> "Progress | None":
     try:
-        from rich import progress  # noqa: PLC0415 - takes 0.1 s, and may be missing
-        from rich.console import Console  # noqa: PLC0415
+        from rich import console, progress  # noqa: PLC0415 - takes 0.1 s, and may be missing
     except ImportError:
         return None
     return progress.Progress(
@@ -49,6 +48,6 @@ def _progress() -> "Progress | None":
         progress.DownloadColumn(binary_units=True),
         progress.TransferSpeedColumn(),
         progress.TimeRemainingColumn(),
-        console=Console(stderr=True),
+        console=console.Console(stderr=True),
         transient=True,
     )

@@ -360,8 +360,10 @@ def test_estimate_before_there_is_an_image(
     assert cli.main(["estimate"]) == 0
     second = capfd.readouterr().out
     assert "has no image yet" not in second
-    guess, need = (int(re.search(r"^to reserve +(\d+)", text, re.MULTILINE)[1])  # type: ignore[index]
-                   for text in (first, second))  # fmt: skip
+    (guess,), (need,) = (
+        [int(size) for size in re.findall(r"^to reserve +(\d+)", text, re.MULTILINE)]
+        for text in (first, second)
+    )
     assert need <= guess <= need + 4
 
 

@@ -123,7 +123,7 @@ def test_a_disk_that_is_replaced_meanwhile(
     machine.write("/sys/class/block/sdb/diskseq", "8\n")
 
     class Slow(Terminal):
-        def readline(self, *_: Any) -> str:  # type: ignore[override]
+        def readline(self, *_: Any) -> str:  # type: ignore[override]  # bytes, says its first base
             machine.write("/sys/class/block/sdb/diskseq", "9\n")
             return "sdb\n"
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, TypeVar
 
 from tinykdump import debuginfo, vmcoreinfo
@@ -111,11 +112,7 @@ def _info(vmcore: Path) -> Info:
 
 
 def _open(vmcore: Path) -> "Program":
-    try:
-        import drgn  # noqa: PLC0415 - only report needs it
-    except ImportError:
-        hint = "install drgn (Fedora) or python3-drgn (Debian)"
-        raise TinykdumpError("drgn is not installed", hint) from None
+    drgn = _drgn()
     logging.getLogger("drgn").disabled = True  # what it cannot find is reported below
     program = drgn.Program()
     try:
@@ -126,11 +123,14 @@ def _open(vmcore: Path) -> "Program":
     return program
 
 
-def _missing_symbols() -> type[Exception]:
-    import drgn  # noqa: PLC0415
-
-    found: type[Exception] = drgn.MissingDebugInfoError
-    return found
+def _drgn() -> ModuleType:
+    """The module drgn. Raises TinykdumpError if it is not installed."""
+    try:
+        import drgn  # noqa: PLC0415 - only report needs it, and it may be missing
+    except ImportError:
+        hint = "install drgn (Fedora) or python3-drgn (Debian)"
+        raise TinykdumpError("drgn is not installed", hint) from None
+    return drgn
 
 
 def _load(program: "Program", symbols: Sequence[Path]) -> None:
@@ -139,18 +139,18 @@ def _load(program: "Program", symbols: Sequence[Path]) -> None:
         program.load_debug_info([str(path) for path in symbols])
         # drgn takes no file of another kernel; whether it took this one, its modules tell.
     program.load_debug_info(main=True)
-    with suppress(_missing_symbols()):
+    with suppress(_drgn().MissingDebugInfoError):
         program.load_debug_info(default=True)
 
 
 def _reader(program: "Program") -> Callable[[int, int], bytes]:
     """Reads memory; drgn's FaultError becomes a ValueError."""
-    from drgn import FaultError  # noqa: PLC0415
+    fault: type[Exception] = _drgn().FaultError
 
     def read_memory(address: int, size: int) -> bytes:
         try:
             return bytes(program.read(address, size))
-        except FaultError as error:
+        except fault as error:
             raise ValueError(str(error)) from None
 
     return read_memory
