@@ -6,6 +6,8 @@ PYTHON = .venv/bin/python
 SITE = $(PREFIX)/lib/python3/dist-packages
 # Where zsh finds completions; on Debian it is $(PREFIX)/share/zsh/vendor-completions.
 ZSH = $(PREFIX)/share/zsh/site-functions
+BASH_COMPLETION = $(PREFIX)/share/bash-completion/completions
+FISH = $(PREFIX)/share/fish/vendor_completions.d
 # Which lines of src no test of Python's own ran, to look at; there is no figure to reach.
 COVERAGE = --cov --cov-report=term
 
@@ -75,9 +77,7 @@ install-files: ## install all but the Python package, for those who install that
 	install -D -m 644 src/default/tinykdump $(DESTDIR)/etc/default/tinykdump
 	install -D -m 644 man/tinykdump.8 $(DESTDIR)$(PREFIX)/share/man/man8/tinykdump.8
 	install -D -m 644 man/tinykdump.5 $(DESTDIR)$(PREFIX)/share/man/man5/tinykdump.5
-	install -D -m 644 src/completion/tinykdump.bash \
-		$(DESTDIR)$(PREFIX)/share/bash-completion/completions/tinykdump
-	install -D -m 644 src/completion/_tinykdump $(DESTDIR)$(ZSH)/_tinykdump
-	install -D -m 644 src/completion/tinykdump.fish \
-		$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/tinykdump.fish
+	install -d $(DESTDIR)$(BASH_COMPLETION) $(DESTDIR)$(ZSH) $(DESTDIR)$(FISH)
+	python3 -B tools/completion.py $(DESTDIR)$(BASH_COMPLETION)/tinykdump $(DESTDIR)$(ZSH)/_tinykdump \
+		$(DESTDIR)$(FISH)/tinykdump.fish
 	install -D -m 644 LICENSE $(DESTDIR)$(PREFIX)/share/licenses/tinykdump/LICENSE

@@ -1,9 +1,9 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Write the completions of bash, zsh and fish from the parser: tools/completion.py [--check].
+"""Write the completions for bash, zsh and fish from the parser: tools/completion.py BASH ZSH FISH.
 
-They are in src/completion. With --check it writes nothing, and exits with status 1 if they do not
-match the parser. It needs what tinykdump itself needs: run it with .venv/bin/python.
+The arguments are the files to write; make install runs this. shtab (PyPI) could do it, too. But
+what it writes is mostly its own code, which would then be a part of the package, with its license.
 """
 
 import argparse
@@ -14,7 +14,6 @@ from pathlib import Path
 from shlex import quote
 
 CHECKOUT = Path(__file__).resolve().parents[1]
-PLACE = CHECKOUT / "src/completion"
 HEAD = "SPDX-License-Identifier: GPL-2.0-or-later\n# Written by tools/completion.py. Do not edit.\n"
 
 # What a value can be, beside one of some words.
@@ -292,32 +291,26 @@ def _fish(text: str) -> str:
     return f"'{escaped}'"
 
 
-def texts(parser: argparse.ArgumentParser) -> dict[Path, str]:
-    """The files and what is in them."""
+def texts(parser: argparse.ArgumentParser) -> tuple[str, str, str]:
+    """The files for bash, zsh and fish."""
     commands = read(parser)
-    made = {"tinykdump.bash": bash, "_tinykdump": zsh, "tinykdump.fish": fish}
-    return {PLACE / name: write(commands) for name, write in made.items()}
+    return bash(commands), zsh(commands), fish(commands)
 
 
-def main() -> int:
+def main() -> None:
     sys.path.insert(0, str(CHECKOUT / "src"))
-    from tinykdump import cli  # noqa: PLC0415
+    from tinykdump import grammar  # noqa: PLC0415 - below the path that is set above
 
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--check", action="store_true", help="only compare")
-    only_compare = options.parse_args().check
-    stale = {path: text for path, text in texts(cli.parser()).items()
-             if not path.exists() or path.read_text() != text}  # fmt: skip
-    if only_compare:
-        for path in stale:
-            print(f"{path.relative_to(CHECKOUT)} does not match the parser (run "
-                  ".venv/bin/python tools/completion.py)", file=sys.stderr)  # fmt: skip
-        return 1 if stale else 0
-    for path, text in stale.items():
-        path.parent.mkdir(exist_ok=True)
+    for shell in ("bash", "zsh", "fish"):
+        options.add_argument(shell, type=Path)
+    files = options.parse_args()
+    for path, text in zip(
+        (files.bash, files.zsh, files.fish), texts(grammar.parser()), strict=True
+    ):
         path.write_text(text)
-    return 0
+        path.chmod(0o644)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -16,6 +16,9 @@ PARTIAL = ".partial"
 SUMS = "SHA256SUMS"
 README = "README"
 
+# What a user calls the newest complete dump.
+LATEST = "latest"
+
 # Streams that the crash side saves, and the files that they are restored to, small ones first: the
 # names are those of kdump, which crash(8)'s users and ABRT know. "vmcore" is a copy of the memory,
 # made if makedumpfile fails.

@@ -11,8 +11,6 @@ from tinykdump import dump, hardware, mounts
 from tinykdump.errors import TinykdumpError
 from tinykdump.host import Host
 
-LATEST = "latest"
-
 _MOUNT = "mount it, for example with mount -o ro,nosuid,nodev,noexec"
 
 
@@ -56,7 +54,7 @@ def named(host: Host, what: str) -> Path:
 
     All but the last mean the newest complete dump there. Raises TinykdumpError if there is none.
     """
-    if what == LATEST:
+    if what == dump.LATEST:
         return _newest(mounted(host), "the sticks that are mounted", _MOUNT + " DEVICE /mnt")
     path = Path(what)
     hint = "to restore what there is of another one, name its directory"

@@ -12,7 +12,19 @@ from pathlib import Path
 import pytest
 
 from tests.vm import service
-from tinykdump import backup, cli, config, errors, harvest, keys, notice, reservation, state, status
+from tinykdump import (
+    backup,
+    cli,
+    config,
+    errors,
+    grammar,
+    harvest,
+    keys,
+    notice,
+    reservation,
+    state,
+    status,
+)
 from tinykdump.filesystems import AUTO, FILESYSTEMS
 from tinykdump.image import programs
 from tinykdump.status import Crash, Status
@@ -83,14 +95,14 @@ def described(lines: list[str]) -> dict[str, dict[str, str]]:
 
 
 def commands() -> dict[str, argparse.ArgumentParser]:
-    actions = cli.parser()._actions
+    actions = grammar.parser()._actions
     (chosen,) = (each for each in actions if isinstance(each, argparse._SubParsersAction))
     return dict(chosen.choices)
 
 
 def test_options_and_commands() -> None:
     page = described([*section(COMMANDS, "Options"), *section(COMMANDS, "Commands")])
-    known = {"": expected(cli.parser())}
+    known = {"": expected(grammar.parser())}
     for name, parser in commands().items():
         known[name] = expected(parser)
         del known[name]["-h"], known[name]["--help"]
@@ -144,7 +156,7 @@ def test_the_quick_start_has_valid_command_lines() -> None:
     """The parser takes each of them."""
     shown = section(COMMANDS, "Quick start")
     lines = [line[2:].partition("  #")[0].split() for line in shown if line[:6] == "# tiny"]
-    said = {cli.parser().parse_args(line[1:]).command for line in lines}
+    said = {grammar.parser().parse_args(line[1:]).command for line in lines}
     assert said == {"prepare", "status", "key", "list", "restore", "report"}
 
 

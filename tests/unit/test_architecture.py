@@ -78,7 +78,7 @@ def test_a_relative_import_is_an_error() -> None:
 @pytest.mark.checkout
 @pytest.mark.parametrize("section", ["Adding a command", "Adding an architecture"])
 def test_names_in_the_recipes_exist(section: str) -> None:
-    """Names in the code, such as `cli.parser()`, and files."""
+    """Names in the code, such as `grammar.parser()`, and files."""
     text = architecture.DOCUMENT.read_text().split(f"## {section}\n")[1].split("\n## ")[0]
     names = re.findall(r"`((?:\w+\.)+\w+)(?:\(\))?`", text)
     files = [name for name in names if name.endswith((".py", ".spec"))]

@@ -14,11 +14,11 @@ PACKAGE = Path(tinykdump.__file__).parent
 
 PURE = {
     "__init__", "architecture", "clock", "config", "crashlog", "debuginfo", "disks", "dmesg",
-    "dump", "errors", "filesystems", "flattened", "image/__init__", "image/cmdline", "image/elf",
-    "image/entries", "image/handover", "image/makedumpfile", "image/manifest", "image/modinfo",
-    "image/modprobe", "image/modules", "image/placeholder", "image/screens", "kernelimage",
-    "memory", "openpgp", "room", "status", "text", "vmcore/__init__", "vmcore/facts",
-    "vmcore/lines", "vmcore/log", "vmcore/page", "vmcore/pages", "vmcore/plots",
+    "dump", "errors", "filesystems", "flattened", "grammar", "image/__init__", "image/cmdline",
+    "image/elf", "image/entries", "image/handover", "image/makedumpfile", "image/manifest",
+    "image/modinfo", "image/modprobe", "image/modules", "image/placeholder", "image/screens",
+    "kernelimage", "memory", "openpgp", "room", "status", "text", "vmcore/__init__",
+    "vmcore/facts", "vmcore/lines", "vmcore/log", "vmcore/page", "vmcore/pages", "vmcore/plots",
     "vmcore/ringbuffer", "vmcoreinfo",
 }  # fmt: skip
 # These touch the system; the first line of each says why.
@@ -34,9 +34,9 @@ EFFECTS = {
 
 # Pure modules may import these. pathlib is for names of paths only.
 ALLOWED = {
-    "array", "collections", "collections.abc", "configparser", "contextlib", "dataclasses",
-    "datetime", "elftools", "fnmatch", "hashlib", "html", "io", "itertools", "json", "pathlib",
-    "re", "shlex", "stat", "struct", "typing", "zlib",
+    "argparse", "array", "collections", "collections.abc", "configparser", "contextlib",
+    "dataclasses", "datetime", "elftools", "fnmatch", "hashlib", "html", "io", "itertools", "json",
+    "pathlib", "re", "shlex", "stat", "struct", "typing", "zlib",
 }  # fmt: skip
 # Methods of Path and of files that use the file system, and built-in functions that do.
 CALLS = {
