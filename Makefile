@@ -65,7 +65,7 @@ install-files: ## install all but the Python package, for those who install that
 	install -D -m 755 src/tinykdump.sh $(DESTDIR)$(PREFIX)/bin/tinykdump
 	install -D -m 755 src/crash/init $(DESTDIR)$(PREFIX)/share/tinykdump/crash/init
 	install -m 755 src/crash/check $(DESTDIR)$(PREFIX)/share/tinykdump/crash
-	install -m 644 src/crash/lib.sh $(DESTDIR)$(PREFIX)/share/tinykdump/crash
+	install -m 644 src/crash/*.sh $(DESTDIR)$(PREFIX)/share/tinykdump/crash
 	install -D -m 755 kernel-install.d/60-tinykdump.install \
 		$(DESTDIR)$(PREFIX)/lib/kernel/install.d/60-tinykdump.install
 	install -D -m 644 src/systemd/tinykdump.service \

@@ -56,7 +56,7 @@ def test_mypy() -> None:
 
 def test_shellcheck() -> None:
     scripts = shell_scripts()
-    expected = {"init", "lib.sh", "check", "60-tinykdump.install"}
+    expected = {"init", "lib.sh", "stick.sh", "check", "60-tinykdump.install"}
     assert expected <= {path.name for path in scripts}
     check("shellcheck", "--external-sources", *scripts)
 

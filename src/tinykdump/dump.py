@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The format of a dump on a stick: names, parts and sums. Text in, values out; no I/O here.
 
-src/crash/lib.sh writes tinykdump/MACHINE/TIME, which is called TIME.partial until it is complete.
+src/crash/dump.sh writes tinykdump/MACHINE/TIME, which is called TIME.partial until it is complete.
 Each stream in it is a series of parts, NAME.000, NAME.001 and so on (NAME.gpg.000 if encrypted),
 and SHA256SUMS lists each part that was written completely. Anyone can have written to a stick, so
 other names and any contents must be expected.

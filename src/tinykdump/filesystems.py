@@ -27,7 +27,7 @@ _EXT = ("tune2fs", "-L", "LABEL", "DEVICE")
 _MICROSOFT = "EBD0A0A2-B9E5-4433-87C0-68B6B72699C7"
 
 FILESYSTEMS: Mapping[str, FileSystem] = {
-    # FAT is always mounted with codepage=437,iocharset=ascii (see src/crash/lib.sh), whatever
+    # FAT is always mounted with codepage=437,iocharset=ascii (see src/crash/stick.sh), whatever
     # the kernel's defaults are.
     "vfat": FileSystem(
         ("vfat", "nls_cp437", "nls_ascii"),

@@ -17,7 +17,7 @@ from tinykdump.host import Host
 from tinykdump.image import programs
 from tinykdump.run import run
 
-# src/crash/lib.sh recognizes a disk behind USB in the same way, and hides all others.
+# src/crash/stick.sh recognizes a disk behind USB in the same way, and hides all others.
 _USB = re.compile(r".*/usb[0-9].*/.*")
 
 

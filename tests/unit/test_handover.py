@@ -17,6 +17,7 @@ from tinykdump import config
 from tinykdump.config import Target
 from tinykdump.image import build
 from tinykdump.image.handover import FILES, SCRIPT, Machine, render
+from tinykdump.image.programs import LIBRARY
 
 CRASH_SIDE = Path(__file__).parents[2] / "src/crash"
 
@@ -69,7 +70,7 @@ def test_values_in_the_configuration() -> None:
 
 def test_src_crash_reads_the_files_of_the_table() -> None:
     """It gets the path of the script from the configuration."""
-    texts = [(CRASH_SIDE / name).read_text() for name in ("init", "lib.sh", "check")]
+    texts = [(CRASH_SIDE / name).read_text() for name in ("init", "check", *LIBRARY)]
     named = set(re.findall(r"/(?:etc|lib)/[a-z.]+[a-z]", "".join(texts)))
     assert named == {*FILES, "/lib/tinykdump.sh"} - {SCRIPT}
 

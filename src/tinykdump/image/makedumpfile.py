@@ -14,7 +14,7 @@ def renamed(program: bytes) -> tuple[int, ...]:
     """The offsets of the old name in the program, in bytes; none if it knows the new name.
 
     Which name it needs depends on the kernel that crashes. That is not always the kernel that
-    the image was built for, so src/crash/lib.sh looks into the vmcore.
+    the image was built for, so src/crash/dump.sh looks into the vmcore.
     """
     if _NEW in program:
         return ()

@@ -16,6 +16,9 @@ from tinykdump.run import run
 # src/crash: as installed, or beside this package in a checkout.
 CRASH_SIDE = (Path("/usr/share/tinykdump/crash"), Path(__file__).parents[2] / "crash")
 
+# The parts of /lib/tinykdump.sh, of which /init runs the functions.
+LIBRARY = ("lib.sh", "supervisor.sh", "stick.sh", "dump.sh")
+
 PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 
 # In the image these are links to /bin, because a script may name any of them.
@@ -122,7 +125,7 @@ def userland(host: Host, config: Config, *, encrypt: bool) -> tuple[Entry, ...]:
         *libraries(host, [*tools, *interpreters]),
         *([own, *(entries.link(place, "/bin") for place in _MERGED)] if own else []),
         entries.file("/init", crash_side("init"), mode=0o755),
-        entries.file("/lib/tinykdump.sh", crash_side("lib.sh")),
+        entries.file("/lib/tinykdump.sh", b"".join(map(crash_side, LIBRARY))),
         entries.file(handover.RENAMED, renamed.encode()),
     )
 

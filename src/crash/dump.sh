@@ -1,0 +1,278 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+# shellcheck shell=sh
+# The stages on the stick: the user's script, the log, the memory, and the new name.
+# shellcheck disable=SC2034,SC2153,SC2154 # lib.sh says where variables come from; some are used in other files
+
+# --- the user's script ------------------------------------------------------------------
+
+run_script() {
+	[ -n "$SCRIPT" ] || return 0
+	stage "running the script"
+	busybox --install -s /bin # only scripts need the links
+	allowed=$(cat "$TMP/patience")
+	[ "$SCRIPT_WAIT" -lt "$allowed" ] || echo $((SCRIPT_WAIT + 10)) >"$TMP/patience"
+	(cd / && exec setsid timeout -k 2 "$SCRIPT_WAIT" "$SCRIPT" "$STICK" </dev/null >"$KMSG" 2>&1) &
+	script=$!
+	wait "$script"
+	status=$?
+	kill -9 "-$script" 2>/dev/null # and processes that it left behind
+	echo "$allowed" >"$TMP/patience"
+	[ "$status" -eq 0 ] || say "the script ended with status $status; going on"
+	tick
+}
+
+# --- the dump ---------------------------------------------------------------------------
+
+# Sets DUMP, a new directory whose name ends in .partial until the dump is complete. Creating it
+# proves that the stick is writable.
+open_dump_directory() {
+	MINE=$STICK/tinykdump/$MACHINE
+	for link in "$STICK/tinykdump" "$MINE"; do
+		[ ! -L "$link" ] || die "the stick has a link where the dumps should be"
+	done
+	make_room "$SPARE"
+	name=$MINE/$(date -u +%Y%m%dT%H%M%SZ)
+	# Without a clock the same time can come twice: never overwrite a dump.
+	suffix=
+	while [ -e "$name$suffix" ] || [ -e "$name$suffix.partial" ]; do
+		suffix=$((${suffix:-0} - 1))
+	done
+	FINAL_NAME=$name$suffix
+	DUMP=$FINAL_NAME.partial
+	if ! { mkdir -p "$DUMP" && to_stick "$DUMP/SHA256SUMS"; } 2>"$TMP/open" </dev/null; then
+		die "cannot write to the stick: $(sed -n 1p "$TMP/open")"
+	fi
+	echo "$DUMP" >"$TMP/dump"
+}
+
+# to_stick FILE: append standard input to FILE; succeeds when it is on the medium.
+to_stick() {
+	dd bs=65536 of="$1" oflag=append conv=notrunc,fsync
+}
+
+# --- makedumpfile -----------------------------------------------------------------------
+
+# The notes of the crashed kernel, with vmcoreinfo. The first program header describes them; its
+# p_offset is at byte 72, and p_filesz three longs later (elf(5)).
+crashed_notes() {
+	# shellcheck disable=SC2046 # four numbers
+	set -- $(od -A n -t u8 -j 72 -N 32 "$VMCORE")
+	dd if="$VMCORE" bs=4096 skip=$(($1 / 4096)) count=$((($4 + 4095) / 4096)) 2>/dev/null
+}
+
+# Patch this copy of makedumpfile to look for a name that the crashed kernel's vmcoreinfo has: see
+# src/tinykdump/image/makedumpfile.py.
+teach_makedumpfile() {
+	new='OFFSET(page.compound_info)='
+	[ -s "$RENAMED" ] && crashed_notes | grep -q "^$new" || return 0
+	while read -r offset; do
+		printf %s "$new" | dd of="$MAKEDUMPFILE" bs=1 seek="$offset" conv=notrunc 2>"$TMP/dd" ||
+			{ say "cannot patch makedumpfile: $(sed -n 1p "$TMP/dd")"; return; }
+	done <"$RENAMED"
+	say "patched makedumpfile to look for $new"
+}
+
+# makedumpfile seeks in the log that it writes, so only the log is kept in memory first.
+read_log() {
+	makedumpfile --dump-dmesg -f "$VMCORE" "$TMP/dmesg" >"$TMP/messages" || return
+	cat "$TMP/dmesg"
+	rm -f "$TMP/dmesg"
+}
+
+# -F: the flattened format, which can be piped (makedumpfile(8)).
+# shellcheck disable=SC2086 # COMPRESSION is a flag or nothing
+read_memory() {
+	makedumpfile -F $COMPRESSION -d "$LEVEL" "$VMCORE"
+}
+
+# --- writing ----------------------------------------------------------------------------
+
+# The faked time is the key's last change: every key that tinykdump accepts was valid then, so this
+# machine's clock does not matter.
+encrypt() {
+	if [ -z "$KEY_TIME" ]; then
+		cat
+		return
+	fi
+	gpg --homedir "$TMP" --no-options --batch --no-tty --quiet --no-autostart \
+		--no-keyring --trust-model always --compress-algo none \
+		--faked-system-time "$KEY_TIME!" --ignore-time-conflict --ignore-valid-from \
+		--recipient-file /etc/tinykdump.key --encrypt
+}
+
+# fail CAUSE MESSAGE: record why a stream is incomplete. CAUSE is read, gpg, stick or full.
+fail() {
+	echo "$2" >>"$TMP/fail.$1"
+}
+
+# Write standard input to $1.000, $1.001, ... of at most PART_CHUNKS chunks each, and their sums.
+write_parts() {
+	part=0
+	touch "$TMP/more"
+	while [ -e "$TMP/more" ]; do
+		file=$(printf '%s.%03d' "$1" "$part")
+		if ! to_stick "$DUMP/$file" 2>"$TMP/open" </dev/null; then
+			fail stick "writing $file: $(sed -n 1p "$TMP/open")"
+			return
+		fi
+		# Keep the file open: the kernel reports its write errors only as long as it is.
+		# shellcheck disable=SC2094 # nothing is written through it
+		sum=$({ write_part "$DUMP/$file"; } 7>>"$DUMP/$file" | sha256sum)
+		if [ ! -s "$DUMP/$file" ]; then
+			rm -f "$DUMP/$file"
+			[ "$part" -gt 0 ] || has_failed read || fail read "$1 is empty"
+			return
+		fi
+		# A part without a sum is incomplete; restore reports it.
+		has_failed full stick gpg read && return
+		if ! echo "${sum%% *}  $file" | to_stick "$DUMP/SHA256SUMS" 2>"$TMP/dd"; then
+			fail stick "writing SHA256SUMS: $(sed -n 1p "$TMP/dd")"
+			return
+		fi
+		part=$((part + 1))
+	done
+}
+
+# Write standard input to the file $1 until the input ends or the part is full, and copy it to
+# standard output for the checksum. $TMP/more remains if there may be more input. After an error of
+# the stick nothing reads the input, so SIGPIPE ends its producer. (tee would continue, and each
+# write would search the full FAT.)
+write_part() {
+	chunk=0 syncing=
+	while [ "$chunk" != "$PART_CHUNKS" ] && write_chunk "$1" $((chunk * CHUNK)); do
+		chunk=$((chunk + 1))
+	done
+	end_sync "$1"
+}
+
+# write_chunk FILE START: write a chunk of standard input to FILE, and copy it from there, while it
+# is still cached, to standard output. Succeeds if there may be more input.
+write_chunk() {
+	if ! make_room $((CHUNK * 64 + SPARE)) && [ "$1" != "${1%/vmcore*}" ]; then
+		fail full "writing ${1##*/}: the stick is full"
+		return 1
+	fi
+	if ! dd bs=65536 count="$CHUNK" iflag=fullblock of="$1" seek="$2" conv=notrunc 2>"$TMP/dd"; then
+		fail stick "writing ${1##*/}: $(sed -n 1p "$TMP/dd")"
+		return 1
+	fi
+	end_sync "$1" || return
+	start_sync "$1"
+	if ! dd bs=65536 if="$1" skip="$2" 2>"$TMP/sum"; then
+		fail stick "reading ${1##*/} back: $(sed -n 1p "$TMP/sum")"
+		return 1
+	fi
+	tick
+	# "128+0 records in": there may be more.
+	[ "$(sed -n 1p "$TMP/dd")" = "$CHUNK+0 records in" ] || { rm "$TMP/more"; return 1; }
+}
+
+# Sync a chunk while the next one is produced; at most one sync is pending.
+start_sync() {
+	dd of="$1" count=0 conv=notrunc,fsync 2>"$TMP/fsync" </dev/null &
+	syncing=$!
+}
+
+end_sync() {
+	[ -z "$syncing" ] || wait "$syncing" ||
+		{ fail stick "writing ${1##*/}: $(sed -n 1p "$TMP/fsync")"; return 1; }
+}
+
+show_progress() {
+	while sleep 10; do
+		say "$1: $(du -m "$DUMP" | cut -f1) MiB on the stick"
+	done
+}
+
+# Whether fail recorded one of these causes.
+has_failed() {
+	for cause; do
+		[ ! -e "$TMP/fail.$cause" ] || return 0
+	done
+	return 1
+}
+
+# save NAME COMMAND: write the output of COMMAND to the stick, encrypted. If it is incomplete, set
+# CAUSE to the first cause, and FAILURE to its messages.
+save() {
+	rm -f "$TMP"/fail.* "$TMP/errors"
+	show_progress "$1" &
+	progress=$!
+	{ "$2" 2>"$TMP/errors" || fail read "$2: $(last_line "$TMP/errors")"; } |
+		{ encrypt 2>"$TMP/gpg" || fail gpg "gpg: $(tail -n 1 "$TMP/gpg")"; } |
+		write_parts "$1${KEY_TIME:+.gpg}"
+	kill "$progress"
+	for CAUSE in full stick gpg read; do
+		if has_failed "$CAUSE"; then
+			FAILURE=$(sed 's/$/;/' "$TMP/fail.$CAUSE" | tr '\n' ' ')
+			FAILURE=${FAILURE%; }
+			return 1
+		fi
+	done
+	CAUSE=
+}
+
+# A log that cannot be saved does not stop the memory dump.
+save_log() {
+	stage "saving the log"
+	save dmesg.txt read_log && return
+	WITHOUT=" without the log"
+	stage "could not save the log: $FAILURE; going on"
+}
+
+# If makedumpfile fails, try less filtering, then a plain copy. If the stick is full, try more
+# filtering.
+save_memory() {
+	stage "saving the memory"
+	save vmcore.flat read_memory && return
+	case $CAUSE in
+	full) levels=31 ;;
+	read) levels=1 ;;
+	*) levels= ;;
+	esac
+	if [ -n "$levels" ] && [ "$levels" != "$LEVEL" ]; then
+		stage "could not save the memory at level $LEVEL: $FAILURE; trying level $levels"
+		LEVEL=$levels
+		forget vmcore
+		save vmcore.flat read_memory && return
+	fi
+	if [ "$CAUSE" = read ]; then
+		stage "could not save the memory with makedumpfile: $FAILURE; copying it"
+		forget vmcore
+		save vmcore copy_memory && return
+	fi
+	die "could not save the memory: $FAILURE"
+}
+
+copy_memory() {
+	cat "$VMCORE"
+}
+
+# forget NAME: remove the parts of a stream and their sums.
+forget() {
+	grep -v "  $1" "$DUMP/SHA256SUMS" >"$TMP/sums"
+	rm -f "$DUMP/$1"* "$DUMP/SHA256SUMS"
+	to_stick "$DUMP/SHA256SUMS" <"$TMP/sums" 2>"$TMP/dd" || die "writing SHA256SUMS: $(sed -n 1p "$TMP/dd")"
+}
+
+# All parts are on the medium. Log "saved" when the new name is there, too.
+publish() {
+	say "the dump takes $(du -m "$DUMP" | cut -f1) MiB"
+	mv "$DUMP" "$FINAL_NAME" 2>"$TMP/mv" || die "renaming $DUMP: $(tail -n 1 "$TMP/mv")"
+	to_stick "$FINAL_NAME/SHA256SUMS" </dev/null 2>"$TMP/dd" ||
+		die "renaming $DUMP: $(sed -n 1p "$TMP/dd")"
+	touch "$TMP/saved"
+	stage "saved as ${FINAL_NAME#"$STICK"/}$WITHOUT"
+}
+
+# Keep KEEP complete dumps of this machine.
+remove_old_dumps() {
+	[ "$KEEP" -gt 0 ] || return 0
+	# shellcheck disable=SC2046 # names
+	set -- $(old_dumps)
+	while [ "$#" -ge "$KEEP" ]; do
+		say "removing the old dump $1"
+		rm -rf "${MINE:?}/$1"
+		shift
+	done
+}

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+# shellcheck shell=sh
+# The stages up to a mounted stick: modules, disks, the stick itself; and the space on it.
+# shellcheck disable=SC2034,SC2154 # lib.sh says where variables come from; some are used in other files
+
+# Load the modules in order, with their parameters: without modprobe, nothing else takes these from
+# the command line. Delete loaded modules to save memory.
+load_modules() {
+	while read -r module parameters; do
+		insmod "$module" ${parameters:+"$parameters"} || say "could not load $module"
+		rm -f "$module"
+	done <"$MODULES"
+}
+
+# pstore keeps the crash log; some of its backends write nothing until it is mounted.
+mount_pstore() {
+	[ ! -d /sys/fs/pstore ] || mount -t pstore pstore /sys/fs/pstore
+}
+
+# Remove the device nodes of all disks that are not behind USB, so that they cannot be read,
+# mounted or written.
+hide_other_disks() {
+	for disk in "$SYS"/class/block/*; do
+		case $(readlink -f "$disk") in
+		*/usb[0-9]*/*) ;;
+		*) rm -f "$DEV/$(sed -n 's/^DEVNAME=//p' "$disk/uevent")" ;;
+		esac
+	done
+}
+
+# After a kexec, some host controllers need a second reset.
+rebind_controllers() {
+	say "no stick yet: resetting the USB host controllers"
+	for device in "$SYS"/bus/pci/drivers/[a-z]hci*/*:*; do
+		[ -e "$device" ] || continue
+		echo "${device##*/}" >"${device%/*}/unbind"
+		echo "${device##*/}" >"${device%/*}/bind"
+	done
+}
+
+# Sets DEVICE. Polls, because there is no udev.
+wait_for_stick() {
+	stage "waiting for the stick $TARGET_TAG=$TARGET_VALUE"
+	waited=0 # in fifths of a second
+	while :; do
+		hide_other_disks
+		DEVICE=$(findfs "$TARGET_TAG=$TARGET_VALUE" 2>/dev/null) && break
+		waited=$((waited + 1))
+		[ "$waited" -lt $((WAIT * 5)) ] ||
+			die "no stick $TARGET_TAG=$TARGET_VALUE within $WAIT s"
+		tick
+		[ $((waited % 25)) -ne 0 ] || say "waited $((waited / 5)) of $WAIT s for the stick"
+		[ "$waited" -ne $((WAIT * 5 / 2)) ] || rebind_controllers
+		usleep 200000 # openSUSE's busybox takes only whole seconds for sleep
+	done
+	[ -z "$ROOT_UUID" ] || [ "$(findfs "UUID=$ROOT_UUID" 2>/dev/null)" != "$DEVICE" ] ||
+		die "$DEVICE is the root file system of the crashed system, not a stick for dumps"
+	stage "found the stick: $DEVICE"
+}
+
+# Sets PART_CHUNKS, the size of a part: a file on FAT is smaller than 4 GiB; the limits of the other
+# file systems are larger than any memory.
+mount_stick() {
+	for type in $FILESYSTEMS; do
+		# dirsync: a new directory or name is on the stick when the command returns.
+		options=nosuid,nodev,noexec,noatime,dirsync PART_CHUNKS=
+		if [ "$type" = vfat ]; then
+			options=$options,codepage=437,iocharset=ascii PART_CHUNKS=511
+		elif [ "$type" = exfat ]; then
+			options=$options,iocharset=utf8 # needs no module, unlike other defaults of a kernel
+		fi
+		mount -t "$type" -o "$options" "$DEVICE" "$STICK" 2>"$TMP/mount" && return
+		say "cannot mount it as $type: $(cat "$TMP/mount")"
+	done
+	die "cannot mount $DEVICE with any file system of this image: $FILESYSTEMS"
+}
+
+# --- space on the stick -----------------------------------------------------------------
+
+free_kib() {
+	df -Pk "${DUMP:-$STICK}" | { read -r _ && read -r _ _ _ free _ && echo "$free"; }
+}
+
+# make_room KIB: delete old files, one at a time, until that much space is free; fails if there are
+# none left.
+make_room() {
+	while [ "$(free_kib)" -lt "$1" ]; do
+		remove_torn_memory || remove_oldest_dump || return
+	done
+}
+
+# Delete one memory file of an incomplete dump of this machine; its logs stay.
+remove_torn_memory() {
+	for torn in "$MINE"/*.partial; do
+		if [ "$torn" = "$DUMP" ] || [ -L "$torn" ]; then
+			continue
+		fi
+		for file in "$torn"/vmcore*; do
+			if [ -f "$file" ] && rm -f "$file"; then
+				say "no space: removed ${file#"$MINE"/} of an incomplete dump"
+				return
+			fi
+		done
+	done
+	return 1
+}
+
+# The names of this machine's complete dumps except the new one, the oldest first. They sort by
+# time. Other names are skipped: they could contain spaces.
+old_dumps() {
+	for old in "$MINE"/[0-9]*Z*; do
+		case ${old##*/} in
+		*[!0-9TZ-]*) ;;
+		"${FINAL_NAME##*/}") ;; # the new one, wherever the clock sorts it
+		*) [ -L "$old" ] || [ ! -f "$old/SHA256SUMS" ] || echo "${old##*/}" ;;
+		esac
+	done
+}
+
+# Delete the oldest complete dump, but never the last one: the new one may still fail.
+remove_oldest_dump() {
+	[ "$KEEP" -gt 0 ] || return
+	# shellcheck disable=SC2046 # names
+	set -- $(old_dumps)
+	[ "$#" -gt 1 ] || return
+	say "no space: removing the old dump $1"
+	rm -rf "${MINE:?}/$1"
+}

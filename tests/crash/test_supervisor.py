@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The supervisor, and the final action."""
+
+import shutil
+from collections.abc import Sequence
+
+import pytest
+
+from tests.crash.world import CRASH_SIDE, Crash
+
+STAGES = ("load_modules", "mount_pstore", "wait_for_stick", "mount_stick", "run_script",
+          "open_dump_directory", "teach_makedumpfile", "save_log", "save_memory", "publish",
+          "remove_old_dumps")  # fmt: skip
+
+# src/crash/init, without the lines that replace the functions of a test.
+INIT = (CRASH_SIDE / "init").read_text().replace("/etc/tinykdump.conf", "/dev/null")
+INIT = INIT.replace(". /lib/tinykdump.sh", "").replace("set_paths\n", "")
+INIT = INIT.replace("mount_kernel_interfaces\n", "").replace("leave_stick 60", "leave_stick 2")
+
+
+def init(crash: Crash, script: str, real: Sequence[str] = ()) -> str:
+    """Run src/crash/init with the stages in ``real``, and with those that ``script`` defines;
+    returns the log."""
+    nothing = "".join(f"{stage}() {{ :; }}\n" for stage in STAGES if stage not in real)
+    _, log = crash.run(f"{nothing}\n{script}\n{INIT}")
+    return log
+
+
+@pytest.mark.parametrize(
+    ("script", "outcome", "says"),
+    [
+        ("publish() { touch $TMP/saved; }", "saved", ""),
+        ("run_script() { die nothing works; }", "failed", "failed: nothing works\n"),
+        ("run_script() { exit 3; }", "failed", "failed: the dump ended with status 3\n"),
+        ("run_script() { set -u; : $unset; }", "failed", "failed: the dump ended with status"),
+        ("run_script() { : >/none/x; }", "failed", "failed: the dump ended with status"),
+        ("run_script() { exec sh -c 'kill -9 $$'; }", "failed", "failed: the dump ended with"),
+        # No progress: a write hangs, or something else.
+        ("save_memory() { command sleep 50; }", "failed", "failed: no progress for "),
+        ("save_memory() { trap '' TERM INT; while :; do :; done; }", "failed", "failed: no pro"),
+    ],
+)
+def test_every_path_ends_in_the_final_action(
+    crash: Crash, script: str, outcome: str, says: str
+) -> None:
+    log = init(crash, script)
+    assert says in log
+    assert log.count("failed: ") == (outcome == "failed")
+    assert f"dump {outcome}; final action: reboot\n" in log
+    assert log.endswith("ACTION reboot -n -f\n")
+    assert f"UMOUNT {crash.stick}\n" in log
+
+
+@pytest.mark.parametrize("action", ["poweroff", "halt"])
+def test_other_final_actions(crash: Crash, action: str) -> None:
+    log = init(crash, f"FINAL_ACTION={action}")
+    assert f"dump failed; final action: {action}\n" in log
+    assert log.endswith(f"ACTION {action} -n -f\n")
+
+
+def test_a_stick_that_hangs_does_not_prevent_the_final_action(crash: Crash) -> None:
+    hang = "command sleep 50"
+    log = init(crash, f"save_log() {{ {hang}; }}; umount() {{ {hang}; }}")
+    assert log.count("failed: no progress for ") == 2
+    assert log.endswith("ACTION reboot -n -f\n")
+
+
+def test_a_reboot_that_hangs_is_forced(crash: Crash) -> None:
+    """A driver waits for its device."""
+    wait = 'sleep() { [ "$1" != 30 ] || set -- 1; command sleep "$1"; }'
+    init(crash, f"{wait}; reboot() {{ command sleep 3; }}")
+    assert (crash.top / "sysrq").read_text() == "b\n"
+
+
+@pytest.mark.parametrize(("action", "key"), [("reboot", "b"), ("poweroff", "o"), ("halt", "")])
+def test_a_busybox_without_the_final_actions(crash: Crash, action: str, key: str) -> None:
+    """As SUSE's. A halted machine does nothing any more, which ends here with the sleep."""
+    sleeps = (
+        'sleep() { case $1 in 30 | 3600) say "SLEEP $1"; false ;; *) command sleep 0.1 ;; esac; }'
+    )
+    missing = f"{action}() {{ echo '{action}: applet not found' >&2; return 127; }}"
+    log = init(crash, f"FINAL_ACTION={action}; {sleeps}; {missing}")
+    assert f"tinykdump: {action}: applet not found\n" in log
+    assert ("SLEEP 3600" in log) == (action == "halt")
+    pressed = crash.top / "sysrq"
+    assert (pressed.read_text() if pressed.exists() else "") == key + "\n" * bool(key)
+
+
+def test_a_makedumpfile_that_hangs_is_killed_and_the_memory_is_copied(crash: Crash) -> None:
+    """Simulated: makedumpfile never ends, at any level."""
+    applets = (crash.top / "bin").resolve()
+    (crash.top / "bin").unlink()
+    shutil.copytree(applets, crash.top / "bin", symlinks=True)
+    hang = crash.top / "bin/makedumpfile"
+    hang.write_text("#!/bin/sh\nwhile :; do sleep 1; done\n")
+    hang.chmod(0o755)
+    (crash.top / "core").write_bytes(b"memory")
+    script = f"VMCORE={crash.top}/core; open_dump_directory() {{ echo $DUMP >$TMP/dump; }}"
+    log = init(crash, script, real=("save_log", "save_memory"))
+    assert log.count("killed makedumpfile: no progress for ") == 3
+    assert "could not save the log: " in log
+    assert "could not save the memory at level 31: " in log
+    assert "trying level 1" in log
+    assert "copying it" in log
+    assert (crash.dump / "vmcore.000").read_bytes() == b"memory"
+    assert not list(crash.dump.glob("vmcore.flat*"))
+
+
+def test_a_makedumpfile_that_cannot_be_killed_does_not_prevent_the_final_action(
+    crash: Crash,
+) -> None:
+    """Simulated: makedumpfile waits for the disk, too, so SIGKILL has no effect."""
+    hang = "save_memory() { command sleep 50; }; pidof() { echo 999999; }; kill() { :; }"
+    log = init(crash, hang)
+    assert log.count("killed makedumpfile: no progress for ") == 1
+    assert log.count("failed: no progress for ") == 1
+    assert log.endswith("ACTION reboot -n -f\n")
+
+
+@pytest.mark.parametrize("saved", [False, True])
+def test_the_crash_kernels_log_is_saved_after_a_failure(crash: Crash, saved: bool) -> None:
+    publish = "publish() { touch $TMP/saved; }" if saved else "publish() { die no; }"
+    init(crash, f"dmesg() {{ echo log; }}; echo $DUMP >$TMP/dump; {publish}")
+    assert (crash.dump / "crash-kernel.txt.000").exists() is not saved
