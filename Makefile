@@ -25,8 +25,8 @@ demo: deps ## crash Debian's kernel, then ours, in QEMU and restore the dumps (K
 check: deps ## run all tests except those of kernel-check
 	@$(PYTHON) -m pytest --numprocesses=2 --dist=loadfile $(COVERAGE) -m "not kernel"
 
-quick: deps ## run the tests that boot nothing, in a minute and a half
-	@$(PYTHON) -m pytest --numprocesses=4 --quiet -m "not vm and not kernel" tests/test_lint.py tests/unit \
+quick: deps ## run the tests that boot nothing and are fast, in a minute
+	@$(PYTHON) -m pytest --numprocesses=4 --quiet -m "not vm and not kernel and not slow" tests/test_lint.py tests/unit \
 		tests/crash tests/plugin tests/man tests/vmtest tests/kernel
 
 bench: deps ## measure CPU time, sizes and growth of the reservation, without pass or fail

@@ -110,6 +110,7 @@ def test_in_an_image_of_a_system_no_key_is_made(kernel_install: KernelInstall) -
     assert kernel_install.fake.snapshot() == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("machine_id", [MACHINE_ID, ""], ids=["machine-id", "none"])
 @pytest.mark.parametrize("layout", ["bls", "uki", "other"])
 def test_add_and_remove_work_with_every_layout(
@@ -149,6 +150,7 @@ def rebuilt(fake: FakeHost, monkeypatch: pytest.MonkeyPatch) -> str:
     return str(json.loads(fake.path(f"{STATE}/manifest.json").read_text())["kernel"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("boot", ["/boot", "/efi", "/boot/efi"])
 def test_a_self_built_kernel_is_found_where_kernel_install_copied_it(
     self_built: KernelInstall, monkeypatch: pytest.MonkeyPatch, boot: str
@@ -164,6 +166,7 @@ def test_a_self_built_kernel_is_found_where_kernel_install_copied_it(
     assert rebuilt(fake, monkeypatch) == f"{boot}/{MACHINE_ID}/{KVER}/linux"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("now", [KVER, "9.9", ""])
 def test_the_path_of_the_kernel_image_is_remembered(
     self_built: KernelInstall, monkeypatch: pytest.MonkeyPatch,
@@ -183,6 +186,7 @@ def test_the_path_of_the_kernel_image_is_remembered(
     assert capfd.readouterr().err.startswith(f"tinykdump: {given} {why}install that kernel")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kept", [True, False], ids=["on the boot partition", "nowhere"])
 def test_the_kernel_in_a_unified_image_is_stored(
     self_built: KernelInstall, monkeypatch: pytest.MonkeyPatch, *, kept: bool

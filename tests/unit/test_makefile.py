@@ -15,6 +15,7 @@ from tests.rpm import repository
 CHECKOUT = Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 def test_check_prints_the_coverage_of_src(tmp_path: Path) -> None:
     """With its own options, on one file of tests; also for modules that no test imports."""
     shown = subprocess.run(["make", "--dry-run", "check"], cwd=CHECKOUT, check=True,
@@ -33,6 +34,7 @@ def test_check_prints_the_coverage_of_src(tmp_path: Path) -> None:
     assert total and 0 < int(total[1]) < 50
 
 
+@pytest.mark.slow
 @pytest.mark.checkout
 def test_pre_commit_runs_the_linters(short_path: Path) -> None:
     """The real pre-commit, in a clone, with one of the linters and without a network."""

@@ -35,8 +35,8 @@ EFFECTS = {
 # Pure modules may import these. pathlib is for names of paths only.
 ALLOWED = {
     "argparse", "array", "collections", "collections.abc", "configparser", "contextlib",
-    "dataclasses", "datetime", "elftools", "fnmatch", "hashlib", "html", "io", "itertools", "json",
-    "pathlib", "re", "shlex", "stat", "struct", "typing", "zlib",
+    "dataclasses", "datetime", "elftools", "fnmatch", "hashlib", "html", "io", "itertools",
+    "json", "operator", "pathlib", "re", "shlex", "stat", "struct", "typing", "zlib",
 }  # fmt: skip
 # Methods of Path and of files that use the file system, and built-in functions that do.
 CALLS = {
