@@ -4,14 +4,16 @@
 # supervisor.sh, stick.sh and dump.sh are one: /lib/tinykdump.sh.
 #
 # Two processes share the work. PID 1 supervises: it never touches the stick, so a stick that hangs
-# cannot stop it. capture() runs in a child. Each of its functions is one stage; a stage that fails
-# calls die, which ends the child. Both processes use the files in $TMP:
+# cannot stop it. capture() runs in a child, and each try of save_dump() in a child of that one. Each
+# of their functions is one stage; a stage that fails calls die, which ends its child. All processes
+# use the files in $TMP:
 #
 #   progress  grows while there is progress
 #   patience  allowed seconds without progress
 #   dump      the directory on the stick, once it exists
 #   failed    a "failed:" line was logged
 #   saved     the dump is complete
+#   shell     messages of the shell itself
 #
 # Variables that are not set here come from /etc/tinykdump.conf.
 # shellcheck disable=SC2034,SC2154
@@ -30,6 +32,8 @@ TMP=${TMP:-/run/tinykdump}   # in memory
 CHUNK=${CHUNK:-128}          # blocks of 64 KiB per write
 SPARE=1024                   # KiB that a memory dump leaves free for logs and checksums
 PART_CHUNKS=                 # chunks per part; empty: no limit
+PULLED_OUT=9                 # the status of save_dump if the stick is gone
+DEVICE=                      # the stick, once it is found
 DUMP=                        # the directory on the stick, once it exists
 
 # Log one line to the kernel's log, which goes to the console and pstore.
@@ -54,6 +58,10 @@ tick() {
 }
 
 die() {
+	if is_pulled_out; then
+		stage "the stick was pulled out: $*"
+		exit "$PULLED_OUT"
+	fi
 	touch "$TMP/failed"
 	stage "failed: $*"
 	exit 1

@@ -47,7 +47,7 @@ wait_for_stick() {
 		DEVICE=$(findfs "$TARGET_TAG=$TARGET_VALUE" 2>/dev/null) && break
 		waited=$((waited + 1))
 		[ "$waited" -lt $((WAIT * 5)) ] ||
-			die "no stick $TARGET_TAG=$TARGET_VALUE within $WAIT s"
+			die "no stick $TARGET_TAG=$TARGET_VALUE within $WAIT s$AGAIN"
 		tick
 		[ $((waited % 25)) -ne 0 ] || say "waited $((waited / 5)) of $WAIT s for the stick"
 		[ "$waited" -ne $((WAIT * 5 / 2)) ] || rebind_controllers
@@ -56,6 +56,32 @@ wait_for_stick() {
 	[ -z "$ROOT_UUID" ] || [ "$(findfs "UUID=$ROOT_UUID" 2>/dev/null)" != "$DEVICE" ] ||
 		die "$DEVICE is the root file system of the crashed system, not a stick for dumps"
 	stage "found the stick: $DEVICE"
+	warn_of_others
+}
+
+# findfs returns the first one: look again without its node.
+warn_of_others() {
+	mv "$DEVICE" "$TMP/node"
+	other=$(findfs "$TARGET_TAG=$TARGET_VALUE" 2>/dev/null)
+	[ -z "$other" ] || say "$other is $TARGET_TAG=$TARGET_VALUE, too; the dump goes to $DEVICE"
+	mv "$TMP/node" "$DEVICE"
+}
+
+# Whether the stick is gone since it was found. Its errors can come before the kernel notices that.
+is_pulled_out() {
+	[ -n "$DEVICE" ] || return
+	for _ in 1 2 3 4 5 6 7 8 9 10; do
+		[ -e "$SYS/class/block/${DEVICE##*/}" ] || return 0
+		usleep 200000
+	done
+	return 1
+}
+
+# Go back to the wait for a stick: this one, or another one with its name.
+leave_pulled_stick() {
+	rm -f "$TMP/dump"
+	umount "$STICK" 2>/dev/null || umount -l "$STICK" 2>/dev/null
+	AGAIN=" after it was pulled out"
 }
 
 # Sets PART_CHUNKS, the size of a part: a file on FAT is smaller than 4 GiB; the limits of the other

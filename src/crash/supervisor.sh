@@ -39,9 +39,12 @@ supervise() {
 	wait "$child"
 }
 
-# explain STATUS: log the failure of a child that logged none, for example after an OOM kill.
+# explain STATUS: log the failure of a child that logged none, for example after an OOM kill or an
+# error of the shell.
 explain() {
-	[ -e "$TMP/failed" ] || stage "failed: the dump ended with status $1"
+	[ -e "$TMP/failed" ] && return
+	reason=$(last_line "$TMP/shell")
+	stage "failed: the dump ended with status $1${reason:+: $reason}"
 }
 
 # Whether a child still runs and is not a zombie.

@@ -203,7 +203,9 @@ def _restore(host: Host, now: Reservation, before: Manifest | None) -> str:
             state.verify(host, before)
             with _note_of(host, before):
                 _load(host, before)
-    except (TinykdumpError, OSError) as error:
+    except TinykdumpError as error:
+        return error.message  # the first failure has the hint
+    except OSError as error:
         return str(error)
     return "another program had loaded it" if now.loaded and before is None else ""
 

@@ -66,9 +66,21 @@ def test_only_disks_behind_usb_keep_their_nodes(crash: Crash) -> None:
     ],
 )
 def test_wait_for_stick(crash: Crash, script: str, says: str) -> None:
-    status, log = crash.run(f"{script}; wait_for_stick")
+    (crash.top / "sys/class/block/sdx").mkdir(parents=True)
+    status, log = crash.run(f"{script}; warn_of_others() {{ :; }}; wait_for_stick")
     assert says in log
     assert status == (0 if "found" in says else 1)
+
+
+def test_two_sticks_with_the_same_name(crash: Crash) -> None:
+    for name in ("sdx", "sdy"):
+        (crash.top / "dev" / name).touch()
+    find = 'findfs() { for node in "$DEV"/sd*; do echo "$node"; return; done; }'
+    status, log = crash.run(f"{find}; hide_other_disks() {{ :; }}; wait_for_stick")
+    dev = crash.top / "dev"
+    assert status == 0
+    assert f"{dev}/sdy is LABEL=TINYKDUMP, too; the dump goes to {dev}/sdx\n" in log
+    assert sorted(path.name for path in dev.iterdir()) == ["sdx", "sdy"]
 
 
 def test_it_waits_for_the_stick_as_long_as_it_is_told(crash: Crash) -> None:
@@ -103,6 +115,7 @@ DEVICE=/dev/sdx
     ],
 )
 def test_mount_stick(crash: Crash, types: str, status: int, says: str) -> None:
+    (crash.top / "sys/class/block/sdx").mkdir(parents=True)
     found, log = crash.run(f"{MOUNT} FILESYSTEMS='{types}'; mount_stick")
     assert found == status
     assert says in log

@@ -33,7 +33,7 @@ def init(crash: Crash, script: str, real: Sequence[str] = ()) -> str:
         ("run_script() { die nothing works; }", "failed", "failed: nothing works\n"),
         ("run_script() { exit 3; }", "failed", "failed: the dump ended with status 3\n"),
         ("run_script() { set -u; : $unset; }", "failed", "failed: the dump ended with status"),
-        ("run_script() { : >/none/x; }", "failed", "failed: the dump ended with status"),
+        ("run_script() { : >/none/x; }", "failed", "can't create /none/x: nonexistent directory\n"),
         ("run_script() { exec sh -c 'kill -9 $$'; }", "failed", "failed: the dump ended with"),
         # No progress: a write hangs, or something else.
         ("save_memory() { command sleep 50; }", "failed", "failed: no progress for "),
@@ -49,6 +49,53 @@ def test_every_path_ends_in_the_final_action(
     assert f"dump {outcome}; final action: reboot\n" in log
     assert log.endswith("ACTION reboot -n -f\n")
     assert f"UMOUNT {crash.stick}\n" in log
+
+
+# The first device is pulled out while the memory is saved; the next one has another name.
+PULL = """
+findfs() { cat {top}/sticks 2>/dev/null; }
+hide_other_disks() { :; }
+warn_of_others() { :; }
+pull() {
+    rm {top}/sys/class/block/sdx
+    {next}
+    die 'writing x: I/O error'
+}
+save_memory() { [ "$DEVICE" = /dev/sdy ] || pull; }
+publish() { touch $TMP/saved; }
+"""
+
+
+def pulled_out(crash: Crash, then: str) -> str:
+    """The log of a dump whose stick is pulled out; ``then`` is a command."""
+    (crash.top / "sticks").write_text("/dev/sdx\n")
+    blocks = crash.top / "sys/class/block"
+    blocks.mkdir(parents=True)
+    (blocks / "sdx").touch()
+    text = PULL.replace("{top}", str(crash.top)).replace("{next}", then)
+    return init(crash, text, real=("wait_for_stick",))
+
+
+def test_a_stick_that_is_pulled_out_and_comes_back(crash: Crash) -> None:
+    log = pulled_out(crash, f"echo /dev/sdy >{crash.top}/sticks")
+    assert "the stick was pulled out: writing x: I/O error\n" in log
+    assert "found the stick: /dev/sdy\n" in log
+    assert "failed" not in log
+    assert "dump saved; final action: reboot\n" in log
+
+
+def test_a_stick_that_is_pulled_out_for_good(crash: Crash) -> None:
+    log = pulled_out(crash, f"rm {crash.top}/sticks")
+    assert "failed: no stick LABEL=TINYKDUMP within 1 s after it was pulled out\n" in log
+    assert log.endswith("ACTION reboot -n -f\n")
+
+
+def test_a_stick_with_a_loose_contact(crash: Crash) -> None:
+    """It is not waited for forever."""
+    log = pulled_out(crash, f"touch {crash.top}/sys/class/block/sdx; (sleep 1; rm "
+                     f"{crash.top}/sys/class/block/sdx) &")  # fmt: skip
+    assert log.count("the stick was pulled out: writing x") == 5
+    assert "failed: the stick was pulled out 5 times\n" in log
 
 
 @pytest.mark.parametrize("action", ["poweroff", "halt"])

@@ -63,17 +63,27 @@ def test_the_memory_is_copied_when_makedumpfile_does_not_work(
     assert vmcore.has_process(core, mark, memory_mib=service.MEMORY_MIB)
 
 
-def test_a_stick_that_is_unplugged(vm: VM) -> None:
-    """The write errors are reported, and the machine reboots."""
-    service.crash(vm, service.mark())
-    vm.wait_for_console("saving the memory", service.CRASH_SECONDS)
-    vm.unplug("stick")
+def test_a_stick_that_is_pulled_out_and_comes_back(
+    vm: VM, keys: service.KeyPair, tmp_path: Path
+) -> None:
+    """Just after it was found, and in the middle of the memory; the last try saves the dump."""
+    mark = service.mark()
+    service.crash(vm, mark)
+    for stage, failure in (("found the stick", "cannot mount|cannot write"),
+                           ("saving the memory", "could not save the memory")):  # fmt: skip
+        vm.wait_for_console(stage, service.CRASH_SECONDS)
+        vm.unplug("stick")
+        vm.wait_for_console(f"the stick was pulled out: ({failure})", service.CRASH_SECONDS)
+        vm.plug("stick")
     vm.wait_for_reboot(service.CRASH_SECONDS)
     console = vm.console
     vm.quit()
-    assert "failed: could not save the memory: writing " in console
-    assert "saved as" not in console
-    assert "dump failed; final action: reboot" in console
+    assert "] failed: " not in console
+    assert "dump saved; final action: reboot" in console
+    *torn, new = service.dumps(stick_image(vm), tmp_path / "stick")
+    assert [dump.complete for dump in torn] == [False]
+    service.restore(new, tmp_path / "restored", keys.home)
+    assert mark in vmcore.log(tmp_path / "restored/vmcore")
 
 
 def test_a_stick_that_hangs(vm: VM) -> None:
