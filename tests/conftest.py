@@ -4,6 +4,7 @@
 import platform
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -94,3 +95,13 @@ def real_programs_template(tmp_path_factory: pytest.TempPathFactory) -> FakeHost
 def fake_with_programs(real_programs_template: FakeHost, short_path: Path) -> FakeHost:
     """A machine with the real makedumpfile and gpg, for builds of complete images."""
     return fakehost.copy(real_programs_template, short_path / "root")
+
+
+@pytest.fixture
+def zone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A local zone that is not UTC."""
+    monkeypatch.setenv("TZ", "TST-5:30")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()

@@ -8,9 +8,11 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
 
 from tinykdump import dmesg, dump, dumps, hardware, keyring, mounts, openpgp, parts, state, stick
+from tinykdump.clock import local, shown
 from tinykdump.decrypt import decrypt
 from tinykdump.dumps import Saved
 from tinykdump.errors import TinykdumpError
@@ -32,7 +34,7 @@ _HEADINGS = ("TIME", "MACHINE", "KERNEL", "SIZE", "STATE", "KEY", "PANIC", "DIRE
 class Found:
     """One dump."""
 
-    time: str  # of the crash, as the crash kernel's clock had it: YYYY-MM-DD HH:MM:SS UTC
+    time: datetime | None  # of the crash, by the crash kernel's clock; None: not known
     machine: str  # its name on the stick
     here: bool  # whether that is this machine
     kernel: str  # that crashed; empty: not known
@@ -48,7 +50,8 @@ class Found:
         """The dump as cells of the table."""
         key = ("here" if self.key else "missing") if self.encrypted else "plain"
         return (
-            self.time, self.machine + " (this)" * self.here, self.kernel or "-", amount(self.size),
+            shown(self.time) if self.time else "unknown", self.machine + " (this)" * self.here,
+            self.kernel or "-", amount(self.size),
             "complete" if self.complete else "partial", key, self.panic or "-", self.directory,
         )  # fmt: skip
 
@@ -64,8 +67,9 @@ def to_text(found: Sequence[Found]) -> str:
 
 
 def to_json(found: Sequence[Found]) -> str:
-    """The dumps as JSON."""
-    return json.dumps({"version": 1, "dumps": [asdict(each) for each in found]}, indent=2)
+    """The dumps as JSON. Times are in ISO 8601 with the offset of the local zone."""
+    values = {"version": 1, "dumps": [asdict(each) for each in found]}
+    return json.dumps(values, indent=2, default=datetime.isoformat)
 
 
 @dataclass(frozen=True)
@@ -92,7 +96,11 @@ def find(
     with ExitStack() as stack:
         for place in _places(host, target, stack, mount=mount):
             found += _dumps(place, here, owners)
-    return tuple(sorted(found, key=lambda each: (each.time, each.directory), reverse=True))
+    return tuple(sorted(found, key=_order, reverse=True))
+
+
+def _order(found: Found) -> tuple[float, str]:
+    return found.time.timestamp() if found.time else 0.0, found.directory
 
 
 def not_mounted(host: Host, target: str) -> tuple[Path, ...]:
@@ -162,9 +170,9 @@ def _has_memory(content: Dump) -> bool:
     )
 
 
-def _time(name: str) -> str:
+def _time(name: str) -> datetime | None:
     when = dump.time(name)
-    return f"{when:%Y-%m-%d %H:%M:%S} UTC" if when else "unknown"
+    return when and local(when.timestamp())
 
 
 def _home(content: Dump, owners: Mapping[str, Path]) -> Path | None:

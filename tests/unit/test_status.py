@@ -7,7 +7,6 @@ import pty
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -128,16 +127,6 @@ def test_the_last_crash_is_the_newest_one_that_is_known(
     if found:
         shown = f"{found.time.astimezone(UTC):%Y%m%dT%H%M%SZ}"
         assert (shown, found.saved, found.previous_boot) == (time, saved, previous)
-
-
-@pytest.fixture
-def zone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A local zone that is not UTC."""
-    monkeypatch.setenv("TZ", "TST-5:30")
-    time.tzset()
-    yield
-    monkeypatch.undo()
-    time.tzset()
 
 
 @pytest.mark.usefixtures("zone")
