@@ -97,11 +97,21 @@ def fake_with_programs(real_programs_template: FakeHost, short_path: Path) -> Fa
     return fakehost.copy(real_programs_template, short_path / "root")
 
 
-@pytest.fixture
-def zone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A local zone that is not UTC."""
-    monkeypatch.setenv("TZ", "TST-5:30")
+def _in_zone(name: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("TZ", name)
     time.tzset()
     yield
     monkeypatch.undo()
     time.tzset()
+
+
+@pytest.fixture
+def zone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A local zone that is not UTC."""
+    yield from _in_zone("TST-5:30", monkeypatch)
+
+
+@pytest.fixture
+def utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The local zone is UTC."""
+    yield from _in_zone("UTC", monkeypatch)

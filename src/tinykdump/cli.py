@@ -33,7 +33,7 @@ from tinykdump import (
     survey,
     vmcoreinfo,
 )
-from tinykdump.clock import shown
+from tinykdump.clock import local, shown
 from tinykdump.config import Config
 from tinykdump.config_files import load_config
 from tinykdump.errors import TinykdumpError, UsageError
@@ -261,6 +261,7 @@ def _about(host: Host, config: Config, key: keys.Key) -> str:
     lines = [
         ("key", key.fingerprint),
         ("origin", config.key or "made for this machine"),
+        ("expires", shown(local(key.expires)) if key.expires else "never"),
         ("secret key", str(secret) if secret else "not on this machine"),
     ]
     if not config.key:

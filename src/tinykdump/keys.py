@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from tinykdump.clock import local, shown
 from tinykdump.errors import TinykdumpError
 from tinykdump.files import private, sync_tree
 from tinykdump.host import Host
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 MACHINE_KEYS = Path("/var/lib/tinykdump/keys")
 ROOT_KEYS = Path("/root/.gnupg")
 MACHINE_USER = "tinykdump"
+
+EXTEND = "extend it with gpg --quick-set-expire and export it again, or name another key"
 
 # libgcrypt reads this file, too. In FIPS mode it refuses Curve25519, so that gpg shows such keys
 # as invalid. 22 is EdDSA (RFC 9580, 9.1).
@@ -104,17 +107,25 @@ def check(listed: Mapping[str, Any], name: str) -> None:
     The letters are those of ``gpg --with-colons`` (doc/DETAILS in GnuPG): field 2 is r
     (revoked) or e (expired); a capital E in field 12 means that a subkey can encrypt.
     """
-    match listed["trust"]:
-        case "r":
-            raise TinykdumpError(f"key {name} is revoked", "name another key")
-        case "e":
-            raise TinykdumpError(
-                f"key {name} is expired", "extend it with gpg --quick-set-expire, or name another"
-            )
+    if listed["trust"] == "r":
+        raise TinykdumpError(f"key {name} is revoked", "name another key")
+    if expired := _expired(listed):
+        raise TinykdumpError(f"key {name} expired {shown(local(expired))}", EXTEND)
     if "E" not in listed["cap"] or "D" in listed["cap"]:
         raise TinykdumpError(
             f"key {name} cannot encrypt", "name a key that has a valid subkey for encryption"
         )
+
+
+def _expired(listed: Mapping[str, Any]) -> int:
+    """When a key expired, or the last of its subkeys that encrypted; 0: it did not."""
+    if listed["trust"] == "e":
+        return int(listed["expires"])
+    if "E" in listed["cap"]:
+        return 0
+    subkeys = listed.get("subkey_info", {}).values()
+    return max((int(each["expires"]) for each in subkeys
+                if "e" in each["cap"] and each["trust"] == "e"), default=0)  # fmt: skip
 
 
 def of_config(host: Host, key: str) -> Key:

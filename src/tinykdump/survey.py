@@ -116,7 +116,7 @@ def _of_key(host: Host, config: Config, key: Key) -> Iterator[str]:
     """Find problems of a key that works. They do not keep a dump from being saved today."""
     if 0 < key.expires < time.time() + _SOON:
         yield (f"key {key.fingerprint} expires {shown(local(key.expires))}, and no image can be "
-               "built then (extend it with gpg --quick-set-expire, or name another)")  # fmt: skip
+               f"built then ({keys.EXTEND})")  # fmt: skip
     if problem := backup.problem(host, config, key.fingerprint):
         yield problem
 

@@ -94,6 +94,7 @@ def test_a_key_of_the_user_needs_no_backup(
     assert capfd.readouterr().out.splitlines() == [
         f"key:          {keys.fingerprint('good@example.org')}",
         "origin:       /root/key.asc",
+        "expires:      never",
         "secret key:   not on this machine",
     ]
     machine.link("/root/.gnupg", str(keys.home))

@@ -80,7 +80,7 @@ CASES: list[tuple[str, Break, list[str], int, str, str]] = [
     ("missing key", removed("/root/key.asc"), [], 1, "/root/key.asc: No such file", "check that"),
     ("unknown key name", nothing, ["-k", "nobody@nowhere"], 1, "key nobody@nowhere is", "import"),
     ("expired key", nothing, ["-k", "/root/expired.asc"], 1,
-     "key /root/expired.asc is expired", "extend it"),
+     "key /root/expired.asc expired 2020-01-0", "extend it"),
     ("revoked key", nothing, ["-k", "/root/revoked.asc"], 1,
      "key /root/revoked.asc is revoked", "name another key"),
     ("sign-only key", nothing, ["-k", "/root/sign-only.asc"], 1,

@@ -39,16 +39,31 @@ def test_only_the_public_part_of_an_exported_secret_key_is_used(keys: Keyring) -
 @pytest.mark.parametrize(
     ("users", "says"),
     [
-        (["expired"], "key k is expired (extend it"),
+        (["expired"], "key k expired 2020-01-02 00:00:00 UTC (extend it"),
         (["revoked"], "key k is revoked (name another key)"),
         (["sign-only"], "key k cannot encrypt (name a key"),
         (["good", "other"], "key k contains 2 OpenPGP keys (export"),
     ],
 )
+@pytest.mark.usefixtures("utc")
 def test_a_key_that_cannot_be_used(keys: Keyring, users: list[str], says: str) -> None:
     with pytest.raises(TinykdumpError) as caught:
         from_file(keys.public(*(f"{user}@example.org" for user in users)), "k")
     assert str(caught.value).startswith(says)
+
+
+@pytest.mark.usefixtures("utc")
+def test_a_key_whose_subkey_has_expired(short_path: Path) -> None:
+    """Its primary key is valid."""
+    (short_path / "g").mkdir(mode=0o700)
+    ring, long_ago = Keyring(short_path / "g"), ("--faked-system-time", "20200101T000000")
+    ring.make("half@example.org", "ed25519", "sign", "never", options=long_ago)
+    ring.gpg(*long_ago, "--quick-add-key", ring.fingerprint("half@example.org"), "cv25519",
+             "encrypt", "1d")  # fmt: skip
+    ring.close()
+    with pytest.raises(TinykdumpError) as caught:
+        from_file(ring.public("half@example.org"), "k")
+    assert str(caught.value).startswith("key k expired 2020-01-02 00:00:00 UTC (extend it")
 
 
 @pytest.fixture(scope="module")

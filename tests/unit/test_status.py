@@ -16,7 +16,8 @@ import pytest
 
 from tests.fakehost import KVER, SOURCE, FakeHost
 from tests.keyring import Keyring
-from tinykdump import cli, crash, keys, survey
+from tinykdump import cli, clock, crash, survey
+from tinykdump import keys as openpgp_keys
 from tinykdump.config import resolve
 from tinykdump.crashlog import Boots, CrashLog
 from tinykdump.dumps import Saved
@@ -159,13 +160,32 @@ def test_a_key_that_expires(
     left = datetime.fromisoformat(found["key_expires"]).timestamp() - time.time()
     assert abs(left - days * 86400) < 86400
     assert any(" expires " in problem for problem in found["problems"]) == warned
+    cli.main(["key", "show"])
+    date = clock.shown(datetime.fromisoformat(found["key_expires"]).astimezone())
+    assert f"expires:      {date}\n" in capfd.readouterr().out
+
+
+@pytest.mark.usefixtures("zone")
+def test_a_key_that_has_expired(
+    fake: FakeHost, keys: Keyring, monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    fake.write("/root/key.asc", keys.public("expired@example.org"))
+    fake.write("/etc/default/tinykdump", "[dump]\nkey = /root/key.asc\n")
+    monkeypatch.setenv("TINYKDUMP_ROOT", str(fake.root))
+    cli.main(["status", "--json"])
+    problems = json.loads(capfd.readouterr().out)["problems"]
+    assert [line for line in problems if "expired" in line] == [
+        "key /root/key.asc expired 2020-01-02 05:30:00 TST (extend it with gpg --quick-set-expire "
+        "and export it again, or name another key)"
+    ]
 
 
 def test_only_subkeys_that_can_encrypt_count_for_the_expiry() -> None:
     def expiry(primary: str, **subkeys: tuple[str, str, str]) -> int:
         names = ("cap", "expires", "trust")
         info = {each: dict(zip(names, values, strict=True)) for each, values in subkeys.items()}
-        return keys._expiry({"cap": "scESC", "expires": primary, "subkey_info": info})
+        return openpgp_keys._expiry({"cap": "scESC", "expires": primary, "subkey_info": info})
 
     assert expiry("", a=("e", "", "u")) == 0
     assert expiry("50", a=("e", "", "u")) == 50
