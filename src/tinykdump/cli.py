@@ -298,7 +298,11 @@ def unload(host: Host, _options: argparse.Namespace) -> int:
 
 def restore_dump(host: Host, options: argparse.Namespace) -> int:
     """Decrypt and put in order; 0 when all of it is there and whole."""
-    directory = dumps.named(host, options.dump)
+    with dumps.opened(host, options.dump) as directory:
+        return _restore(host, options, directory)
+
+
+def _restore(host: Host, options: argparse.Namespace, directory: Path) -> int:
     found = parts.look(directory)
     homes = [options.keys] if options.keys else keys.homes(host)
     if options.dmesg:

@@ -1,17 +1,20 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Finds dumps on sticks that are mounted. Nothing is mounted here, and no link is followed."""
+"""Finds dumps on sticks. No link on them is followed."""
 
 import os
 import stat
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tinykdump import dump, hardware, mounts
+from tinykdump import dump, hardware, mounts, state, stick
 from tinykdump.errors import TinykdumpError
+from tinykdump.filesystems import FILESYSTEMS
 from tinykdump.host import Host
 
-_MOUNT = "mount it, for example with mount -o ro,nosuid,nodev,noexec"
+_MOUNT = "mount -o ro,nosuid,nodev,noexec"
+_OTHER = "to restore what there is of another one, name its directory"
 
 
 @dataclass(frozen=True)
@@ -49,23 +52,42 @@ def mounted(host: Host) -> tuple[Saved, ...]:
     return tuple(sorted(found, key=lambda saved: dump.order(saved.name)))
 
 
-def named(host: Host, what: str) -> Path:
+@contextmanager
+def opened(host: Host, what: str) -> Iterator[Path]:
     """The dump that a user means: "latest", a device, a directory that has dumps, or a dump.
 
-    All but the last mean the newest complete dump there. Raises TinykdumpError if there is none.
+    All but the last mean the newest complete dump there. A device that is not mounted is mounted
+    for the block, read-only and where only root can enter. Raises TinykdumpError.
     """
-    if what == dump.LATEST:
-        return _newest(mounted(host), "the sticks that are mounted", _MOUNT + " DEVICE /mnt")
     path = Path(what)
-    hint = "to restore what there is of another one, name its directory"
-    if path.is_block_device():
-        return _newest(on(host.path(_mount_point(host, path))), what, hint)
+    if not path.is_block_device():
+        yield named(host, what)
+        return
+    devices = _with_parts(host, path)
+    place = next((place for each, place in mounts.devices(host) if each in devices), None)
+    if place is not None:
+        yield _newest(on(host.path(place)), what, _OTHER)
+        return
+    if os.geteuid() != 0:
+        hint = f"run tinykdump restore as root, or {_MOUNT} {path} /mnt"
+        raise TinykdumpError(f"{path} is not mounted", hint)
+    device, kind = _filesystem(host, path, devices)
+    with mounts.mounted(host, device, kind, below=state.RUNTIME, read_only=True) as own:
+        yield _newest(on(own), what, f"{_MOUNT} {device} /mnt, and name the directory of another")
+
+
+def named(host: Host, what: str) -> Path:
+    """The dump that "latest" or a directory means. Raises TinykdumpError if there is none."""
+    if what == dump.LATEST:
+        hint = f"name the device of a stick, or {_MOUNT} DEVICE /mnt"
+        return _newest(mounted(host), "the sticks that are mounted", hint)
+    path = Path(what)
     place = path.resolve()
     if place.name == dump.TOP or (place / dump.TOP).is_dir():
-        return _newest(on(place.parent if place.name == dump.TOP else place), what, hint)
+        return _newest(on(place.parent if place.name == dump.TOP else place), what, _OTHER)
     below = [Saved(each, path.name, each.name) for each in _directories(path)]
     found = [saved for saved in below if dump.is_dump(saved.name)]
-    return _newest(tuple(found), what, hint) if found else path
+    return _newest(tuple(found), what, _OTHER) if found else path
 
 
 def name(host: Host, directory: Path) -> str:
@@ -89,16 +111,23 @@ def _newest(found: tuple[Saved, ...], where: str, hint: str) -> Path:
     return max(complete, key=lambda saved: dump.order(saved.name)).directory
 
 
-def _mount_point(host: Host, device: Path) -> Path:
-    """Where a device is mounted, or the first mounted partition of a disk."""
+def _with_parts(host: Host, device: Path) -> tuple[Path, ...]:
+    """A block device, and the partitions on it."""
     number = device.stat().st_rdev
     disk = host.resolve(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}")
-    names = [entry.name for entry in host.children(disk)] if disk else []
-    wanted = {device.resolve(), *(Path("/dev") / name for name in names)}
-    place = next((place for each, place in mounts.devices(host) if each in wanted), None)
-    if place is None:
-        raise TinykdumpError(f"{device} is not mounted", f"{_MOUNT} {device} /mnt")
-    return place
+    names = [each.name for each in host.children(disk) if host.exists(each / "partition")
+             ] if disk else []  # fmt: skip
+    return (device.resolve(), *(Path("/dev") / name for name in names))
+
+
+def _filesystem(host: Host, device: Path, devices: tuple[Path, ...]) -> tuple[Path, str]:
+    """The one of these devices that has a file system that dumps can be on, and its type."""
+    kinds = {each: stick.probe(host, each).get("TYPE", "") for each in devices}
+    known = [each for each, kind in kinds.items() if kind in FILESYSTEMS]
+    if len(known) != 1:
+        what = "several file systems" if known else f"no file system of {', '.join(FILESYSTEMS)}"
+        raise TinykdumpError(f"{device} has {what}", "name the partition with the dumps")
+    return known[0], kinds[known[0]]
 
 
 def _directories(place: Path) -> Iterator[Path]:

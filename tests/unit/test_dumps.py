@@ -100,15 +100,80 @@ def loop(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_device(loop: Path, tmp_path: Path) -> None:
-    """A real one; unmounted, the error says how to mount it."""
-    host = Host(Path("/"))
-    with pytest.raises(TinykdumpError, match=f"{loop} is not mounted .*mount -o ro.* {loop} /mnt"):
-        dumps.named(host, str(loop))
+    """A real one, which is mounted."""
     place = tmp_path / "mount point"
     place.mkdir()
     subprocess.run(["mount", loop, place], check=True)
     try:
         stick(place, f"{ONE}/20261101T000000Z")
-        assert dumps.named(host, str(loop)) == place / dump.TOP / ONE / "20261101T000000Z"
+        with dumps.opened(Host(Path("/")), str(loop)) as found:
+            assert found == place / dump.TOP / ONE / "20261101T000000Z"
     finally:
         subprocess.run(["umount", place], check=True)
+
+
+@pytest.fixture
+def unmounted(loop: Path, tmp_path: Path) -> Path:
+    """A device with a dump on it."""
+    place = tmp_path / "mount point"
+    place.mkdir()
+    subprocess.run(["mount", loop, place], check=True)
+    stick(place, f"{ONE}/20261101T000000Z", f"{ONE}/20261102T000000Z.partial")
+    subprocess.run(["umount", place], check=True)
+    return loop
+
+
+def test_a_device_that_is_not_mounted(unmounted: Path, monkeypatch: pytest.MonkeyPatch,
+                                      short_path: Path) -> None:  # fmt: skip
+    """It is mounted read-only for the time being, and not a byte of it changes."""
+    monkeypatch.setattr("tinykdump.state.RUNTIME", short_path / "run")
+    before = unmounted.read_bytes()
+    with dumps.opened(Host(Path("/")), str(unmounted)) as found:
+        assert found.relative_to(short_path / "run").parts[1:] == (
+            dump.TOP, ONE, "20261101T000000Z",
+        )  # fmt: skip
+        assert (short_path / "run").stat().st_mode & 0o777 == 0o700
+        assert os.statvfs(found).f_flag & os.ST_RDONLY
+        with pytest.raises(OSError, match="Read-only file system"):
+            (found / "x").touch()
+    assert list((short_path / "run").iterdir()) == []
+    assert unmounted.read_bytes() == before
+
+
+def test_a_device_that_another_user_cannot_mount(
+    unmounted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with (
+        pytest.raises(TinykdumpError, match=f"^{unmounted} is not mounted .run .* as root, or mou"),
+        dumps.opened(Host(Path("/")), str(unmounted)),
+    ):
+        pass
+
+
+def test_a_device_without_a_file_system_for_dumps(loop: Path) -> None:
+    subprocess.run(["mkswap", loop], check=True, capture_output=True)
+    with (
+        pytest.raises(TinykdumpError, match=f"^{loop} has no file system of vfat, .* .name the p"),
+        dumps.opened(Host(Path("/")), str(loop)),
+    ):
+        pass
+
+
+def test_a_disk_with_partitions(loop: Path, tmp_path: Path) -> None:
+    """The partition with a file system is mounted. It is an image: loop devices here have none."""
+    subprocess.run(["wipefs", "--quiet", "--all", loop], check=True)
+    root = tmp_path / "root"
+    (root / "dev").mkdir(parents=True)
+    (root / "dev" / loop.name).symlink_to(loop)
+    number = loop.stat().st_rdev
+    disk = root / f"sys/dev/block/{os.major(number)}:{os.minor(number)}"
+    tree = stick(tmp_path / "stick", f"{ONE}/20261101T000000Z")
+    for name, make in (("p1", ["mkswap"]), ("p2", ["mkfs.ext4", "-q", "-d", tree])):
+        (disk / name / "partition").mkdir(parents=True)
+        part = root / "dev" / name
+        subprocess.run(["truncate", "--size=4M", part], check=True)
+        subprocess.run([*make, part], check=True, capture_output=True)
+    with dumps.opened(Host(root), str(loop)) as found:
+        assert found.parent.name == ONE
+        assert os.statvfs(found).f_flag & os.ST_RDONLY
