@@ -75,8 +75,14 @@ teach_makedumpfile() {
 # makedumpfile seeks in the log that it writes, so only the log is kept in memory first.
 read_log() {
 	makedumpfile --dump-dmesg -f "$VMCORE" "$TMP/dmesg" >"$TMP/messages" || return
+	find_test <"$TMP/dmesg" >"$TMP/test"
 	cat "$TMP/dmesg"
 	rm -f "$TMP/dmesg"
+}
+
+# The id that `tinykdump test` wrote to the log before the crash.
+find_test() {
+	sed -n 's/.*tinykdump: test \([0-9a-f]\{16\}\)$/\1/p' | tail -n 1
 }
 
 # -F: the flattened format, which can be piped (makedumpfile(8)).
@@ -215,9 +221,19 @@ save() {
 # A log that cannot be saved does not stop the memory dump.
 save_log() {
 	stage "saving the log"
-	save dmesg.txt read_log && return
-	WITHOUT=" without the log"
-	stage "could not save the log: $FAILURE; going on"
+	save dmesg.txt read_log || {
+		WITHOUT=" without the log"
+		stage "could not save the log: $FAILURE; going on"
+	}
+	[ -s "$TMP/test" ] || return 0
+	stage "test $(cat "$TMP/test")"
+	note_test <"$TMP/test"
+}
+
+# Add a line to the file TEST of a crash on purpose: first its id, then when the dump was saved. It
+# is not encrypted, so that nobody needs the key to see that the test came out.
+note_test() {
+	to_stick "$DUMP/TEST" 2>"$TMP/dd" || say "writing TEST: $(sed -n 1p "$TMP/dd")"
 }
 
 # If makedumpfile fails, try less filtering, then a plain copy. If the stick is full, try more
@@ -258,6 +274,7 @@ forget() {
 # All parts are on the medium. Log "saved" when the new name is there, too.
 publish() {
 	say "the dump takes $(du -m "$DUMP" | cut -f1) MiB"
+	[ ! -s "$TMP/test" ] || date +%s | note_test
 	mv "$DUMP" "$FINAL_NAME" 2>"$TMP/mv" || die "renaming $DUMP: $(tail -n 1 "$TMP/mv")"
 	to_stick "$FINAL_NAME/SHA256SUMS" </dev/null 2>"$TMP/dd" ||
 		die "renaming $DUMP: $(sed -n 1p "$TMP/dd")"

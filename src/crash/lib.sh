@@ -13,6 +13,7 @@
 #   dump      the directory on the stick, once it exists
 #   failed    a "failed:" line was logged
 #   saved     the dump is complete
+#   test      the id of a crash on purpose, if it was one
 #   shell     messages of the shell itself
 #
 # Variables that are not set here come from /etc/tinykdump.conf.

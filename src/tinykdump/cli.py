@@ -31,6 +31,7 @@ from tinykdump import (
     state,
     stick,
     survey,
+    trial,
     vmcoreinfo,
 )
 from tinykdump.clock import local, shown
@@ -121,13 +122,15 @@ def prepare_stick(host: Host, options: argparse.Namespace) -> int:
     planned = prepare.plan(host, config, options.device, filesystem=options.filesystem,
                            keep_data=options.keep_data)  # fmt: skip
     prepare.check_programs(planned)
-    if not options.yes and not sys.stdin.isatty():
-        raise TinykdumpError("nobody can be asked: there is no terminal", "add --yes")
+    _check_terminal(options)
     print(disks.describe(planned.disk))
     for warning in prepare.warnings(host, config, planned):
         say(warning)
     if not options.yes:
-        _ask(planned)
+        name, what = planned.disk.path.name, f"Everything on {planned.disk.path} will be lost"
+        if planned.keeps_data:
+            what = f"The label of {planned.disk.path} will become {planned.label}"
+        _ask(f"{what}. Type the name of the disk", name, str(planned.disk.path))
     with state.lock(host):
         device = prepare.carry_out(host, config, planned)
     print(f"{device} is ready: {planned.filesystem}, {config.target}")
@@ -137,22 +140,40 @@ def prepare_stick(host: Host, options: argparse.Namespace) -> int:
     return 0
 
 
-def _ask(planned: prepare.Plan) -> None:
-    """Raise TinykdumpError unless the user types the name of the disk."""
-    name, what = planned.disk.path.name, f"Everything on {planned.disk.path} will be lost"
-    if planned.keeps_data:
-        what = f"The label of {planned.disk.path} will become {planned.label}"
+def _check_terminal(options: argparse.Namespace) -> None:
+    """Raise TinykdumpError if nobody can be asked and --yes is not there."""
+    if not options.yes and not sys.stdin.isatty():
+        raise TinykdumpError("nobody can be asked: there is no terminal", "add --yes")
+
+
+def _ask(question: str, answer: str, *others: str) -> None:
+    """Raise TinykdumpError unless the user types one of these answers."""
     try:
-        typed = input(f"{what}. Type the name of the disk ({name}) to go on: ").strip()
+        typed = input(f"{question} ({answer}) to go on: ").strip()
     except EOFError:
         typed = ""
-    if typed not in (name, str(planned.disk.path)):
-        raise TinykdumpError("nothing was changed", f"type {name} to go on")
+    if typed not in (answer, *others):
+        raise TinykdumpError("nothing was changed", f"type {answer} to go on")
+
+
+def test(host: Host, options: argparse.Namespace) -> int:
+    """Crash this machine, after asking."""
+    config = load_config(host, {}, options.config)
+    found, target = trial.find_stick(host)
+    _check_terminal(options)
+    print(trial.warning(config, found), flush=True)
+    if not options.yes:
+        _ask("Type the word", "crash")
+    with state.lock(host):
+        trial.crash_now(host, target)
+    return 1
 
 
 def show_status(host: Host, options: argparse.Namespace) -> int:
     """The state of this machine; 0 when it is armed."""
-    found = survey.collect(host, load_config(host, {}, options.config))
+    config = load_config(host, {}, options.config)
+    _settle(host)
+    found = survey.collect(host, config)
     if options.check:
         code, text = found.check()
         print(text)
@@ -161,6 +182,17 @@ def show_status(host: Host, options: argparse.Namespace) -> int:
     if found.crash and not found.crash.seen and not options.json:
         _see(host, found.crash)
     return 0 if found.armed else 1
+
+
+def _settle(host: Host) -> None:
+    """Note what came of the last test; if that fails, it is tried again."""
+    if trial.is_settled(host):
+        return
+    try:
+        with state.lock(host):
+            trial.settle(host)
+    except (TinykdumpError, OSError) as error:
+        say(line(error))
 
 
 def _see(host: Host, last: Crash) -> None:
@@ -388,6 +420,7 @@ COMMANDS = {
     "list": list_dumps,
     "prepare": prepare_stick,
     "status": show_status,
+    "test": test,
     "estimate": estimate,
     "log": show_log,
     "notice": tell,

@@ -5,6 +5,9 @@ src/crash/dump.sh writes tinykdump/MACHINE/TIME, which is called TIME.partial un
 Each stream in it is a series of parts, NAME.000, NAME.001 and so on (NAME.gpg.000 if encrypted),
 and SHA256SUMS lists each part that was written completely. Anyone can have written to a stick, so
 other names and any contents must be expected.
+
+The dump of a crash on purpose has a file TEST: its id, and once the dump is saved, the time in
+seconds since 1970 by the crash kernel's clock.
 """
 
 import re
@@ -15,6 +18,7 @@ TOP = "tinykdump"
 PARTIAL = ".partial"
 SUMS = "SHA256SUMS"
 README = "README"
+TEST = "TEST"
 
 # What a user calls the newest complete dump.
 LATEST = "latest"
@@ -33,6 +37,7 @@ STREAMS = {
 _NAME = re.compile(r"[0-9]{8}T[0-9]{6}Z(-[0-9]+)?")
 _MACHINE = re.compile(r"[0-9a-f]{12}")
 _PART = re.compile(rf"({'|'.join(map(re.escape, STREAMS))})(\.gpg)?\.([0-9]{{3,6}})")
+_TEST = re.compile(r"([0-9a-f]{16})\n(?:([0-9]{1,12})\n)?")
 _LINE = re.compile(r"([0-9a-f]{64})  (\S+)")
 
 
@@ -98,6 +103,12 @@ def parse_part(name: str) -> tuple[str, bool, int] | None:
         return None
     found = match[1], bool(match[2]), int(match[3])
     return found if name == part_name(*found) else None
+
+
+def parse_test(text: str) -> tuple[str, int | None] | None:
+    """The id of a test, and when its dump was saved; None for any other text."""
+    found = _TEST.fullmatch(text)
+    return (found[1], int(found[2]) if found[2] else None) if found else None
 
 
 def parse_sums(text: str) -> dict[str, set[str]]:

@@ -55,6 +55,8 @@ def parser() -> argparse.ArgumentParser:
                      help="where backup writes the secret key")  # fmt: skip
     commands.add_parser("log", help="print the log of the last crash kernel, from pstore")
     commands.add_parser("notice", help="tell at the next login that this machine crashed")
+    tested = commands.add_parser("test", help="crash this machine to see that a dump comes out")
+    tested.add_argument("--yes", action="store_true", help="do not ask")
     commands.add_parser("unload", help="unload tinykdump's crash kernel")
     restored = commands.add_parser("restore", help="check and decrypt a dump, and write a vmcore")
     restored.add_argument("dump", nargs="?", default=LATEST,

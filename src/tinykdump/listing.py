@@ -41,6 +41,7 @@ class Found:
     panic: str  # why; empty: not known
     size: int  # bytes on the stick
     complete: bool
+    test: bool  # whether tinykdump test made it
     encrypted: bool
     key: bool  # whether a secret key that decrypts it is here
     device: str
@@ -49,10 +50,10 @@ class Found:
     def row(self) -> tuple[str, ...]:
         """The dump as cells of the table."""
         key = ("here" if self.key else "missing") if self.encrypted else "plain"
+        state = ("complete" if self.complete else "partial") + ", test" * self.test
         return (
             shown(self.time) if self.time else "unknown", self.machine + " (this)" * self.here,
-            self.kernel or "-", amount(self.size),
-            "complete" if self.complete else "partial", key, self.panic or "-", self.directory,
+            self.kernel or "-", amount(self.size), state, key, self.panic or "-", self.directory,
         )  # fmt: skip
 
 
@@ -156,6 +157,7 @@ def _dump(place: _Place, saved: Saved, here: bool, owners: Mapping[str, Path]) -
         panic=dmesg.reason(log),
         size=sum(stream.size for stream in content.streams),
         complete=saved.complete and _has_memory(content),
+        test=parts.test(saved.directory) is not None,
         encrypted=encrypted,
         key=home is not None,
         device=str(place.device),

@@ -14,7 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from tinykdump.dump import README, STREAMS, SUMS, parse_part, parse_sums, part_name
+from tinykdump.dump import (
+    README,
+    STREAMS,
+    SUMS,
+    TEST,
+    parse_part,
+    parse_sums,
+    parse_test,
+    part_name,
+)
 from tinykdump.errors import TinykdumpError
 
 _NAME_ONE = "name a directory tinykdump/MACHINE/TIME on the stick"
@@ -89,8 +98,20 @@ def look(directory: Path) -> Dump:
         if (name, encrypted) in known
     )
     taken = {part.path.name for stream in streams for part in stream.parts}
-    ignored = tuple(name for name in there if name not in (*taken, SUMS, README))
+    ignored = tuple(name for name in there if name not in (*taken, SUMS, README, TEST))
     return Dump(directory, streams, ignored)
+
+
+def test(directory: Path) -> tuple[str, int | None] | None:
+    """The id of the test that a dump is of, and when it was saved (dump.parse_test); None: neither.
+
+    Anyone can have written it.
+    """
+    try:
+        with open_part(directory / TEST) as handle:
+            return parse_test(handle.read(64).decode(errors="replace"))
+    except OSError:
+        return None
 
 
 def _chosen(found: Iterable[Stream]) -> tuple[Stream, ...]:

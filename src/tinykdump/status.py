@@ -40,6 +40,28 @@ class Crash:
 
 
 @dataclass(frozen=True)
+class Trial:
+    """The last crash on purpose (trial.py)."""
+
+    id: str
+    time: datetime
+    came_out: bool | None  # whether a complete dump has its id; None: not known yet
+    seconds: int | None  # from the crash until the dump was saved; None: not known
+    result: str  # what became of the dump, in one line; empty: not known yet
+
+    def when(self) -> str:
+        """The time for people."""
+        return shown(self.time)
+
+    def outcome(self) -> str:
+        """What came of it, for people."""
+        if not self.came_out:
+            return "not known yet" if self.came_out is None else self.result
+        took = "" if self.seconds is None else f" {self.seconds} s after the crash"
+        return f"came out{took}: {self.result}"
+
+
+@dataclass(frozen=True)
 class Status:
     """The state of this machine."""
 
@@ -65,6 +87,7 @@ class Status:
     last_dump_at: datetime | None  # when that crash was
     crash_log: str  # where pstore keeps the crash log; empty: nowhere
     crash: Crash | None
+    test: Trial | None
     problems: tuple[str, ...]  # one line each: what is wrong (what to do); the worst first
 
     @property
@@ -136,6 +159,9 @@ class Status:
             name = "last crash" if self.crash.previous_boot else "older crash"
             colour = "" if self.crash.saved else _YELLOW
             yield name, f"{self.crash.when()}: {self.crash.result}", colour
+        if self.test:
+            colour = "" if self.test.came_out else _YELLOW
+            yield "last test", f"{self.test.when()}: {self.test.outcome()}", colour
         for problem in self.problems:
             yield "problem", problem, _YELLOW if self.armed else _RED
         yield "next", self.next, _BOLD

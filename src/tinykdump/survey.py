@@ -21,6 +21,7 @@ from tinykdump import (
     reservation,
     state,
     stick,
+    trial,
 )
 from tinykdump.clock import local, shown
 from tinykdump.config import Config
@@ -53,6 +54,8 @@ def collect(host: Host, config: Config) -> Status:
     kernel_config = kernels.config(host, mine.kver if mine else running)
     boots = pstore.boots(host)
     last = crash.last(boots, pstore.crash_log(host, boots), saved or ())
+    tested = trial.last(host)
+    problems.extend(filter(None, [trial.problem(tested)]))
     foreign = held.loaded and mine is None
     fingerprint = mine.key if mine else key.fingerprint if key else ""
     is_known = key is not None and key.fingerprint == fingerprint
@@ -79,6 +82,7 @@ def collect(host: Host, config: Config) -> Status:
         last_dump_at=_time(saved),
         crash_log=pstore.description(host, kernel_config, efi=config.efi_log),
         crash=last and replace(last, seen=notice.is_seen(host, last)),
+        test=tested,
         problems=tuple(dict.fromkeys(problems)),
     )  # fmt: skip
 

@@ -3,13 +3,16 @@
 
 import hashlib
 import re
+import shlex
 import struct
+import time
 
 import pytest
 
 from tests.crash.world import BLOCK, MACHINE, OPEN, TIME, Crash
 from tests.keyring import Keyring
 from tinykdump import keys as keys_of_tinykdump
+from tinykdump import parts
 from tinykdump.crashlog import CrashLog
 from tinykdump.dump import SUMS, parse_sums
 from tinykdump.image.makedumpfile import renamed
@@ -318,6 +321,34 @@ def test_the_memory_is_saved_even_if_the_log_cannot_be_read(crash: Crash) -> Non
     assert "could not save the log: read_log: no log; going on\n" in log
     assert log.endswith("saved as final without the log\n")
     assert (crash.stick / "final/vmcore.flat.000").read_text() == "x\n"
+
+
+def test_a_crash_on_purpose_leaves_its_id_and_the_time(crash: Crash) -> None:
+    """The last id in the log; other texts that look like it are none."""
+    ids = ("0123456789abcdef", "fedcba9876543210", "0123456789abcdef and more", "012")
+    lines = shlex.join(f"[    1.0] tinykdump: test {each}" for each in ids)
+    script = f'case $* in *dmesg*) printf "%s\\n" {lines} >$TMP/dmesg ;; *) echo x ;; esac'
+    before = int(time.time())
+    status, log = memory(crash, script)
+    assert status == 0, log
+    assert "s] test fedcba9876543210\n" in log
+    said = parts.test(crash.stick / "final")
+    assert said is not None and said[1] is not None
+    assert said[0] == "fedcba9876543210" and before <= said[1] <= time.time()
+    assert look(crash.stick / "final").ignored == ()
+
+
+def test_another_crash_leaves_no_file_of_a_test(crash: Crash) -> None:
+    status, _ = memory(crash, "case $* in *dmesg*) echo log >$TMP/dmesg ;; *) echo x ;; esac")
+    assert status == 0
+    assert not (crash.stick / "final/TEST").exists()
+
+
+def test_an_incomplete_dump_of_a_crash_on_purpose_has_its_id(crash: Crash) -> None:
+    text = "tinykdump: test 0123456789abcdef"
+    memory(crash, f'case $* in *dmesg*) echo "{text}" >$TMP/dmesg ;; *) return 1 ;; esac',
+           "copy_memory() { return 1; }; ")  # fmt: skip
+    assert parts.test(crash.dump) == ("0123456789abcdef", None)
 
 
 LEVELS = 'case $* in *dmesg*) echo log >$TMP/dmesg; return ;; *"-d {level} "*) echo x; return ;; '\

@@ -24,10 +24,11 @@ from tinykdump import (
     reservation,
     state,
     status,
+    trial,
 )
 from tinykdump.filesystems import AUTO, FILESYSTEMS
 from tinykdump.image import programs
-from tinykdump.status import Crash, Status
+from tinykdump.status import Crash, Status, Trial
 
 CHECKOUT = Path(__file__).parents[2]
 COMMANDS, SETTINGS = CHECKOUT / "man/tinykdump.8", CHECKOUT / "man/tinykdump.5"
@@ -157,7 +158,7 @@ def test_the_quick_start_has_valid_command_lines() -> None:
     shown = section(COMMANDS, "Quick start")
     lines = [line[2:].partition("  #")[0].split() for line in shown if line[:6] == "# tiny"]
     said = {grammar.parser().parse_args(line[1:]).command for line in lines}
-    assert said == {"prepare", "status", "key", "list", "restore", "report"}
+    assert said == {"prepare", "status", "key", "list", "restore", "report", "test"}
 
 
 def test_variables() -> None:
@@ -177,8 +178,9 @@ def test_exit_statuses() -> None:
 def test_the_keys_of_status_as_json() -> None:
     """The page has all of them in order: a key that is renamed breaks programs."""
     names = ["version", *(field.name for field in fields(Status)), "next"]
-    at = names.index("crash") + 1
-    names[at:at] = [f"crash.{field.name}" for field in fields(Crash)]
+    for name, kind in (("crash", Crash), ("test", Trial)):
+        at = names.index(name) + 1
+        names[at:at] = [f"{name}.{field.name}" for field in fields(kind)]
     assert heads(COMMANDS, "The status as JSON", "Ic") == names
     assert status.VERSION == 1
 
@@ -194,7 +196,7 @@ def test_files() -> None:
     named = set(heads(COMMANDS, "FILES", "Pa"))
     used = {
         str(config.FILE), str(config.DROP_INS), str(state.IMAGES / "KVER"), str(keys.MACHINE_KEYS),
-        str(backup.NOTE), str(notice.NOTE), str(notice.MOTD),
+        str(backup.NOTE), str(notice.NOTE), str(notice.MOTD), str(trial.NOTE),
         str(state.RUNTIME), str(programs.CRASH_SIDE[0]), str(reservation._SIZE[0]),
         str(harvest.NOTES), "tinykdump/MACHINE/TIME",
     }  # fmt: skip

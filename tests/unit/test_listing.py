@@ -71,7 +71,7 @@ def test_the_list(machine: FakeHost, keys: Keyring, capfd: pytest.CaptureFixture
         "time": "2026-01-01T05:30:00+05:30", "machine": hardware.machine_name(machine.host),
         "here": True, "kernel": "6.12.1-amd64", "panic": "sysrq triggered ?[2Jcrash",
         "size": sum(path.stat().st_size for path in first.path.glob("*.gpg.*")),
-        "complete": True, "encrypted": True, "key": True, "device": "/dev/sdb1",
+        "complete": True, "test": False, "encrypted": True, "key": True, "device": "/dev/sdb1",
         "directory": str(Path("/mnt") / first.path.relative_to(machine.path("/mnt"))),
     }  # fmt: skip
     assert newer == older | {

@@ -28,8 +28,8 @@ EFFECTS = {
     "image/drivers", "image/libraries", "image/module_tree", "image/packages", "image/programs",
     "kdump_service", "kernel_install", "kernels", "keyring", "keys", "listing", "load", "mounts",
     "notice", "output", "parts", "prepare", "progress", "pstore", "report", "reservation",
-    "restore", "run", "scriptlets", "speed", "state", "stick", "survey", "units", "vmcore/reader",
-    "vmcore/symbols",
+    "restore", "run", "scriptlets", "speed", "state", "stick", "survey", "trial", "units",
+    "vmcore/reader", "vmcore/symbols",
 }  # fmt: skip
 
 # Pure modules may import these. pathlib is for names of paths only.

@@ -21,7 +21,7 @@ from tinykdump import keys as openpgp_keys
 from tinykdump.config import resolve
 from tinykdump.crashlog import Boots, CrashLog
 from tinykdump.dumps import Saved
-from tinykdump.status import Crash, Status
+from tinykdump.status import Crash, Status, Trial
 
 NOON = datetime(2026, 11, 26, 12, tzinfo=timezone(timedelta(hours=1), "CET"))
 DUMP = Path("/mnt/tinykdump/0123456789ab/20261126T110000Z")
@@ -30,9 +30,11 @@ ARMED = Status(
     needed=44 << 20, encrypted=True, key="F" * 40, key_expires=NOON, key_backup=NOON,
     target="LABEL=TINYKDUMP", stick="/dev/sdb1", stick_filesystem="vfat", stick_free=5 << 30,
     expected_dump=97 << 20, dumps=2, incomplete_dumps=1, last_dump=str(DUMP), last_dump_at=NOON,
-    crash_log="erst", crash=Crash("1", NOON, True, True, "saved as x", True), problems=(),
+    crash_log="erst", crash=Crash("1", NOON, True, True, "saved as x", True), test=None,
+    problems=(),
 )  # fmt: skip
 SEEN = Crash("1", NOON, True, True, "saved as x", True, seen=True)
+TESTED = Trial("0123456789abcdef", NOON, True, 44, "saved as x")
 BROKEN = replace(
     ARMED, armed=False, loaded="foreign", loaded_at=None, problems=("a (b) (do x)", "c (do y)")
 )
@@ -64,6 +66,21 @@ def test_the_next_step(changes: dict[str, Any], says: str) -> None:
     found = replace(ARMED, **changes)
     assert found.to_text().splitlines()[-1] == f"next:         {says}"
     assert json.loads(found.to_json())["next"] == says
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({}, "came out 44 s after the crash: saved as x"),
+        ({"seconds": None}, "came out: saved as x"),
+        ({"came_out": False, "result": "failed: y"}, "failed: y"),
+        ({"came_out": None, "result": ""}, "not known yet"),
+    ],
+)
+def test_the_last_test(changes: dict[str, Any], says: str) -> None:
+    found = replace(ARMED, test=replace(TESTED, **changes))
+    assert f"\nlast test:    2026-11-26 12:00:00 CET: {says}\n" in found.to_text()
+    assert ("\033[33m2026" in found.to_text(colour=True)) == ("came_out" in changes)
 
 
 def test_colours_are_around_what_matters() -> None:
