@@ -5,12 +5,14 @@ Prints figures as soon as they are measured, and writes them to build/bench.
 """
 
 import argparse
+import os
 import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from tests.bench import cpu, growth, restoring, screen, sizing
+from tests import fakehost
+from tests.bench import cpu, growth, restoring, screen, sizing, writing
 from tests.vmtest import rootfs
 
 OUTPUT = Path(__file__).parents[2] / "build/bench"
@@ -19,6 +21,12 @@ OUTPUT = Path(__file__).parents[2] / "build/bench"
 def measure_build() -> None:
     """Measure the CPU time of a build."""
     print(f"tinykdump -b, warm: {cpu.build_seconds(rootfs.build()):.2f} s of CPU", flush=True)
+
+
+def measure_writing() -> None:
+    """Measure what the crash side needs to write a dump, with the busybox of the guests."""
+    os.environ[fakehost.BUSYBOX] = str(rootfs.build().tree / "usr/bin/busybox")
+    print(writing.measure(), flush=True)
 
 
 def measure_restore() -> None:
@@ -55,6 +63,7 @@ def measure_growth() -> None:
 
 BENCHES: dict[str, Callable[[], None]] = {
     "build": measure_build,
+    "writing": measure_writing,
     "restore": measure_restore,
     "growth": measure_growth,
     "screen": measure_screen,

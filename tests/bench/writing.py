@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The CPU time that src/crash takes to write a dump, without QEMU, which distorts SHA and AES.
+
+The stick is in memory, and makedumpfile is cat: what is left is the crash side's own work, and that
+of gpg. The real time on a stick is the larger one of this and the time of the stick.
+"""
+
+import resource
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from tests import fakehost, keyring
+from tests.crash.world import Crash
+from tinykdump import keys as keys_of_tinykdump
+
+SIZE = 160 << 20  # bytes, the dump of a guest with 1 GiB
+RUNS = 3
+
+# The path of the key is the only one in src/crash that is not a variable.
+WRAPPER = """
+gpg() {{
+    for word; do
+        shift; [ "$word" != /etc/tinykdump.key ] || word={key}; set -- "$@" "$word"
+    done
+    env -i PATH="$PATH" gpg "$@"
+}}
+"""
+OF_KEY = WRAPPER + "KEY_TIME={valid_at}\n"
+
+
+def cpu_seconds(action: Callable[[], object]) -> float:
+    """User and system seconds of the programs that it runs."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    action()
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def save(crash: Crash, data: Path, settings: str) -> None:
+    """Write ``data`` as src/crash writes the memory."""
+    shutil.rmtree(crash.dump)
+    crash.dump.mkdir()
+    script = f"{settings}\nread_memory() {{ cat {data}; }}; save vmcore.flat read_memory"
+    status, log = crash.run(script)
+    assert status == 0, log
+    assert sum(path.stat().st_size for path in crash.dump.glob("vmcore.flat*")) >= SIZE
+
+
+def program(argv: Sequence[str | Path], data: Path) -> None:
+    """Run a program whose standard input is ``data``."""
+    with data.open("rb") as handle:
+        subprocess.run(argv, stdin=handle, stdout=subprocess.DEVNULL, check=True)
+
+
+def measure() -> str:
+    """A table: the best of some runs of each, one after the other."""
+    busybox = fakehost.real("busybox")
+    with tempfile.TemporaryDirectory(prefix="tk-", dir="/dev/shm") as directory:
+        top = Path(directory)
+        crash = Crash(top)
+        for name in ("tmp", "sys", "dev", "stick/dump.partial", "bin"):
+            (top / name).mkdir(parents=True, mode=0o700)
+        subprocess.run([busybox, "--install", "-s", top / "bin"], check=True)
+        data = top / "data"
+        with Path("/dev/urandom").open("rb") as noise:
+            data.write_bytes(noise.read(SIZE))
+        keys = keyring.make(top / "keys")
+        key = top / "key"
+        key.write_bytes(keys.public("good@example.org"))
+        encrypting = OF_KEY.format(
+            key=key, valid_at=keys_of_tinykdump.last_change(key.read_bytes())
+        )
+        gpg = ["gpg", "--homedir", str(keys.home), "--batch", "--quiet"]
+        encrypt = [*gpg, "--compress-algo", "none", "--trust-model", "always",
+                   "--recipient", "good@example.org", "--encrypt"]  # fmt: skip
+        work: dict[str, Callable[[], None]] = {
+            "dd alone": lambda: program(
+                [busybox, "dd", "bs=65536", f"of={top}/stick/dd", "conv=fsync"], data
+            ),
+            "saved, encrypt = no": lambda: save(crash, data, ""),
+            "saved, encrypted": lambda: save(crash, data, encrypting),
+            "gpg --encrypt alone": lambda: program(encrypt, data),
+            "busybox sha256sum alone": lambda: program([busybox, "sha256sum"], data),
+            "gpg --print-md alone": lambda: program([*gpg, "--print-md", "sha256"], data),
+        }
+        found = {
+            name: min(cpu_seconds(action) for _ in range(RUNS)) for name, action in work.items()
+        }
+        keys.close()
+    lines = [f"writing {SIZE >> 20} MiB, seconds of CPU:"]
+    lines += [
+        f"  {name:24} {seconds:5.2f}  {(SIZE >> 20) / seconds:6.0f} MiB/s"
+        for name, seconds in found.items()
+    ]
+    return "\n".join(lines)
