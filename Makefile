@@ -11,7 +11,8 @@ FISH = $(PREFIX)/share/fish/vendor_completions.d
 # Which lines of src no test of Python's own ran, to look at; there is no figure to reach.
 COVERAGE = --cov --cov-report=term
 
-.PHONY: help deps demo check quick bench lint kernel kernel-check rpm deb release install install-files
+.PHONY: help deps demo check quick bench lint kernel crash-kernel kernel-check rpm deb release install \
+	install-files install-crash-kernel
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -19,7 +20,7 @@ help: ## list these targets
 deps: ## install the packages that demo and check need
 	@tools/deps
 
-demo: deps ## crash Debian's kernel, then ours, in QEMU and restore the dumps (KERNEL=stock|patched: one of them)
+demo: deps ## crash Debian's kernel, then ours, in QEMU and restore the dumps (KERNEL=stock|patched|small: one of them)
 	@KERNEL=$(KERNEL) $(PYTHON) -m tests.demo
 
 check: deps ## run all tests except those of kernel-check
@@ -35,6 +36,10 @@ bench: deps ## measure CPU time, sizes and growth of the reservation, without pa
 
 lint: deps ## run ruff, mypy and shellcheck
 	@$(PYTHON) -m pytest tests/test_lint.py
+
+crash-kernel: deps ## build the small crash kernel and print its directory
+	@tools/deps kernel
+	@$(PYTHON) -m kernel build --crash
 
 kernel: deps ## build the kernel with the patch series and print its directory
 	@tools/deps kernel
@@ -59,6 +64,11 @@ install: install-files ## install into DESTDIR
 	install -m 644 src/tinykdump/*.py $(DESTDIR)$(SITE)/tinykdump
 	install -m 644 src/tinykdump/image/*.py $(DESTDIR)$(SITE)/tinykdump/image
 	install -m 644 src/tinykdump/vmcore/*.py $(DESTDIR)$(SITE)/tinykdump/vmcore
+
+install-crash-kernel: ## install the small crash kernel from CRASH_KERNEL, the directory that make crash-kernel prints
+	install -d $(DESTDIR)$(PREFIX)/lib/tinykdump/kernel
+	install -m 644 $(addprefix $(CRASH_KERNEL)/,vmlinuz config modules.builtin modules.builtin.modinfo) \
+		$(DESTDIR)$(PREFIX)/lib/tinykdump/kernel
 
 install-files: ## install all but the Python package, for those who install that as a wheel
 	install -d $(DESTDIR)/etc/default/tinykdump.d

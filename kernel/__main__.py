@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""python3 -m kernel build|deps: builds the kernel that the tests of the series boot."""
+"""python3 -m kernel build|deps: builds the kernel of the tests, or the small crash kernel."""
 
 import argparse
 import sys
@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from kernel import releases
-from kernel.build import HERE, Request, build, make_plan
+from kernel.build import CRASH, HERE, Request, build, make_plan
 from kernel.run import KernelError, explain
 
 
@@ -16,7 +16,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python3 -m kernel", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser(
-        "build", help="build the test kernel, and print its directory as the last line"
+        "build", help="build a kernel, and print its directory as the last line"
     )
     command.add_argument(
         "--release",
@@ -35,6 +35,9 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--fedora", action="store_true", help="build in what Fedora builds into its kernels"
     )
+    command.add_argument(
+        "--crash", action="store_true", help="build the small crash kernel, not the guests' kernel"
+    )
     command.add_argument("--jobs", type=int, default=Request().jobs)
     command.add_argument(
         "--source",
@@ -49,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _request(args: argparse.Namespace) -> Request:
     usual = Request()
-    fragments = [*usual.fragments]
+    fragments = [CRASH] if args.crash else [*usual.fragments]
     fragments += ["debug"] if args.debug else []
     fragments += ["no-cma"] if args.without_cma else []
     fragments += ["fedora"] if args.fedora else []

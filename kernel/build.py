@@ -28,7 +28,10 @@ from kernel.tree import (
 HERE = Path(__file__).resolve().parent
 SERIES = HERE / "series"
 # How many finished kernels to keep in the cache.
-KEEP = 6
+KEEP = 8
+# The fragments that a kernel begins with: the guests' kernel, and the small crash kernel.
+GUESTS = "vm"
+CRASH = "crash"
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class Request:
     # None: all series; an empty list: the stock kernel
     series: list[str] | None = None
     # Names of fragments in config/; the first is the base
-    fragments: tuple[str, ...] = ("vm",)
+    fragments: tuple[str, ...] = (GUESTS,)
     # A tarball of the source; None: search for one
     source: Path | None = field(default_factory=given_tarball)
     cache: Path = field(default_factory=directory)
@@ -65,6 +68,10 @@ class Plan:
     jobs: int
 
     @property
+    def has_modules(self) -> bool:
+        return self.options.get("CONFIG_MODULES") == "y"
+
+    @property
     def commit(self) -> str:
         return self.commits[-1].id if self.commits else pristine(self.tree)
 
@@ -77,8 +84,9 @@ def fragment(name: str) -> str:
 
 
 def _fragments(names: tuple[str, ...], series: list[Series]) -> list[str]:
-    """The base, then the fragment of each applied series, then the rest (debug)."""
-    own = [one.name for one in series if (HERE / "config" / f"{one.name}.config").exists()]
+    """The base, then for the guests the fragment of each applied series, then the rest (debug)."""
+    guests = series if names[0] == GUESTS else []
+    own = [one.name for one in guests if (HERE / "config" / f"{one.name}.config").exists()]
     return [fragment(name) for name in (names[0], *own, *names[1:])]
 
 
@@ -171,13 +179,17 @@ def _publish(plan: Plan, release: str) -> None:
     """Copy the kernel to a temporary directory, and rename that when it is complete."""
     new = plan.result.with_suffix(".new")
     shutil.rmtree(new, ignore_errors=True)
-    make(plan, f"INSTALL_MOD_PATH={new}", "modules_install", log="install.log")
-    for link in ("build", "source"):
-        (new / "lib/modules" / release / link).unlink(missing_ok=True)
+    new.mkdir(parents=True)
+    if plan.has_modules:
+        make(plan, f"INSTALL_MOD_PATH={new}", "modules_install", log="install.log")
+        for link in ("build", "source"):
+            (new / "lib/modules" / release / link).unlink(missing_ok=True)
     for source, target in {
         "arch/x86/boot/bzImage": "vmlinuz",
         "vmlinux": "vmlinux",
         "System.map": "System.map",
+        "modules.builtin": "modules.builtin",
+        "modules.builtin.modinfo": "modules.builtin.modinfo",
         ".config": "config",
     }.items():
         shutil.copy2(plan.objects / source, new / target)
@@ -198,7 +210,8 @@ def _prune(directory: Path) -> None:
 def build(plan: Plan, progress: Progress = lambda _done, _all: None) -> Path:
     """Build the kernel if it is not in the cache.
 
-    Returns the directory with vmlinuz, vmlinux, config, System.map and lib/modules/KVER.
+    Returns the directory with vmlinuz, vmlinux, config, System.map, modules.builtin and
+    modules.builtin.modinfo and, if it has modules, lib/modules/KVER.
     """
 
     def watch() -> None:
@@ -211,7 +224,7 @@ def build(plan: Plan, progress: Progress = lambda _done, _all: None) -> Path:
         with locked(plan), stopwatch("kernel"):
             checkout(plan.tree, plan.commit)
             configure(plan, plan.options)
-            make(plan, "bzImage", "modules", watch=watch)
+            make(plan, "bzImage", *(["modules"] if plan.has_modules else []), watch=watch)
             _publish(plan, output(["cat", plan.objects / "include/config/kernel.release"]).strip())
         _prune(plan.result.parent)
     marker.touch()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import kernel.build
-from kernel.build import Request
+from kernel.build import CRASH, Request
 from tests.vmtest import accel, cache, initramfs, rootfs
 from tests.vmtest.machine import Disk, Machine
 
@@ -66,6 +66,9 @@ class Kernel:
 
 # Without series, and with what Fedora builds into its kernels.
 FEDORA = Request(series=[], fragments=(*Request().fragments, "fedora"))
+
+# The small crash kernel.
+SMALL = Request(fragments=(CRASH,))
 
 # Environment variables for finished kernels: directories that "python3 -m kernel build" made.
 PATCHED, STOCK = "TINYKDUMP_TEST_KERNEL", "TINYKDUMP_TEST_KERNEL_STOCK"
