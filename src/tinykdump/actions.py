@@ -3,7 +3,7 @@
 
 from collections.abc import Callable
 
-from tinykdump import files, kernels, load, pstore, reservation, state, stick
+from tinykdump import files, load, pstore, reservation, state, stick
 from tinykdump.config import Config
 from tinykdump.errors import TinykdumpError
 from tinykdump.host import Host
@@ -16,21 +16,25 @@ from tinykdump.report import line, say
 def draft(
     host: Host, config: Config, kver: str, kernel: str = "", *, make_key: bool = True
 ) -> build.Draft:
-    """Plan the image of a kernel, for the sticks that are plugged in. See build.draft."""
-    found = state.find_kernel(host, kver, kernel)
+    """Plan the image for crashes of a kernel, and for the sticks that are plugged in.
+
+    See build.draft.
+    """
+    found = state.crash_kernel(host, config.kernel, kver, kernel)
     return build.draft(host, config, found, _seen(host, config), make_key=make_key)
 
 
-def need(host: Host, config: Config, kver: str) -> tuple[Need, bool]:
-    """The memory that a kernel's image needs, and whether there is an image. Writes nothing.
+def need(host: Host, config: Config, kver: str) -> tuple[Manifest, Need, bool]:
+    """The image for crashes of a kernel, the memory that it needs, and whether it is there.
 
-    Without an image, plans one. Raises TinykdumpError.
+    Without an image, plans one. Writes nothing. Raises TinykdumpError.
     """
-    image = state.read_manifest(host, kver)
+    image = state.read_manifest(host, state.crash_version(host, config.kernel, kver))
     if image is not None:
-        return load.need_of(host, image), True
+        return image, load.need_of(host, image), True
     planned = draft(host, config, kver, make_key=False)
-    return load.need_of(host, build.sketch(planned), planned.kernel.content), False
+    sketch = build.sketch(planned)
+    return sketch, load.need_of(host, sketch, planned.kernel.content), False
 
 
 def _seen(host: Host, config: Config) -> frozenset[str]:
@@ -52,7 +56,7 @@ def _seen(host: Host, config: Config) -> frozenset[str]:
 def build_image(
     host: Host, config: Config, kver: str, *, kernel: str = "", force: bool = False
 ) -> tuple[Manifest, bool]:
-    """Return the up-to-date image of a kernel, and whether it had to be built.
+    """Return the up-to-date image for crashes of a kernel, and whether it had to be built.
 
     An image is up to date if a new build would contain the same bytes. Raises TinykdumpError; the
     old image then stays.
@@ -60,7 +64,7 @@ def build_image(
     if host.live and config.efi_log and config.efi_pstore:
         _turn_on_efi(host)
     planned = draft(host, config, kver, kernel)
-    old = None if force else _old(host, kver)
+    old = None if force else _old(host, planned.kernel.kver)
     if old is not None and build.is_current(planned, old):
         return old, False
     made, packed = build.build(host, planned, state.RUNTIME)
@@ -85,7 +89,7 @@ def _old(host: Host, kver: str) -> Manifest | None:
 
 
 def best_image(host: Host, config: Config, kver: str) -> Manifest:
-    """Return the up-to-date image of a kernel, or the existing one if the build fails.
+    """Return the up-to-date image for crashes of a kernel, or the existing one if that fails.
 
     A message reports a failed build. Raises TinykdumpError or OSError if there is no image, or if
     the existing one does not encrypt although the configuration asks for it.
@@ -93,11 +97,19 @@ def best_image(host: Host, config: Config, kver: str) -> Manifest:
     try:
         return build_image(host, config, kver)[0]
     except (TinykdumpError, OSError) as error:
-        old = _old(host, kver)
+        old = _old(host, _kept_version(host, config, kver))
         if old is None or (config.encrypt and not old.key):
             raise
-        say(f"cannot rebuild the image of {kver}, using the existing one: {line(error)}")
+        say(f"cannot rebuild the image of {old.kver}, using the existing one: {line(error)}")
         return old
+
+
+def _kept_version(host: Host, config: Config, kver: str) -> str:
+    """The version of the image to fall back on: that of the installed kernel, if all else fails."""
+    try:
+        return state.crash_version(host, config.kernel, kver)
+    except TinykdumpError:
+        return kver
 
 
 def load_image(host: Host, config: Config, kver: str) -> tuple[Manifest, reservation.Reservation]:
@@ -125,15 +137,15 @@ def prune(host: Host) -> None:
     """
     loaded = load.ours(host)
     kept = {host.running_kernel(), loaded.kver if loaded else ""}
-    for place in host.children(state.IMAGES):
-        if place.name in kept or kernels.is_installed(host, place.name):
+    for name in state.orphans(host):
+        if name in kept:
             continue
         try:
-            files.delete(host.path(place))
+            files.delete(host.path(state.IMAGES / name))
         except OSError as error:
-            say(f"cannot remove the image of {place.name}, which is not installed: {line(error)}")
+            say(f"cannot remove the image of {name}, which is not installed: {line(error)}")
         else:
-            say(f"removed the crash image of {place.name}: that kernel is not installed")
+            say(f"removed the crash image of {name}: that kernel is not installed")
 
 
 def remove_kernel(host: Host, kver: str, read_config: Callable[[], Config]) -> str:

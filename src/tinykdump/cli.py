@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from tinykdump import (
@@ -35,7 +36,7 @@ from tinykdump import (
     vmcoreinfo,
 )
 from tinykdump.clock import local, shown
-from tinykdump.config import Config
+from tinykdump.config import INSTALLED, Config
 from tinykdump.config_files import load_config
 from tinykdump.errors import TinykdumpError, UsageError
 from tinykdump.grammar import parser
@@ -88,6 +89,8 @@ def make(host: Host, options: argparse.Namespace) -> int:
     asked = {key: text for key, text in given.items() if text is not None}
     config = load_config(host, asked, options.config)
     kver = options.kernel or host.running_kernel()
+    if options.kernel:  # what it names is an installed kernel
+        config = replace(config, kernel=INSTALLED)
     with state.lock(host):
         actions.prune(host)
         if options.build or asked or options.config:  # an older image would not do what was asked
@@ -95,7 +98,7 @@ def make(host: Host, options: argparse.Namespace) -> int:
         else:
             image = actions.best_image(host, config, kver)
         print(
-            f"image of {kver}: {image.packed} bytes packed, {image.unpacked} unpacked, "
+            f"image of {image.kver}: {image.packed} bytes packed, {image.unpacked} unpacked, "
             f"{len(image.modules)} modules, "
             + (f"key {image.key}" if image.key else "NOT ENCRYPTED")
         )
@@ -223,10 +226,12 @@ def estimate(host: Host, options: argparse.Namespace) -> int:
     """Show how much memory the crash kernel needs, and what a dump takes."""
     config = load_config(host, {}, options.config)
     kver = options.kernel or host.running_kernel()
-    need, has_image = actions.need(host, config, kver)
-    print(memory.table(need))
+    if options.kernel:
+        config = replace(config, kernel=INSTALLED)
+    image, need, has_image = actions.need(host, config, kver)
+    print(f"crash kernel: {image.kver}\n\n{memory.table(need)}")
     if not has_image:
-        print(f"\n{kver} has no image yet: its packed size was computed with zlib")
+        print(f"\n{image.kver} has no image yet: its packed size was computed with zlib")
     print("\n" + "\n".join(_dump_estimate(host, config)))
     return 0
 

@@ -22,6 +22,10 @@ DROP_INS = Path("/etc/default/tinykdump.d")
 COMPRESSIONS = {"none": "", "zlib": "-c", "lzo": "-l", "snappy": "-p", "zstd": "-z"}
 FINAL_ACTIONS = ("reboot", "poweroff", "halt")
 
+# The values of kernel that are no path.
+INSTALLED = "installed"
+SMALL = "small"
+
 _MODULE = re.compile(r"[A-Za-z0-9_-]+")
 # Characters that labels and UUIDs can have and that need no quoting in a shell.
 _TAG = re.compile(r"(LABEL|UUID)=([A-Za-z0-9_.+-]{1,64})")
@@ -54,6 +58,7 @@ class Config:
     script_wait: int  # seconds until the script is ended
     stall: int  # seconds without progress after which a dump is given up
     final_action: str  # one of FINAL_ACTIONS
+    kernel: str  # INSTALLED, SMALL, or the absolute path of a kernel image
     modules: tuple[str, ...]  # to add to those that are found to be necessary
     margin: int  # percent of the computed need
     takeover: bool
@@ -122,6 +127,12 @@ def _absolute(text: str) -> str:
     return _line(text)
 
 
+def _kernel(text: str) -> str:
+    if text not in (INSTALLED, SMALL) and not text.startswith("/"):
+        raise ValueError(f"write {INSTALLED}, {SMALL}, or the absolute path of a kernel image")
+    return _line(text)
+
+
 def _key(text: str) -> str:
     """A relative path is refused: it would depend on the current directory."""
     if "/" in text and not text.startswith("/"):
@@ -176,6 +187,9 @@ ITEMS = (
          "After how many seconds without progress the crash kernel gives up the dump."),
     Item("dump", "final_action", _choice(FINAL_ACTIONS), "reboot",
          "What to do after the dump, and after every failure: reboot, poweroff or halt."),
+    Item("image", "kernel", _kernel, INSTALLED,
+         "The crash kernel: installed is the kernel that crashes, small that of the package\n"
+         "kernel-tinykdump-crash, which needs much less memory. Or the path of a kernel image."),
     Item("image", "modules", _modules, "",
          "Modules to add to those that tinykdump finds necessary."),
     Item("crashkernel", "margin", _number(0, 400), "10",

@@ -3,8 +3,8 @@
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tinykdump.host import Host
@@ -45,6 +45,8 @@ class Device:
     modalias: str
     driver: str  # the module of its driver; empty: none
     above: tuple[str, ...]  # the modules of its parent devices, the topmost first
+    name: str = field(default="", compare=False)  # as sysfs spells it
+    stores: bool = field(default=False, compare=False)  # whether USB storage is plugged into it
 
 
 def possible_cpus(host: Host) -> int:
@@ -84,7 +86,11 @@ def usb_controllers(host: Host) -> tuple[Device, ...]:
         hub = host.resolve(device) if device.name.startswith("usb") else None
         if hub is not None and _bound(host, hub.parent) not in _VIRTUAL:
             found[hub.parent] = _device(host, hub.parent)
-    return tuple(found[path] for path in sorted(found))
+    storage = [path for path in _interfaces(host) if _is_storage(_bound(host, path))]
+    return tuple(
+        replace(found[path], stores=any(each.is_relative_to(path) for each in storage))
+        for path in sorted(found)
+    )
 
 
 def running_watchdogs(host: Host) -> tuple[Device | None, ...]:
@@ -112,9 +118,18 @@ def used_modules(host: Host, names: Iterable[str]) -> tuple[str, ...]:
 
 def usb_storage_modules(host: Host) -> tuple[str, ...]:
     """The modules that drive the USB storage that is plugged in, including card readers."""
-    bound = (_bound(host, interface) for interface in host.children("/sys/bus/usb/devices"))
-    found = {name for name in bound if name in _STORAGE or name.startswith(_SUB_DRIVERS)}
-    return tuple(sorted(found))
+    bound = {_bound(host, interface) for interface in _interfaces(host)}
+    return tuple(sorted(filter(_is_storage, bound)))
+
+
+def _interfaces(host: Host) -> Iterator[Path]:
+    """The USB devices and their interfaces, as paths below /sys/devices."""
+    for each in host.children("/sys/bus/usb/devices"):
+        yield host.resolve(each) or each
+
+
+def _is_storage(module: str) -> bool:
+    return module in _STORAGE or module.startswith(_SUB_DRIVERS)
 
 
 def _device(host: Host, path: Path) -> Device:
@@ -123,6 +138,7 @@ def _device(host: Host, path: Path) -> Device:
         modalias=host.text(path / "modalias") or "",
         driver=_bound(host, path),
         above=tuple(name for name in above if name),
+        name=path.name,
     )
 
 

@@ -46,7 +46,7 @@ def add(host: Host, context: Context) -> None:
     config = load_config(host, {})
     image, built = actions.build_image(host, config, context.kver, kernel=context.image)
     say(
-        f"{'built' if built else 'kept'} the crash image of {context.kver}: {image.packed} bytes, "
+        f"{'built' if built else 'kept'} the crash image of {image.kver}: {image.packed} bytes, "
         f"{len(image.modules)} modules"
     )
     if not host.live:

@@ -8,13 +8,18 @@ from pathlib import Path
 
 from tinykdump import kernelimage
 from tinykdump.architecture import Architecture
+from tinykdump.config import INSTALLED, SMALL
 from tinykdump.errors import TinykdumpError
 from tinykdump.host import Host
+
+# The small crash kernel of the package kernel-tinykdump-crash. Beside it are its configuration
+# and the lists of its built-in drivers, as in a directory of modules.
+SMALL_IMAGE = Path("/usr/lib/tinykdump/kernel/vmlinuz")
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """An installed kernel."""
+    """An installed kernel, or one that only starts after a crash."""
 
     kver: str  # as uname -r prints it
     image: Path  # the bzImage that kexec loads with the crash image
@@ -22,6 +27,7 @@ class Kernel:
     config: str  # the text of its .config; empty if not installed
     architecture: Architecture
     content: bytes = b""  # to write to ``image``; empty: it exists already
+    apart: bool = False  # whether the configuration names it, whatever kernel crashes
 
 
 def find(
@@ -52,6 +58,55 @@ def find(
     raise TinykdumpError(why, "install that kernel, or run kernel-install add KVER IMAGE")
 
 
+def apart(host: Host, choice: str) -> tuple[str, bytes] | None:
+    """Version and loadable image of the crash kernel that the configuration names.
+
+    ``choice`` is its key kernel. None: the crash kernel is the installed one. Raises TinykdumpError
+    if there is no such image, or if users other than root can replace it.
+    """
+    if choice == INSTALLED:
+        return None
+    place = _place(choice)
+    if choice == SMALL and not host.exists(place):
+        raise TinykdumpError(
+            f"the small crash kernel is not installed: no {place}",
+            "install kernel-tinykdump-crash, or set kernel = installed in [image]",
+        )
+    content = host.read(place)
+    host.vouch(place)
+    inner = kernelimage.loadable(content)
+    if not inner or not kernelimage.version(inner):
+        raise TinykdumpError(
+            f"{place} is not a {kernelimage.KINDS} that says its version",
+            "name another one with kernel in [image]",
+        )
+    return kernelimage.version(inner), inner
+
+
+def _place(choice: str) -> Path:
+    return SMALL_IMAGE if choice == SMALL else Path(choice)
+
+
+def find_apart(host: Host, choice: str, inner: bytes, *, beside: Path) -> Kernel:
+    """The crash kernel that the configuration names; ``inner`` is its loadable image.
+
+    It is all built in, with its lists beside it, or it has modules where installed kernels have
+    theirs. Raises TinykdumpError if there is neither.
+    """
+    place, kver = _place(choice), kernelimage.version(inner)
+    has_lists = host.exists(place.parent / "modules.builtin")
+    stored = inner != host.read(place)
+    return Kernel(
+        kver=kver,
+        image=beside / name(inner) if stored else place,
+        modules=place.parent if has_lists else module_directory(host, kver),
+        config=config(host, kver, place),
+        architecture=kernelimage.architecture(inner, str(place)),
+        content=inner if stored else b"",
+        apart=True,
+    )
+
+
 def name(content: bytes) -> str:
     """The name of a stored kernel image, with its checksum, so that it can be verified."""
     return f"linux-{hashlib.sha256(content).hexdigest()[:16]}.img"
@@ -78,9 +133,13 @@ def is_installed(host: Host, kver: str) -> bool:
     return any(host.exists(f"{place}/{name}") for place in places for name in names)
 
 
-def config(host: Host, kver: str) -> str:
-    """The text of a kernel's .config; empty if its package does not install it."""
-    places = (f"/lib/modules/{kver}/config", f"/boot/config-{kver}")
+def config(host: Host, kver: str, image: str | Path = "/") -> str:
+    """The text of a kernel's .config; empty if its package does not install it.
+
+    One that is not installed has it beside its image.
+    """
+    beside = Path(image).parent / "config"
+    places = (f"/lib/modules/{kver}/config", f"/boot/config-{kver}", beside)
     return next((text for place in places if (text := host.text(place))), "")
 
 

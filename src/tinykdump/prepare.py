@@ -89,7 +89,7 @@ def _usable(host: Host, config: Config) -> tuple[str, ...]:
     named = [name for name in config.filesystems if name != AUTO]
     names = tuple(dict.fromkeys((*named, *MADE) if AUTO in config.filesystems else named))
     try:
-        tree = ModuleTree(host, state.find_kernel(host, host.running_kernel()))
+        tree = ModuleTree(host, state.crash_kernel(host, config.kernel, host.running_kernel()))
     except TinykdumpError:  # it is prepared for another machine
         return names
     usable = tuple(name for name in names if all(map(tree.has, FILESYSTEMS[name].modules)))

@@ -22,7 +22,6 @@ from tinykdump import (
     files,
     kdump_service,
     kernel_install,
-    kernels,
     keys,
     load,
     notice,
@@ -30,7 +29,7 @@ from tinykdump import (
     state,
     units,
 )
-from tinykdump.config import Config
+from tinykdump.config import INSTALLED, Config
 from tinykdump.config_files import load_config
 from tinykdump.errors import TinykdumpError
 from tinykdump.host import Host
@@ -79,16 +78,25 @@ def rebuild(host: Host, config: Config) -> bool:
     """
     actions.prune(host)
     rebuilt = False
-    for kver in state.images(host):
+    for kver in _crashing(host, config):
         try:
             image, built = actions.build_image(host, config, kver)
         except (TinykdumpError, OSError) as error:
             say(f"cannot rebuild the image of {kver}, keeping the existing one: {line(error)}")
             continue
         if built:
-            say(f"rebuilt the crash image of {kver}: {image.packed} bytes")
+            say(f"rebuilt the crash image of {image.kver}: {image.packed} bytes")
             rebuilt = True
     return rebuilt
+
+
+def _crashing(host: Host, config: Config) -> tuple[str, ...]:
+    """A kernel for each image that may have become stale; the crash kernel may be one for all."""
+    there = state.images(host)
+    if config.kernel != INSTALLED:
+        return (host.running_kernel(),) if there else ()
+    apart = {image.kver for image in state.noted(host) if image.apart}
+    return tuple(kver for kver in there if kver not in apart)
 
 
 def arm(host: Host, config: Config, started: float, *, always: bool) -> None:
@@ -100,10 +108,10 @@ def arm(host: Host, config: Config, started: float, *, always: bool) -> None:
     mine = load.ours(host)
     if mine is None and not always:
         return
-    kver = mine.kver if mine else host.running_kernel()
+    kver = mine.kver if mine and not mine.apart else host.running_kernel()
     image, held = actions.load_image(host, config, kver)
     say(
-        f"armed with {kver}; {held.size // MIB} MiB of memory are reserved "
+        f"armed with {image.kver}; {held.size // MIB} MiB of memory are reserved "
         f"({time.monotonic() - started:.1f} s)"
     )
     actions.check_stick(host, config, image)
@@ -118,9 +126,8 @@ def kernels_added(_: Host) -> None:
 
 def kernels_removed(host: Host) -> None:
     """Do what the plugin does, for each image whose kernel is not installed any more."""
-    for kver in state.images(host):
-        if not kernels.is_installed(host, kver):
-            kernel_install.main(["remove", kver])
+    for kver in state.orphans(host):
+        kernel_install.main(["remove", kver])
 
 
 def erase(host: Host) -> None:

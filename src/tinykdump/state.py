@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from tinykdump import files, kernels
+from tinykdump import files, kernelimage, kernels
 from tinykdump.errors import TinykdumpError
 from tinykdump.host import Host
 from tinykdump.image import manifest
@@ -53,6 +53,23 @@ def image_path(image: Manifest) -> Path:
     if not image.sha256:  # an old version of tinykdump loaded it under this name
         return image_directory(image.kver) / "loaded.img"
     return image_directory(image.kver) / f"initramfs-{image.sha256[:16]}.img"
+
+
+def crash_kernel(host: Host, choice: str, kver: str, given: str = "") -> Kernel:
+    """The kernel that starts after a crash of ``kver``; ``choice`` is the key of the configuration.
+
+    See find_kernel for ``given``. Raises TinykdumpError.
+    """
+    found = kernels.apart(host, choice)
+    if found is None:
+        return find_kernel(host, kver, given)
+    return kernels.find_apart(host, choice, found[1], beside=image_directory(found[0]))
+
+
+def crash_version(host: Host, choice: str, kver: str) -> str:
+    """The version of that kernel, by which its image is kept. Raises TinykdumpError."""
+    found = kernels.apart(host, choice)
+    return kver if found is None else found[0]
 
 
 def find_kernel(host: Host, kver: str, given: str = "") -> Kernel:
@@ -146,6 +163,26 @@ def _is_old(host: Host, place: Path) -> bool:
 def images(host: Host) -> tuple[str, ...]:
     """The versions of all kernels that have an image."""
     return tuple(place.name for place in host.children(IMAGES) if host.exists(place / _MANIFEST))
+
+
+def orphans(host: Host) -> tuple[str, ...]:
+    """The versions that have an image directory, although their kernel is not installed any more.
+
+    One that the configuration named stays while its kernel image is that version.
+    """
+    apart = {image.kver for image in noted(host) if image.apart and _is_there(host, image)}
+    names = (place.name for place in host.children(IMAGES))
+    return tuple(n for n in names if n not in apart and not kernels.is_installed(host, n))
+
+
+def _is_there(host: Host, image: Manifest) -> bool:
+    kernel = Path(image.kernel)
+    if kernel.is_relative_to(IMAGES):
+        return False
+    try:
+        return kernelimage.version(host.read(kernel)) == image.kver
+    except TinykdumpError:
+        return False
 
 
 def read_manifest(host: Host, kver: str) -> Manifest | None:

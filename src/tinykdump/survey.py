@@ -45,13 +45,15 @@ def collect(host: Host, config: Config) -> Status:
     problems: list[str] = []
     held, mine = reservation.read(host), load.ours(host)
     key = _key(host, config, problems)
-    needed = _loading(host, config, held, mine, key=key, problems=problems)
+    image = _image(host, config, problems)
+    needed = _loading(host, config, held, image, mine, key=key, problems=problems)
     target = mine.target if mine else str(config.target)
     expected = stick.expected_dump(host, config.level)
     plugged = _stick(host, config, mine, target, expected=expected, problems=problems)
     problems.extend(_of_key(host, config, key) if key else ())
     running, saved = host.running_kernel(), crash.on_stick(host, plugged)
-    kernel_config = kernels.config(host, mine.kver if mine else running)
+    crashing = (mine.kver, mine.kernel) if mine else (running,)
+    kernel_config = kernels.config(host, *crashing)
     boots = pstore.boots(host)
     last = crash.last(boots, pstore.crash_log(host, boots), saved or ())
     tested = trial.last(host)
@@ -61,7 +63,7 @@ def collect(host: Host, config: Config) -> Status:
     is_known = key is not None and key.fingerprint == fingerprint
     return Status(
         running=running,
-        image_built=_written(host, state.manifest_path(running)) if needed else None,
+        image_built=_written(host, state.manifest_path(image.kver)) if image else None,
         armed=mine is not None,
         loaded=mine.kver if mine else "foreign" if foreign else "",
         loaded_at=_written(host, state.LOADED) if mine else None,
@@ -125,8 +127,19 @@ def _of_key(host: Host, config: Config, key: Key) -> Iterator[str]:
         yield problem
 
 
-def _loading(host: Host, config: Config, held: Reservation, mine: Manifest | None, *,
-             key: Key | None, problems: list[str]) -> int:  # fmt: skip
+def _image(host: Host, config: Config, problems: list[str]) -> Manifest | None:
+    """The image for crashes of the running kernel; None: there is none."""
+    with _as_problem(problems):
+        kver = state.crash_version(host, config.kernel, host.running_kernel())
+        image = state.read_manifest(host, kver)
+        if image is None:
+            problems.append(f"no image for {kver} (run tinykdump -l)")
+        return image
+    return None
+
+
+def _loading(host: Host, config: Config, held: Reservation, image: Manifest | None,
+             mine: Manifest | None, *, key: Key | None, problems: list[str]) -> int:  # fmt: skip
     """Add what is wrong with the crash kernel; the bytes that the image needs, 0: no image."""
     other = "" if config.takeover else kdump_service.enabled(host)
     if other:
@@ -142,12 +155,9 @@ def _loading(host: Host, config: Config, held: Reservation, mine: Manifest | Non
                         "(run tinykdump -l)")  # fmt: skip
     with _as_problem(problems):
         problems.extend(_outdated(host, mine, held) if mine else ())
-    needed, running = 0, host.running_kernel()
+    needed = 0
     with _as_problem(problems):
-        image = state.read_manifest(host, running)
-        if image is None:
-            problems.append(f"no image for {running} (run tinykdump -l)")
-        else:
+        if image is not None:
             need = load.need_of(host, image)
             needed = need.total
             if not held.loaded and not other:
@@ -159,6 +169,8 @@ def _loading(host: Host, config: Config, held: Reservation, mine: Manifest | Non
 
 def _outdated(host: Host, mine: Manifest, held: Reservation) -> Iterator[str]:
     """Find problems of the loaded crash kernel. Raises TinykdumpError."""
+    for device in mine.undriven:
+        yield f"the crash kernel {mine.kver} has no driver for {device} (see kernel in [image])"
     image = state.read_manifest(host, mine.kver)
     if image is not None and image.plan != mine.plan:
         yield f"the image of {mine.kver} is newer than the loaded one (run tinykdump -l)"

@@ -19,6 +19,7 @@ from tinykdump import (
     errors,
     grammar,
     harvest,
+    kernels,
     keys,
     notice,
     reservation,
@@ -198,7 +199,7 @@ def test_files() -> None:
         str(config.FILE), str(config.DROP_INS), str(state.IMAGES / "KVER"), str(keys.MACHINE_KEYS),
         str(backup.NOTE), str(notice.NOTE), str(notice.MOTD), str(trial.NOTE),
         str(state.RUNTIME), str(programs.CRASH_SIDE[0]), str(reservation._SIZE[0]),
-        str(harvest.NOTES), "tinykdump/MACHINE/TIME",
+        str(harvest.NOTES), str(kernels.SMALL_IMAGE.parent), "tinykdump/MACHINE/TIME",
     }  # fmt: skip
     directories = tuple(f"{name}/" for name in used)
     shipped = {name for name in installed() if not name.startswith(directories)}

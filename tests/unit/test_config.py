@@ -22,7 +22,7 @@ def test_an_empty_configuration_gives_the_defaults() -> None:
     assert resolve([], {}) == Config(
         target=Target("LABEL", "TINYKDUMP"), filesystems=("auto",), wait=60, keep=5, level=31,
         compression="lzo", encrypt=True, key="", script="", script_wait=60, stall=300,
-        final_action="reboot", modules=(), margin=10, takeover=False, append="",
+        final_action="reboot", kernel="installed", modules=(), margin=10, takeover=False, append="",
         efi_log=True,
         efi_pstore=False,
     )  # fmt: skip
@@ -56,6 +56,7 @@ GOOD: list[tuple[str, str, str, Any]] = [
     ("dump", "script_wait", "1", 1),
     ("dump", "stall", "60", 60),
     ("dump", "final_action", "poweroff", "poweroff"),
+    ("image", "kernel", "/boot/vmlinuz", "/boot/vmlinuz"),
     ("image", "modules", "ast,usbnet", ("ast", "usbnet")),
     ("crashkernel", "margin", "400", 400),
     ("crashkernel", "takeover", "on", True),
@@ -105,6 +106,7 @@ def test_every_key_is_tested() -> None:
         ("[dump]\nscript = save.sh", ["absolute path"]),
         ("[dump]\nscript = /save\n .sh", ["[dump] script", "one line"]),
         ("[dump]\nkey = a\n b", ["one line"]),
+        ("[image]\nkernel = stock", ["'stock'", "installed, small, or the absolute path"]),
         ("[image]\nmodules = ../../evil", ["'../../evil'", "not a module name"]),
         ("[crashkernel]\nmargin = 10%", ["0 to 400"]),
         ("[crashkernel]\nappend = a\n b", ["one line"]),

@@ -21,7 +21,7 @@ from tinykdump.image import (
     programs,
     screens,
 )
-from tinykdump.image.cmdline import crash_cmdline
+from tinykdump.image.cmdline import crash_cmdline, encrypts_memory
 from tinykdump.image.entries import Entry
 from tinykdump.image.manifest import Manifest
 from tinykdump.image.module_tree import ModuleTree
@@ -48,6 +48,7 @@ class Draft:
     filesystems: tuple[str, ...]
     draws: bool  # whether the crash kernel has a copy of the screen in memory
     filesystem_bytes: tuple[int, ...]  # what each of them adds to the image
+    undriven: tuple[str, ...]  # devices of this machine without a driver
 
     @property
     def digest(self) -> str:
@@ -68,6 +69,7 @@ def draft(
     tree = ModuleTree(host, kernel)
     shown = _screens(tree)
     cmdline = _cmdline(host, config, kernel, shown)
+    _refuse_encrypted_memory(kernel, cmdline)
     chosen = drivers.needed(host, config, tree, cmdline, seen)
     config = replace(config, filesystems=chosen.filesystems)
     _refuse_root(host, config)
@@ -105,6 +107,7 @@ def draft(
             sum(sizes[str(module.path)] for module in chosen.filesystem_modules[name])
             for name in chosen.filesystems
         ),
+        undriven=chosen.undriven,
         draws=shown.stays,
     )
 
@@ -113,6 +116,16 @@ def _refuse_root(host: Host, config: Config) -> None:
     if str(config.target) in mounts.root_tags(host):
         raise TinykdumpError(
             f"{config.target} is the running root file system", "name a stick as target"
+        )
+
+
+def _refuse_encrypted_memory(kernel: Kernel, command: str) -> None:
+    """An installed kernel that does not know the parameter did not encrypt its memory either."""
+    lacks_it = kernel.config and "CONFIG_AMD_MEM_ENCRYPT=y" not in kernel.config.splitlines()
+    if kernel.apart and lacks_it and encrypts_memory(command):
+        raise TinykdumpError(
+            f"kernel {kernel.kver} cannot read memory that is encrypted (mem_encrypt=on)",
+            "set kernel = installed in [image]",
         )
 
 
@@ -164,6 +177,8 @@ def _manifest(planned: Draft, packed: int) -> Manifest:
         unpacked=entries.unpacked_size(planned.entries),
         drivers=sum(module.info.size for module in planned.modules),
         filesystems=planned.filesystems,
+        apart=planned.kernel.apart,
+        undriven=planned.undriven,
         draws=planned.draws,
         filesystem_bytes=planned.filesystem_bytes,
     )
@@ -203,7 +218,7 @@ def _inputs(entries: tuple[Entry, ...], owner: Callable[[str], str]) -> tuple[ma
 
 def is_current(planned: Draft, old: Manifest) -> bool:
     """Whether ``old`` describes the same image as ``planned``."""
-    same = ("cmdline", "margin", "filesystems", "filesystem_bytes", "draws")
+    same = ("cmdline", "margin", "filesystems", "filesystem_bytes", "draws", "undriven")
     return (old.plan, old.kernel) == (planned.digest, str(planned.kernel.image)) and all(
         getattr(old, name) == getattr(planned, name) for name in same
     )

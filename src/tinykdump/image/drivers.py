@@ -35,6 +35,7 @@ class Drivers:
     # Of each of these, the modules that no other one needs.
     filesystem_modules: Mapping[str, tuple[Module, ...]]
     firmware: tuple[str, ...] = ()  # names of files that they, or built-in drivers, may request
+    undriven: tuple[str, ...] = ()  # devices of this machine without a driver
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,7 @@ def needed(
             name: _only_for(name, config.filesystems, lookup) for name in config.filesystems
         },
         firmware=tuple(name for info in infos for name in info.firmware),
+        undriven=_undriven(host, config, tree, policy) if host.live else (),
     )
 
 
@@ -152,9 +154,8 @@ def _of_this_machine(
     host: Host, config: Config, tree: ModuleTree, policy: _Policy
 ) -> tuple[Wish, ...]:
     devices = hardware.usb_controllers(host)
-    asked = [module for name in config.modules if (module := tree.lookup(name))]
-    controllers = _controllers(devices, (*tree.usb_host_drivers(), *asked), tree, policy)
-    if not controllers and not any(tree.drives_usb(name) for name in config.modules):
+    controllers = _controllers(devices, _usb_drivers(config, tree), tree, policy)
+    if not _leads_to_the_stick(devices, config, tree, policy):
         raise _no_driver(tree)
     return modules.wishes(
         host_controllers=controllers,
@@ -165,6 +166,36 @@ def _of_this_machine(
         log=pstore.modules(host),
         extra=config.modules,
     )
+
+
+def _usb_drivers(config: Config, tree: ModuleTree) -> tuple[Module, ...]:
+    asked = (module for name in config.modules if (module := tree.lookup(name)))
+    return (*tree.usb_host_drivers(), *asked)
+
+
+def _leads_to_the_stick(
+    devices: Iterable[Device], config: Config, tree: ModuleTree, policy: _Policy
+) -> bool:
+    """Whether the kernel drives a controller that has USB storage now, or if none has, any.
+
+    What the administrator adds can do so in a way that this does not know.
+    """
+    if any(tree.drives_usb(name) for name in config.modules):
+        return True
+    ways = [device for device in devices if device.stores] or devices
+    return bool(_controllers(ways, _usb_drivers(config, tree), tree, policy))
+
+
+def _undriven(host: Host, config: Config, tree: ModuleTree, policy: _Policy) -> tuple[str, ...]:
+    """The USB host controllers and running watchdogs that the kernel has no driver for."""
+    drivers = _usb_drivers(config, tree)
+    devices = hardware.usb_controllers(host)
+    dogs = {device.driver for device in hardware.running_watchdogs(host) if device}
+    return (
+        *(f"USB host controller {device.name}" for device in devices
+          if not _controllers([device], drivers, tree, policy)),
+        *(f"watchdog {name}" for name in sorted(dogs) if name and not tree.has(name)),
+    )  # fmt: skip
 
 
 def _watchdogs(host: Host, tree: ModuleTree) -> list[str]:

@@ -41,6 +41,9 @@ class Manifest:
     drivers: int  # bytes that its modules take once they are loaded
     filesystems: tuple[str, ...] = ()  # that it can mount; none: written by an older version
     filesystem_bytes: tuple[int, ...] = ()  # what each of them adds to the image
+    apart: bool = False  # whether the configuration names the kernel, whatever kernel crashes
+    # Devices of this machine that a dump may need, and that the crash kernel has no driver for.
+    undriven: tuple[str, ...] = ()
     draws: bool = False  # whether the crash kernel has a copy of the screen in memory
     sha256: str = ""  # of the packed image; empty: written by an older version
 
@@ -74,8 +77,9 @@ def parse(text: str, name: str) -> Manifest:
         modules = tuple(str(name) for name in values.pop("modules"))
         filesystems = tuple(str(name) for name in values.pop("filesystems", ()))
         sizes = tuple(int(size) for size in values.pop("filesystem_bytes", ()))
+        undriven = tuple(str(name) for name in values.pop("undriven", ()))
         made = Manifest(**values, inputs=inputs, modules=modules, filesystems=filesystems,
-                        filesystem_bytes=sizes)  # fmt: skip
+                        filesystem_bytes=sizes, undriven=undriven)  # fmt: skip
         for field in fields(made):
             if field.type in (str, int, bool) and type(getattr(made, field.name)) is not field.type:
                 raise TypeError
