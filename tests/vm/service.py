@@ -35,10 +35,11 @@ CRASH_SECONDS = 400.0
 _STAGE = re.compile(r"tinykdump: \[([0-9.]+) s\] (.*)")
 
 
-def archive() -> bytes:
-    """The files that `make install` installs, as a tar archive."""
+def archive(*words: str) -> bytes:
+    """The files that `make install`, or the target ``words``, installs, as a tar archive."""
     with tempfile.TemporaryDirectory() as directory:
-        command = ["make", "--no-print-directory", "install", f"DESTDIR={directory}"]
+        words = words or ("install",)
+        command = ["make", "--no-print-directory", *words, f"DESTDIR={directory}"]
         subprocess.run(command, check=True, cwd=REPOSITORY, stdout=subprocess.DEVNULL)
         content = io.BytesIO()
         with tarfile.open(fileobj=content, mode="w") as tar:
@@ -104,6 +105,12 @@ def install(vm: VM, *, configuration: str = "", keys: KeyPair | None = None) -> 
         vm.put(f"[dump]\nkey = {KEY}\n".encode(), CONFIGURATION)
     if configuration:
         vm.put(configuration.encode(), DROP_IN)
+
+
+def install_small(vm: VM, kernel: Path) -> None:
+    """Install the small crash kernel of that directory, as kernel-tinykdump-crash does."""
+    vm.put(archive("install-crash-kernel", f"CRASH_KERNEL={kernel}"), "/run/small.tar")
+    vm.run(["tar", "--no-overwrite-dir", "-xf", "/run/small.tar", "-C", "/"])
 
 
 def kernel_install(vm: VM, verb: str, kver: str) -> Result:
