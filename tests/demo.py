@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Demonstrates tinykdump in two acts: `make demo`, or `make demo KERNEL=stock|patched` for one.
+"""Demonstrates tinykdump in two acts: `make demo`, or one: `make demo KERNEL=stock|patched|small`.
 
 A Debian system boots in QEMU with a USB stick. kernel-install makes tinykdump build and load the
 image. A process with a random name crashes the kernel, and this program restores the dump from
@@ -7,7 +7,7 @@ the stick. The exit status is 0 only if that process is in the restored dump.
 
 The first act uses Debian's kernel, and tinykdump shrinks the reservation of crashkernel=. The
 second act uses the kernel that kernel/ builds, without crashkernel=. It is left out if the source
-of that kernel cannot be found.
+of that kernel cannot be found. In the act "small", the small kernel saves the dump of Debian's.
 """
 
 import json
@@ -31,7 +31,7 @@ from kernel.run import KernelError, explain
 from kernel.source import NoSourceError
 from tests.bench import cpu
 from tests.vm import service, vmcore
-from tests.vmtest import rootfs, stick
+from tests.vmtest import kernels, rootfs, stick
 from tests.vmtest.kernels import Kernel
 from tests.vmtest.machine import Machine, Stick
 from tests.vmtest.vm import VM, running
@@ -42,6 +42,7 @@ RESERVED_MIB = 192
 CRASH_SECONDS = 1200
 
 ACTS = ("stock", "patched")
+ALONE = "small"
 
 SCREEN = Console(highlight=False)
 
@@ -70,6 +71,7 @@ class Report:
     """The content of an act's report.json."""
 
     kernel: str = ""
+    crash_kernel: str = ""
     modules: list[str] = field(default_factory=list)
     image_packed_bytes: int = 0
     image_unpacked_bytes: int = 0
@@ -104,6 +106,7 @@ def main() -> int:
     good = True
     for number, name in enumerate(acts, 1):
         kernel = None
+        small = small_kernel() if name == ALONE else None
         if name == "patched":
             try:
                 kernel = patched()
@@ -114,26 +117,35 @@ def main() -> int:
                 break
         title = f"Act {number} of {len(acts)}: {kernel.kver if kernel else root.kver}"
         SCREEN.print(f"\n[bold]{title}[/bold]")
-        good &= perform(root, kernel, OUTPUT / name)
+        good &= perform(root, kernel, small, OUTPUT / name)
     return 0 if good else 1
 
 
 def chosen(name: str) -> tuple[str, ...]:
     """The act that `name` names, or both acts if it is empty."""
-    if name and name not in ACTS:
-        raise SystemExit(f"demo: KERNEL={name} is neither {' nor '.join(ACTS)}")
+    if name and name not in (*ACTS, ALONE):
+        raise SystemExit(f"demo: KERNEL={name} is none of {', '.join((*ACTS, ALONE))}")
     return (name,) if name else ACTS
 
 
 def patched() -> Kernel:
-    """Build the kernel with the series. Raises NoSourceError if the source cannot be found."""
+    """The kernel of the second act. Raises NoSourceError if the source cannot be found."""
+    return _built(Request(), "build the kernel (20 minutes, the first time)")
+
+
+def small_kernel() -> Kernel:
+    """The small crash kernel. Raises NoSourceError if the source cannot be found."""
+    return _built(kernels.SMALL, "build the small crash kernel (10 minutes, the first time)")
+
+
+def _built(request: Request, name: str) -> Kernel:
+    """Build a kernel with the series. Raises NoSourceError if the source cannot be found."""
     SCREEN.print()
     with step("install the packages that a kernel build needs"):
         subprocess.run(["tools/deps", "kernel"], cwd=service.REPOSITORY, check=True,
                        stdout=subprocess.DEVNULL)  # fmt: skip
     with step("get the source of Linux and apply the series to it"):
-        plan = make_plan(Request())
-    name = "build the kernel (20 minutes, the first time)"
+        plan = make_plan(request)
     started = time.monotonic()
     with progress.shown(SCREEN, name) as show:
         kernel = Kernel(build_kernel(plan, show))
@@ -141,8 +153,11 @@ def patched() -> Kernel:
     return kernel
 
 
-def perform(root: rootfs.Root, kernel: Kernel | None, output: Path) -> bool:
-    """Perform an act on `kernel`, or on the root's own; returns whether the dump has the mark."""
+def perform(root: rootfs.Root, kernel: Kernel | None, small: Kernel | None, output: Path) -> bool:
+    """Perform an act on `kernel`, or on the root's own; returns whether the dump has the mark.
+
+    `small` is the small crash kernel; without it, the kernel that crashes is the crash kernel.
+    """
     output.mkdir(parents=True)
     report = Report(mark=service.mark())
     with report.step("make a FAT stick and a key"):
@@ -150,6 +165,7 @@ def perform(root: rootfs.Root, kernel: Kernel | None, output: Path) -> bool:
         keys = service.key_pair(output / "gnupg")
     report.key = keys.fingerprint
     report.kernel = kernel.kver if kernel else root.kver
+    report.crash_kernel = small.kver if small else report.kernel
     drive = Stick("stick", image.path)
     if kernel:
         machine = kernel.machine(root, memory_mib=MEMORY_MIB, sticks=(drive,))
@@ -157,7 +173,7 @@ def perform(root: rootfs.Root, kernel: Kernel | None, output: Path) -> bool:
         reserve = f"crashkernel={RESERVED_MIB}M"
         machine = root.machine(reserve, memory_mib=MEMORY_MIB, sticks=(drive,))
     try:
-        crash(report, machine, keys, output)
+        crash(report, machine, keys, small, output)
     finally:
         console = output / "vm/console.log"
         if console.exists():
@@ -170,7 +186,9 @@ def perform(root: rootfs.Root, kernel: Kernel | None, output: Path) -> bool:
     return report.mark_in_log and report.mark_in_memory
 
 
-def crash(report: Report, machine: Machine, keys: service.KeyPair, output: Path) -> None:
+def crash(
+    report: Report, machine: Machine, keys: service.KeyPair, small: Kernel | None, output: Path
+) -> None:
     """Install tinykdump in the machine, arm it, and crash."""
     kver = report.kernel
     with running(machine, output / "vm") as vm:
@@ -178,7 +196,9 @@ def crash(report: Report, machine: Machine, keys: service.KeyPair, output: Path)
             vm.wait_for_agent()
         report.reserved_at_boot_bytes = service.reserved(vm)
         with report.step("install tinykdump in it"):
-            service.install(vm, keys=keys)
+            service.install(vm, keys=keys, configuration="[image]\nkernel = small\n" * bool(small))
+            if small:
+                service.install_small(vm, small.directory)
         report.available_before_bytes = service.available(vm)
         with report.step("kernel-install add: build, fit the reservation, load"):
             added = service.kernel_install(vm, "add", kver)
@@ -187,7 +207,7 @@ def crash(report: Report, machine: Machine, keys: service.KeyPair, output: Path)
         report.build_in_guest_seconds = round(added.seconds, 1)
         report.reserved_bytes = service.reserved(vm)
         report.available_armed_bytes = service.available(vm)
-        manifest = service.manifest(vm, kver)
+        manifest = service.manifest(vm, report.crash_kernel)
         report.modules = manifest["modules"]
         report.image_packed_bytes = manifest["packed"]
         report.image_unpacked_bytes = manifest["unpacked"]
@@ -234,9 +254,10 @@ def show(report: Report, output: Path) -> None:
     table = Table(title="\ntinykdump", show_header=False)
     rows = {
         "kernel": report.kernel,
+        "crash kernel": report.crash_kernel,
         "image": f"{report.image_packed_bytes / 1e6:.2f} MB packed, "
         f"{report.image_unpacked_bytes / 1e6:.2f} MB unpacked",
-        "modules": f"{len(report.modules)}: {', '.join(report.modules)}",
+        "modules": f"{len(report.modules)}: {', '.join(report.modules)}".rstrip(": "),
         "build": f"{report.build_cpu_seconds} s of CPU time on this machine, "
         f"{report.build_in_guest_seconds} s in the guest",
         "memory reserved": f"{report.reserved_bytes // mib} MiB, "

@@ -69,6 +69,7 @@ BENCHES: dict[str, Callable[[], None]] = {
     "screen": measure_screen,
     "sizing-stock": partial(measure_sizing, "stock"),
     "sizing-patched": partial(measure_sizing, "patched"),
+    "sizing-small": partial(measure_sizing, "small"),
 }
 
 

@@ -24,8 +24,9 @@ from tinykdump.image import manifest
 from tinykdump.image.manifest import Manifest
 from tinykdump.memory import MIB, Need
 
-Kernel = Literal["stock", "patched"]
-KERNELS: tuple[Kernel, ...] = ("stock", "patched")
+# The last one is the small crash kernel, for Debian's.
+Kernel = Literal["stock", "patched", "small"]
+KERNELS: tuple[Kernel, ...] = ("stock", "patched", "small")
 FILESYSTEMS: tuple[stick.FileSystem, ...] = ("vfat", "ext4")
 COMPRESSIONS = ("lzo", "zstd")
 MEMORY_GIB = (1, 4, 16)
@@ -93,7 +94,7 @@ def measure(kernel: Kernel, workdir: Path) -> Iterator[Found]:
     """Every row of one kernel. Raises RuntimeError when no size is enough."""
     machine = _machine(kernel)
     with running(machine, workdir / "prepare") as vm:
-        images = prepare(vm, KINDS)
+        images = prepare(vm, KINDS, kernels.build(kernels.SMALL) if kernel == "small" else None)
     disks = tuple(Disk(d.id, d.overlay(workdir / "prepare"), "qcow2") for d in machine.disks)
     guess = 0
     for gib in MEMORY_GIB:
@@ -111,19 +112,27 @@ def measure(kernel: Kernel, workdir: Path) -> Iterator[Found]:
 
 def _machine(kernel: Kernel) -> Machine:
     root = rootfs.build()
-    if kernel == "stock":
+    if kernel != "patched":
         return root.machine("crashkernel=256M")
     return kernels.build().machine(root)
 
 
-def prepare(vm: VM, kinds: Sequence[Kind]) -> Mapping[Kind, tuple[Manifest, bytes]]:
-    """Install tinykdump and build an image of each kind; returns manifests and kernel headers."""
+def prepare(
+    vm: VM, kinds: Sequence[Kind], small: kernels.Kernel | None = None
+) -> Mapping[Kind, tuple[Manifest, bytes]]:
+    """Install tinykdump and build an image of each kind; returns manifests and kernel headers.
+
+    With ``small``, the images are those of that crash kernel.
+    """
     service.install(vm, keys=service.cached_key_pair())
     vm.put(_LOAD.encode(), "/root/load")
-    kver = vm.run(["uname", "-r"]).text.strip()
+    kver = small.kver if small else vm.run(["uname", "-r"]).text.strip()
+    if small:
+        service.install_small(vm, small.directory)
     images = {}
     for kind in kinds:
         text = f"[dump]\nfilesystems = {kind.filesystem}\ncompression = {kind.compression}\n"
+        text += "[image]\nkernel = small\n" * bool(small)
         vm.put(text.encode(), service.DROP_IN)
         vm.run(["tinykdump", "-b"], timeout=BUILD_SECONDS)
         vm.run(["mkdir", "-p", "/var/lib/sizing"])

@@ -17,9 +17,10 @@ def performed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
     """The names of the acts, which are not really performed: that takes minutes."""
     acts: list[str] = []
 
-    def perform(_root: Root, kernel: Kernel | None, output: Path) -> bool:
+    def perform(_root: Root, kernel: Kernel | None, small: Kernel | None, output: Path) -> bool:
         acts.append(output.name)
-        assert (kernel is None) == (output.name == "stock")
+        assert (kernel is None) == (output.name != "patched")
+        assert (small is None) == (output.name != "small")
         return True
 
     (tmp_path / "kver").write_text("6.12")
@@ -27,6 +28,7 @@ def performed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
     monkeypatch.setattr(demo, "OUTPUT", tmp_path / "demo")
     monkeypatch.setattr("tests.vmtest.rootfs.build", lambda: Root(tmp_path))
     monkeypatch.setattr(demo, "patched", lambda: Kernel(tmp_path))
+    monkeypatch.setattr(demo, "small_kernel", lambda: Kernel(tmp_path))
     monkeypatch.setattr(demo, "perform", perform)
     return acts
 
@@ -37,7 +39,12 @@ def no_source() -> Kernel:
 
 @pytest.mark.parametrize(
     ("chosen", "acts"),
-    [("", ["stock", "patched"]), ("stock", ["stock"]), ("patched", ["patched"])],
+    [
+        ("", ["stock", "patched"]),
+        ("stock", ["stock"]),
+        ("patched", ["patched"]),
+        ("small", ["small"]),
+    ],
 )
 def test_both_acts_or_the_named_one(
     performed: list[str], monkeypatch: pytest.MonkeyPatch, chosen: str, acts: list[str]
@@ -86,5 +93,5 @@ def test_build_error_of_the_kernel_ends_the_demo(
 
 def test_unknown_act_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KERNEL", "other")
-    with pytest.raises(SystemExit, match="KERNEL=other is neither stock nor patched"):
+    with pytest.raises(SystemExit, match="KERNEL=other is none of stock, patched, small"):
         demo.main()
