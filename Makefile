@@ -11,7 +11,7 @@ FISH = $(PREFIX)/share/fish/vendor_completions.d
 # Which lines of src no test of Python's own ran, to look at; there is no figure to reach.
 COVERAGE = --cov --cov-report=term
 
-.PHONY: help deps demo check quick bench lint kernel crash-kernel kernel-check rpm deb release install \
+.PHONY: help deps demo check quick faults bench lint kernel crash-kernel kernel-check rpm deb release install \
 	install-files install-crash-kernel
 
 help: ## list these targets
@@ -29,6 +29,9 @@ check: deps ## run all tests except those of kernel-check
 quick: deps ## run the tests that boot nothing and are fast, in a minute
 	@$(PYTHON) -m pytest --numprocesses=4 --quiet -m "not vm and not kernel and not slow" tests/test_lint.py tests/unit \
 		tests/crash tests/plugin tests/man tests/vmtest tests/kernel
+
+faults: deps ## run the fault matrix: what is done to a machine, and what the person gets (an hour or more)
+	@$(PYTHON) -m tests.faults
 
 bench: deps ## measure CPU time, sizes and growth of the reservation, without pass or fail
 	@tools/deps kernel

@@ -8,7 +8,7 @@ of the machine requires.
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -54,6 +54,13 @@ class Stick:
     driver: Literal["usb-storage", "usb-uas"] = "usb-storage"
     plugged: bool = True
     readonly: bool = False
+    # The port of the controller, such as "5.1" for the first port of a hub at port 5; empty: its
+    # own one of the root ports.
+    port: str = ""
+    # What QEMU puts on top of the image's file: blkdebug or blklogwrites, with its options.
+    filter: Device = field(default_factory=dict)
+    # Further properties of the disk, such as its block sizes.
+    properties: Device = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -155,8 +162,15 @@ def blockdev(node: str, image: Path, image_format: str, *, readonly: bool = Fals
     }
 
 
+# What a filter calls the node below it.
+_BELOW = {"blkdebug": "image", "blklogwrites": "file"}
+
+
 def stick_blockdev(stick: Stick) -> Device:
-    return blockdev(f"{stick.id}-image", stick.image, stick.format, readonly=stick.readonly)
+    node = blockdev(f"{stick.id}-image", stick.image, stick.format, readonly=stick.readonly)
+    if stick.filter:
+        node["file"] = stick.filter | {_BELOW[str(stick.filter["driver"])]: node["file"]}
+    return node
 
 
 def stick_devices(machine: Machine, stick: Stick) -> list[Device]:
@@ -168,10 +182,11 @@ def stick_devices(machine: Machine, stick: Stick) -> list[Device]:
         "driver": stick.driver,
         "id": stick.id,
         "bus": f"{stick.bus}.0",
-        "port": str(port),
+        "port": stick.port or str(port),
     }
     # The serial number is a property of the disk, which is part of usb-storage.
     drive: Device = {"drive": f"{stick.id}-image", "removable": True, "serial": stick.id}
+    drive |= stick.properties
     if stick.driver == "usb-storage":
         return [usb | drive]
     return [usb, {"driver": "scsi-hd", "id": f"{stick.id}-lun", "bus": f"{stick.id}.0"} | drive]

@@ -29,11 +29,16 @@ def make(
     label: str = "TINYKDUMP",
     size_mib: int = 512,
     partitioned: bool = False,
+    sector: int = 512,
 ) -> Image:
     """Make a sparse image with an empty file system, in a partition or on the whole stick.
 
+    `sector` is the size of the stick's sectors in bytes, which only FAT without partitions has.
+
     exFAT can only be on the whole stick, and only a guest can read it: nothing here mounts.
     """
+    if sector != 512 and (partitioned or filesystem != "vfat"):
+        raise ValueError("only FAT on the whole stick can have other sectors")
     if partitioned and filesystem == "exfat":
         raise ValueError("mkfs.exfat cannot make a file system in a part of a file")
     image = Image(path, filesystem, PARTITION_OFFSET if partitioned else 0)
@@ -44,15 +49,15 @@ def make(
         table = f"label: dos\nstart={PARTITION_OFFSET // 512}, type={kind}\n"
         _run(["sfdisk", "--quiet", str(path)], table.encode())
     size_kib = (size_mib << 10) - image.offset // 1024
-    _run(_format_command(image, label, size_kib))
+    _run(_format_command(image, label, size_kib, sector))
     return image
 
 
-def _format_command(image: Image, label: str, size_kib: int) -> list[str]:
+def _format_command(image: Image, label: str, size_kib: int, sector: int) -> list[str]:
     if image.filesystem == "vfat":
         # fmt: off
-        return ["mkfs.vfat", "-F", "32", "-n", label, "--offset", str(image.offset // 512),
-                str(image.path), str(size_kib)]
+        return ["mkfs.vfat", "-F", "32", "-S", str(sector), "-n", label,
+                "--offset", str(image.offset // 512), str(image.path), str(size_kib)]
         # fmt: on
     if image.filesystem == "exfat":
         return ["mkfs.exfat", "-L", label, str(image.path)]

@@ -7,7 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.vmtest.machine import EHCI, XHCI, Disk, Firmware, Machine, Stick, argv, stick_devices
+from tests.vmtest.machine import (
+    EHCI,
+    XHCI,
+    Disk,
+    Firmware,
+    Machine,
+    Stick,
+    argv,
+    stick_blockdev,
+    stick_devices,
+)
 
 STICK = Stick("key", Path("/images/key.img"))
 
@@ -133,3 +143,17 @@ def test_changed_stick_replaces_the_one_of_its_id() -> None:
     changed = Stick("key", Path("/elsewhere"))
     assert machine.with_stick(changed).sticks == (changed,)
     assert machine.with_stick(Stick("new", Path("/new"))).sticks[0] is STICK
+
+
+def test_a_stick_behind_a_filter_and_a_hub() -> None:
+    """QEMU reads the image through the filter, and finds the port of the hub by its path."""
+    rule = {"event": "none", "sector": 7}
+    odd = replace(STICK, port="5.2", filter={"driver": "blkdebug", "inject-error": [rule]},
+                  properties={"logical_block_size": 4096})  # fmt: skip
+    node = stick_blockdev(odd)
+    assert node["file"] == {
+        "driver": "blkdebug", "inject-error": [rule],
+        "image": {"driver": "file", "filename": "/images/key.img"},
+    }  # fmt: skip
+    (device,) = stick_devices(Machine(Path("/vmlinuz"), sticks=(odd,)), odd)
+    assert (device["port"], device["logical_block_size"]) == ("5.2", 4096)

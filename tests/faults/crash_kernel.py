@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Rows about the crash kernel: what it lacks, and what goes wrong in it."""
+
+import random
+import struct
+from dataclasses import dataclass
+from functools import partial
+
+from tests.faults.bench import MIB, Bench
+from tests.faults.scenario import Scenario
+from tests.vm import service
+from tests.vmtest import snapshot, stick
+
+SECTOR = 512
+
+
+# --- memory -------------------------------------------------------------------------------
+
+
+def too_small(missing_mib: int, bench: Bench) -> str:
+    """Load the image into a reservation that is smaller than what it needs."""
+    vm, manifest = bench.vm, service.manifest(bench.vm, bench.kver)
+    image = f"/var/lib/tinykdump/images/{bench.kver}/initramfs-{manifest['sha256'][:16]}.img"
+    before = service.reserved(vm)
+    vm.run(["tinykdump", "unload"])
+    size = before - missing_mib * MIB
+    vm.shell(f"f=/sys/kernel/kexec/crash_size; [ -e $f ] || f=/sys/kernel/kexec_crash_size;"
+             f"echo {size} >$f")  # fmt: skip
+    vm.run(["kexec", "-p", "-s", manifest["kernel"], f"--initrd={image}",
+            f"--append={manifest['cmdline']}"])  # fmt: skip
+    assert service.reserved(vm) == size
+    bench.crash()
+    share = f"{size // MIB} of {before // MIB} MiB"
+    found = bench.dumps()
+    if found and found[-1].complete:
+        return f"{share}: {bench.saved()}"
+    if found and (found[-1].directory / "SHA256SUMS").read_text().count("dmesg.txt"):
+        return f"{share}: {bench.log_only()}"
+    died = "Kernel panic" in bench.vm.console.split("is up, image of")[-1]
+    return f"{share}: nothing is on the stick; {'the kernel panicked and ' if died else ''}rebooted"
+
+
+# --- programs -----------------------------------------------------------------------------
+
+
+def gpg_fails(bench: Bench) -> str:
+    """With a program that reads all of its input, and fails at the end."""
+    bench.script("rm /bin/gpg; printf '#!/bin/sh\\ncat >/dev/null; exit 2' >/bin/gpg;"
+                 "chmod +x /bin/gpg")  # fmt: skip
+    bench.crash()
+    assert not any(dump.complete for dump in bench.dumps()), "a dump counts as complete"
+    plain_free(bench)
+    words = bench.last_words()
+    assert "gpg" in words, words
+    return f"nothing plain on the stick; {words}"
+
+
+def plain_free(bench: Bench) -> None:
+    """Neither the crashed kernel's log nor its memory is on the stick in plain text."""
+    raw = bench.image.path.read_bytes()
+    for secret in (bench.mark, "Kernel panic", "OSRELEASE="):
+        assert secret.encode() not in raw, f"{secret} is on the stick in plain text"
+
+
+def script_eats_memory(bench: Bench) -> str:
+    """In the memory of the process: it is the one that the kernel kills."""
+    bench.script("x=xxxxxxxxxxxxxxxx; while :; do x=$x$x; done")
+    bench.crash()
+    bench.says("the script ended with status")
+    return bench.saved()
+
+
+def script_fills_files(bench: Bench) -> str:
+    """In files: the kernel cannot get it back by killing the script."""
+    bench.script("cat /dev/zero >/fill")
+    bench.crash()
+    found = bench.dumps()
+    if found and found[-1].complete:
+        return bench.saved()
+    return f"the final action; {bench.last_words()}"
+
+
+def panic_inside(bench: Bench) -> str:
+    bench.script("echo c >/proc/sysrq-trigger")
+    bench.crash()
+    assert not bench.dumps()
+    return "the kernel reboots by itself; nothing is on the stick"
+
+
+# --- time ---------------------------------------------------------------------------------
+
+SET_CLOCK = """
+import fcntl, struct, time
+t = time.gmtime({seconds})
+fcntl.ioctl(open("/dev/rtc0"), 0x4024700a, struct.pack("9i", t.tm_sec, t.tm_min, t.tm_hour,
+            t.tm_mday, t.tm_mon - 1, t.tm_year - 1900, 0, 0, 0))
+"""
+
+
+def clock(seconds: int, year: str, bench: Bench) -> str:
+    """Set the hardware clock, which the crash kernel reads (RTC_SET_TIME, rtc(4))."""
+    bench.vm.run(["python3", "-c", SET_CLOCK.format(seconds=seconds)])
+    bench.crash()
+    gets = bench.saved()
+    name = bench.dumps()[-1].directory.name
+    assert name.startswith(year), f"the dump is {name}"
+    return f"{gets}, as {name}"
+
+
+# --- power --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Write:
+    """A write of the guest to the stick, in the order in which they came."""
+
+    offset: int  # in bytes
+    data: bytes
+
+
+Flush = None
+
+
+def read_writes(log: bytes) -> list[Write | None]:
+    """What QEMU's blklogwrites recorded; None is a flush.
+
+    The format is that of dm-log-writes (drivers/md/dm-log-writes.c): a super block with magic,
+    version, number of entries and sector size; each entry has sector, number of sectors, flags and
+    length, is padded to a sector, and is followed by its data. Flags: 1 flush, 2 FUA, 4 discard.
+    """
+    _, _, count, size = struct.unpack_from("<QQQI", log)
+    found: list[Write | None] = []
+    at = size
+    for _ in range(count):
+        sector, sectors, flags, _ = struct.unpack_from("<QQQQ", log, at)
+        at += size
+        if flags & 1:
+            found.append(Flush)
+        if sectors and not flags & 4:
+            found.append(Write(sector * size, log[at : at + sectors * size]))
+            at += sectors * size
+        if flags & 2:
+            found.append(Flush)
+    return found
+
+
+def cut(writes: list[Write | None], at: int, chance: random.Random) -> list[Write]:
+    """The writes on the medium after a power cut before entry `at`.
+
+    A stick that caches may lose any write that no flush followed.
+    """
+    flushed = max((index for index in range(at) if writes[index] is Flush), default=0)
+    kept = (
+        each for index, each in enumerate(writes[:at])
+        if index < flushed or chance.random() < 0.5
+    )  # fmt: skip
+    return [each for each in kept if each]
+
+
+def power_cuts(bench: Bench) -> str:
+    """Record every write of one dump, and replay them up to ten random points."""
+    blank = bench.new_stick("blank")
+    image = stick.Image(bench.workdir / "other.img", "vfat")
+    snapshot.copy(blank.path, image.path)
+    log = bench.workdir / "writes"
+    log.touch()
+    bench.swap(image, filter={"driver": "blklogwrites", "log-super-update-interval": 1,
+                              "log": {"driver": "file", "filename": str(log)}})  # fmt: skip
+    bench.crash()
+    gets = bench.saved()
+    writes = read_writes(log.read_bytes())
+    chance = random.Random(bench.mark)  # noqa: S311 - no secret
+    points = sorted(chance.sample(range(len(writes)), 10))
+    ends = [after_cut(bench, blank, cut(writes, point, chance)) for point in points]
+    # What was on the stick stays there: the ends come in this order.
+    order = ["nothing", "log", "whole"]
+    assert [order.index(end) for end in ends] == sorted(order.index(end) for end in ends), ends
+    counts = ", ".join(f"{ends.count(name)} {name}" for name in order)
+    return f"{gets}; after ten cuts among {len(writes)} writes: {counts}"
+
+
+def after_cut(bench: Bench, blank: stick.Image, writes: list[Write]) -> str:
+    """Check what is on the stick after a cut; says what that is."""
+    torn = stick.Image(bench.workdir / "torn.img", "vfat")
+    snapshot.copy(blank.path, torn.path)
+    with torn.path.open("r+b") as file:
+        for write in writes:
+            file.seek(write.offset)
+            file.write(write.data)
+    if not bench.has_directory(torn):
+        return "nothing"
+    dump = bench.dumps(torn)[-1]
+    if dump.complete:
+        bench.whole(dump)
+        return "whole"
+    target, status, _ = bench.restore(dump)
+    assert status == 1, f"restore of a partial dump ends with {status}"
+    assert not (target / "vmcore").exists(), "restore takes a torn dump for a whole one"
+    sums = dump.directory / "SHA256SUMS"
+    if not sums.exists() or "dmesg.txt" not in sums.read_text(errors="replace"):
+        return "nothing"
+    assert bench.mark in (target / "vmcore-dmesg.txt").read_text(errors="replace")
+    return "log"
+
+
+ROWS = (
+    *(
+        Scenario("crash-kernel", f"memory-{missing}", f"the reservation is {missing} MiB too small",
+                 "a dump, or the log, or nothing but the final action", partial(too_small, missing))
+        for missing in (4, 8, 12, 16, 24)
+    ),
+    Scenario("crash-kernel", "gpg-fails", "gpg reads everything and fails",
+             "nothing plain is written, and the crash log says so", gpg_fails, in_check=True),
+    Scenario("crash-kernel", "script-eats-memory", "the script allocates all memory",
+             "the script is killed; a complete dump", script_eats_memory),
+    Scenario("crash-kernel", "script-fills-files", "the script fills the memory with files",
+             "the final action", script_fills_files),
+    Scenario("crash-kernel", "panic-inside", "the crash kernel panics", "a reboot", panic_inside),
+    Scenario("crash-kernel", "clock-1970", "the hardware clock is at 1 January 1970",
+             "a complete dump", partial(clock, 60, "1970")),
+    Scenario("crash-kernel", "clock-2090", "the hardware clock is at 2090", "a complete dump",
+             partial(clock, 3786912000, "2090")),
+    Scenario("crash-kernel", "power-cuts", "the power is cut at ten random writes, and the stick "
+             "loses half of what it was not told to flush", "each time a whole dump, or one that "
+             "counts as partial with a readable log", power_cuts),
+)  # fmt: skip

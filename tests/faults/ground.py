@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The machines that the rows start from, armed and cached as snapshots."""
+
+import inspect
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.faults.scenario import Kernel
+from tests.vm import service
+from tests.vmtest import kernels, rootfs, snapshot, stick
+from tests.vmtest.machine import Machine, Stick
+from tests.vmtest.vm import VM
+
+# Debian's kernel needs it; kernel-tinykdump needs no parameter.
+CRASHKERNEL = "crashkernel=192M"
+
+# A second console, whose keyboard is a pty of this host: a row can type sysrq there.
+TYPED = "typed"
+KEYBOARD = ("-chardev", f"pty,id={TYPED}", "-serial", f"chardev:{TYPED}")
+
+
+@dataclass(frozen=True)
+class Ground:
+    """A machine that is ready to crash, with a stick at the controller's first port."""
+
+    machine: Machine
+    snapshot: Path
+    kver: str
+    keys: service.KeyPair
+
+
+def prepare(kernel: Kernel, cpus: int, directory: Path) -> Ground:
+    """Arm a machine with that kernel, or find its snapshot."""
+    keys = service.cached_key_pair()
+    directory.mkdir(parents=True, exist_ok=True)
+    usual = stick.make(directory / "stick.img")
+    root = rootfs.build()
+    fields: dict[str, Any] = {"memory_mib": service.MEMORY_MIB, "cpus": cpus, "arguments": KEYBOARD,
+                              "sticks": (Stick("stick", usual.path),)}  # fmt: skip
+    append = ("console=ttyS1", "console=ttyS0")
+    if kernel == "patched":
+        built = kernels.build()
+        kver, machine = built.kver, built.machine(root, *append, **fields)
+    else:
+        kver, machine = root.kver, root.machine(CRASHKERNEL, *append, **fields)
+
+    def arm(vm: VM) -> None:
+        service.install(vm, keys=keys)
+        service.kernel_install(vm, "add", kver)
+
+    armed = snapshot.armed(machine, arm, service.archive(), keys.public, inspect.getsource(arm))
+    return Ground(machine, armed, kver, keys)

@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Rows about the stick: where it is, what is on it, and how it fails."""
+
+import secrets
+from pathlib import Path
+from typing import Any
+
+from tests.faults.bench import MIB, SECONDS, Bench
+from tests.faults.scenario import Scenario
+from tests.vm import service
+from tests.vmtest import stick
+from tests.vmtest.machine import Stick
+
+SECTOR = 512
+# The memory is written there: the file systems here write from their start on.
+MIDDLE = 12 * MIB
+# A name, and the content of a file that somebody else keeps on the stick.
+Foreign = dict[str, bytes]
+
+
+def failing(*offsets: int) -> dict[str, Any]:
+    """A filter: each write to these bytes of the stick fails (QEMU's blkdebug)."""
+    rules = [
+        {"event": "none", "iotype": "write", "sector": offset // SECTOR, "errno": 5}
+        for offset in offsets
+    ]
+    return {"driver": "blkdebug", "inject-error": rules}
+
+
+def failing_sector(bench: Bench) -> str:
+    bench.swap(bench.new_stick(), filter=failing(MIDDLE))
+    bench.crash()
+    return bench.log_only()
+
+
+def failing_in_the_middle(bench: Bench) -> str:
+    bench.swap(bench.new_stick(), filter=failing(*range(MIDDLE, MIDDLE + 64 * MIB, 1 << 16)))
+    bench.crash()
+    return bench.log_only()
+
+
+def read_only(bench: Bench) -> str:
+    bench.swap(bench.new_stick(), readonly=True)
+    bench.crash()
+    assert not bench.dumps(), "there is a dump on a stick that cannot be written"
+    words = bench.last_words()
+    assert "cannot write to the stick" in words or "cannot mount" in words, words
+    return f"the final action; {words}"
+
+
+def fill(image: stick.Image, free_mib: int) -> Foreign:
+    """Put other people's files on a stick, until so much is free; returns them."""
+    files = {f"photo {number:02} 'x'.jpg": secrets.token_bytes(10_000 + number)
+             for number in range(40)}  # fmt: skip
+    size = image.path.stat().st_size // MIB - free_mib - 4
+    files["film.mkv"] = secrets.token_bytes(MIB) * size
+    for name, content in files.items():
+        stick.write(image, name, content)
+    return files
+
+
+def same(image: stick.Image, files: Foreign, directory: Path) -> None:
+    """The files are there, byte for byte the same."""
+    stick.extract(image, directory)
+    for name, content in files.items():
+        assert (directory / name).read_bytes() == content, f"{name} has changed"
+
+
+def nearly_full(bench: Bench) -> str:
+    image = bench.new_stick(size_mib=128)
+    files = fill(image, free_mib=8)
+    bench.swap(image)
+    bench.crash()
+    gets = bench.log_only()
+    same(image, files, bench.workdir / "foreign")
+    assert "the stick is full" in gets, gets
+    return f"{gets}; {len(files)} files of others are the same"
+
+
+def foreign_files(bench: Bench) -> str:
+    image = bench.new_stick()
+    files = fill(image, free_mib=300)
+    bench.swap(image)
+    bench.crash()
+    gets = bench.saved()
+    same(image, files, bench.workdir / "foreign")
+    return f"{gets}; {len(files)} files of others are the same"
+
+
+def dirty_journal(bench: Bench) -> str:
+    """The system has the stick mounted, and has not written its files back, when it crashes."""
+    bench.swap(bench.new_stick(filesystem="ext4"))
+    bench.vm.shell(
+        "modprobe -a xhci_pci usb_storage sd_mod ext4;"
+        "until [ -e /sys/class/block/sda ]; do sleep 0.2; done; mount /dev/sda /mnt;"
+        "for i in $(seq 200); do echo $i >/mnt/file-$i; done; sync -d /mnt/file-200"
+    )
+    service.reconfigure(bench.vm, "[dump]\nfilesystems = vfat, ext4\n")
+    bench.crash()
+    return bench.saved()
+
+
+def damaged_fat(bench: Bench) -> str:
+    """The first half of both tables is noise: the free clusters that they show are wrong."""
+    image = bench.new_stick()
+    geometry = image.path.read_bytes()[:SECTOR]
+    reserved = int.from_bytes(geometry[14:16], "little") * SECTOR
+    size = int.from_bytes(geometry[36:40], "little") * SECTOR
+    with image.path.open("r+b") as file:
+        for start in (reserved, reserved + size):
+            file.seek(start + 4096)  # the root directory stays
+            file.write(secrets.token_bytes(size // 2))
+    bench.swap(image)
+    bench.crash()
+    if "saved as " in bench.vm.console:
+        return bench.saved()
+    words = bench.last_words()
+    assert words != "no reason was logged"
+    return f"the final action; {words}"
+
+
+def other_port(bench: Bench) -> str:
+    """Pulled out in the middle of the memory, and back in another port."""
+    bench.start()
+    bench.vm.wait_for_console("saving the memory", SECONDS)
+    bench.vm.unplug("stick")
+    bench.vm.wait_for_console("the stick was pulled out", SECONDS)
+    bench.move("6")
+    bench.wait()
+    return bench.saved()
+
+
+def hub(bench: Bench) -> str:
+    bench.vm.qmp("device_add", driver="usb-hub", id="hub", bus="xhci.0", port="5")
+    bench.swap(bench.new_stick(), port="5.2")
+    bench.crash()
+    return bench.saved()
+
+
+def two_sticks(bench: Bench) -> str:
+    other = bench.new_stick()
+    bench.vm.plug(Stick("other", other.path))
+    bench.crash()
+    bench.says("is LABEL=TINYKDUMP, too; the dump goes to ")
+    written = [image for image in (bench.image, other) if bench.dumps(image)]
+    assert len(written) == 1, f"{len(written)} sticks have a dump"
+    bench.image = written[0]
+    return f"{bench.saved()}; the log names both sticks"
+
+
+def sectors_of_4096(bench: Bench) -> str:
+    sizes = {"logical_block_size": 4096, "physical_block_size": 4096}
+    bench.swap(bench.new_stick(sector=4096), properties=sizes)
+    bench.crash()
+    return bench.saved()
+
+
+ROWS = (
+    Scenario("stick", "failing-sector", "one sector in the middle of the dump cannot be written",
+             "never \"saved\": a partial dump, its log readable", failing_sector,
+             in_check=True),
+    Scenario("stick", "errors-in-the-middle", "from the middle on, every write fails",
+             "a partial dump, its log readable", failing_in_the_middle),
+    Scenario("stick", "read-only", "the stick is write-protected",
+             "the final action, and the reason in the crash log", read_only),
+    Scenario("stick", "nearly-full", "the log fits on the stick, the memory does not",
+             "the log; files of others byte for byte the same", nearly_full),
+    Scenario("stick", "foreign-files", "41 files of others are on the stick",
+             "a complete dump; the files byte for byte the same", foreign_files),
+    Scenario("stick", "dirty-journal", "an ext4 stick is mounted and being written to by the "
+             "system that crashes", "a complete dump", dirty_journal),
+    Scenario("stick", "damaged-fat", "half of both FATs is noise",
+             "a complete dump, or the final action with a reason", damaged_fat),
+    Scenario("stick", "other-port", "pulled out in the middle of the memory, then plugged into "
+             "another port", "a complete dump beside the partial one", other_port),
+    Scenario("stick", "hub", "the stick is behind a hub", "a complete dump", hub),
+    Scenario("stick", "two-with-the-label", "two sticks have the label", "a complete dump on one; "
+             "the crash log names the other", two_sticks),
+    Scenario("stick", "4kn", "the stick has sectors of 4096 bytes", "a complete dump",
+             sectors_of_4096),
+    Scenario("stick", "fat32-4-gib", "a dump larger than 4 GiB on FAT32", "parts below 4 GiB, "
+             "restored to one vmcore", reason="a guest whose used memory is above 4 GiB after "
+             "compression takes hours without KVM; tests/crash writes a dump in parts"),
+)  # fmt: skip
