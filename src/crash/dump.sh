@@ -106,9 +106,10 @@ encrypt() {
 		--recipient-file /etc/tinykdump.key --encrypt
 }
 
-# fail CAUSE MESSAGE: record why a stream is incomplete. CAUSE is read, gpg, stick or full.
+# fail CAUSE MESSAGE: record why a stream is incomplete. CAUSE is read, gpg, stick or full. One
+# failure can have several reporters.
 fail() {
-	echo "$2" >>"$TMP/fail.$1"
+	grep -qsxF "$2" "$TMP/fail.$1" || echo "$2" >>"$TMP/fail.$1"
 }
 
 # Write standard input to $1.000, $1.001, ... of at most PART_CHUNKS chunks each, and their sums.

@@ -220,6 +220,7 @@ def test_a_dump_whose_write_back_fails_is_not_saved(short_medium: Crash) -> None
     )
     assert status == 1
     assert "failed: could not save the memory: writing vmcore.flat.000: dd: " in log
+    assert log.count("writing vmcore.flat.000: ") == 1
     assert "saved as" not in log
     assert old.exists()
     assert [path.name for path in crash.dumps.glob("*Z")] == [old.name]
