@@ -94,6 +94,9 @@ KEXEC_CMA = (
     Scenario("pinned-elsewhere", "pinned-elsewhere", expect=(r"^FIGURE pinned [1-9]",)),
     Scenario("stuck", "stuck"),
     Scenario("race", "race", append="seconds=60"),
+    # The area is in the movable zone, of which each block outside the area can be taken off line.
+    Scenario("hotplug", "hotplug", append="nokaslr kernelcore=400M"),
+    Scenario("hotplug-no-area", "hotplug", append=_NO_AREA),
 )
 
 # The CMA ranges of crashkernel=size,cma.
