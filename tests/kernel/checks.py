@@ -3,6 +3,7 @@
 
 import re
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 from kernel import kconfig
@@ -51,8 +52,17 @@ def checkpatch(plan: Plan, commit: Commit) -> list[str]:
     return [line for line in text.splitlines() if re.match(r"(ERROR|WARNING|CHECK):", line)]
 
 
+def compiling(plan: Plan) -> Plan:
+    """The plan for compiling only: without debugging information, which takes half of the time,
+    and with object files of its own, so that those of the kernel for the guests stay. Pure."""
+    options = {**plan.options, "CONFIG_DEBUG_INFO_DWARF_TOOLCHAIN_DEFAULT": "n"}
+    objects = plan.objects.with_name(f"{plan.objects.name}-check")
+    return replace(plan, options=options, objects=objects)
+
+
 def compile_commit(plan: Plan, commit: Commit) -> None:
     """Compile what a commit touches. Raises KernelError with the compiler's messages."""
+    plan = compiling(plan)
     with locked(plan):
         checkout(plan.tree, commit.id)
         wanted = targets(touched(commit.patch.read_text()), plan.tree)

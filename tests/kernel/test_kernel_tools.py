@@ -14,15 +14,22 @@ from pathlib import Path
 import pytest
 
 from kernel import kconfig, source
-from kernel.build import HERE, SERIES
+from kernel.build import HERE, SERIES, Plan, fragment
 from kernel.progress import remaining
 from kernel.releases import NEWEST
 from kernel.run import KernelError, explain, output
-from kernel.source import NoSourceError, debian_archive, get_source, newest, version_in
+from kernel.source import (
+    NoSourceError,
+    Source,
+    debian_archive,
+    get_source,
+    newest,
+    version_in,
+)
 from kernel.tree import find_series, git, make_tree, touched
 from tests.bench.growth import pick, report, table
 from tests.kernel.boots import differing, same_memory
-from tests.kernel.checks import checkpatch_arguments, targets
+from tests.kernel.checks import checkpatch_arguments, compiling, targets
 from tests.kernel.scripts import Outcome, Scenario, judge
 from tests.vmtest.initramfs import load_order
 
@@ -246,6 +253,17 @@ def test_targets(tmp_path: Path, files: list[str], expected: list[str]) -> None:
     (tmp_path / "kernel").mkdir()
     (tmp_path / "kernel/Makefile").touch()
     assert targets(files, tmp_path) == expected
+
+
+def test_compiling_leaves_the_objects_of_the_guests_alone(tmp_path: Path) -> None:
+    options = kconfig.parse(fragment("vm"))
+    source = Source("7.2.13", tmp_path, "0")
+    plan = Plan(NEWEST, source, tmp_path, SERIES, (), (), tmp_path / "vm", options, tmp_path, 1)
+    compiled = compiling(plan)
+    assert compiled.objects != plan.objects
+    assert [name for name, value in compiled.options.items() if options[name] != value] == [
+        "CONFIG_DEBUG_INFO_DWARF_TOOLCHAIN_DEFAULT"
+    ]
 
 
 def test_checkpatch_arguments() -> None:
