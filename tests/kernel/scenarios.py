@@ -119,24 +119,38 @@ SCENARIOS: dict[str, tuple[Scenario, ...]] = {
     "kexec-cma": KEXEC_CMA,
 }
 
-# Without CONFIG_CMA.
-SCENARIOS_WITHOUT_CMA: dict[str, tuple[Scenario, ...]] = {
-    "kexec-cma": (
-        Scenario(
-            "resize",
-            "resize",
-            append="rounds=20",
-            expect=(
-                r"^FIGURE crash_size 0$",
-                r"^FIGURE iomem_lines 0$",
-                r"^FIGURE CmaTotal none$",
-                _HALF_OF_1G,
-            ),
+# Without CONFIG_CMA, as in Debian.
+_WITHOUT_CMA = (
+    Scenario(
+        "resize",
+        "resize",
+        append="rounds=20",
+        expect=(
+            r"^FIGURE crash_size 0$",
+            r"^FIGURE iomem_lines 0$",
+            r"^FIGURE CmaTotal none$",
+            _HALF_OF_1G,
         ),
-        Scenario("loaded", "loaded"),
-        Scenario("crash-file-load", "crash", append="call=-s", expect=_CRASHED),
-        *(scenario for scenario in _pressure(10) if _NO_AREA in scenario.append),
-    )
+    ),
+    Scenario("loaded", "loaded"),
+    Scenario("crash-file-load", "crash", append="call=-s", expect=_CRASHED),
+    *(scenario for scenario in _pressure(10) if _NO_AREA in scenario.append),
+)
+
+# With kexec handover.
+_HANDOVER = (
+    Scenario(
+        "to-the-same-kernel",
+        "handover",
+        append="kho=on",
+        expect=(r"^FIGURE scratch_mib \d+$", r"^FIGURE area 49152 pages$"),
+    ),
+)
+
+# Of kexec-cma, by the fragment of the configuration that a kernel has in addition.
+OTHER_CONFIGURATIONS: dict[str, tuple[Scenario, ...]] = {
+    "no-cma": _WITHOUT_CMA,
+    "handover": _HANDOVER,
 }
 
 # Booted with and without the series, for comparison. The first one with each size of memory

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The scripts of guest/ on the kernel with the series, without CMA, and on the stock kernel."""
+"""The scripts of guest/ on the kernel with the series, also as configured otherwise, and on the
+stock kernel."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,13 +10,13 @@ import pytest
 
 from kernel.build import Plan, Request
 from tests.kernel.boots import Boots, differing, same_memory
-from tests.kernel.scenarios import SCENARIOS, SCENARIOS_WITHOUT_CMA, STATIC
+from tests.kernel.scenarios import OTHER_CONFIGURATIONS, SCENARIOS, STATIC
 from tests.kernel.scripts import Outcome, Scenario
 from tests.vmtest.kernels import Kernel
 
 ALL = [(name, one) for name, scenarios in SCENARIOS.items() for one in scenarios]
-ALL_WITHOUT_CMA = [
-    (name, one) for name, scenarios in SCENARIOS_WITHOUT_CMA.items() for one in scenarios
+ALL_OTHERS = [
+    (fragment, one) for fragment, scenarios in OTHER_CONFIGURATIONS.items() for one in scenarios
 ]
 
 
@@ -33,14 +34,18 @@ def boot(boots: Boots, built: Kernel, image: Path) -> Boot:
 
 
 @pytest.fixture(scope="session")
-def without_cma(
+def configured(
     build_kernel: Callable[[Request], Kernel], kernel_plan: Callable[[Request], Plan],
     wanted: Request, boots: Boots,
-) -> tuple[Kernel, Path]:  # fmt: skip
-    """The same kernel without CMA, as in Debian: only the other backend exists."""
-    request = replace(wanted, fragments=(*wanted.fragments, "no-cma"))
-    kernel = build_kernel(request)
-    return kernel, boots.image(kernel_plan(request), kernel)
+) -> Callable[[str], tuple[Kernel, Path]]:  # fmt: skip
+    """The same kernel with one more fragment of its configuration."""
+
+    def build(fragment: str) -> tuple[Kernel, Path]:
+        request = replace(wanted, fragments=(*wanted.fragments, fragment))
+        kernel = build_kernel(request)
+        return kernel, boots.image(kernel_plan(request), kernel)
+
+    return build
 
 
 def needs(plan: Plan, series: str) -> None:
@@ -83,10 +88,13 @@ def test_crashkernel_reserves_the_same_as_without_the_series(
 
 
 @pytest.mark.parametrize(
-    ("series", "scenario"), ALL_WITHOUT_CMA, ids=[one.name for _, one in ALL_WITHOUT_CMA]
+    ("fragment", "scenario"),
+    ALL_OTHERS,
+    ids=[f"{fragment}-{one.name}" for fragment, one in ALL_OTHERS],
 )
-def test_script_without_cma(
-    boots: Boots, plan: Plan, without_cma: tuple[Kernel, Path], series: str, scenario: Scenario
-) -> None:
-    needs(plan, series)
-    assert boots.boot(scenario, *without_cma).failures == ()
+def test_script_as_configured(
+    boots: Boots, plan: Plan, configured: Callable[[str], tuple[Kernel, Path]], fragment: str,
+    scenario: Scenario,
+) -> None:  # fmt: skip
+    needs(plan, "kexec-cma")
+    assert boots.boot(scenario, *configured(fragment)).failures == ()

@@ -27,6 +27,8 @@ from tests.vmtest.machine import OVMF, Machine
 # What the backend asks for (kexec_records and kexec_writes in drivers/firmware/efi/efi-pstore.c).
 LIMIT = 16
 CALLS = 64
+# Of the records, those for a dump.
+SHARE = LIMIT // 4
 CRASHES = 20
 # Its module parameter of that name, by default.
 RECORD_SIZE = 1024
@@ -80,17 +82,24 @@ def _variables(machine: Guest) -> list[str]:
     return [name for name in names.split() if name.startswith("dump-type9-")]
 
 
-def test_reboot_of_the_crash_kernel(patched: Machine, tmp_path: Path, token: str) -> None:
+@pytest.mark.parametrize("compress", ["deflate", "none"])
+def test_reboot_of_the_crash_kernel(
+    patched: Machine, tmp_path: Path, token: str, compress: str
+) -> None:
     with _guest(patched, tmp_path) as machine:
-        _crash(machine)
+        _crash(machine, f"{ASKED} pstore.compress={compress}")
         machine.run(f"echo '<13>crash-{token}' >/dev/kmsg; echo '<14>info-{token}' >/dev/kmsg")
         machine.post("reboot -f")
         _boot_again(machine)
         (log,) = logs(machine.records())
-        assert 1 <= len(_variables(machine)) <= LIMIT
+        variables = _variables(machine)
+        assert 1 <= len(variables) <= LIMIT
         machine.run("rm /pstore/kexec-console-*")
         assert not _variables(machine)
         no_complaints(machine)
+    # The last letter of the name says it, before the GUID.
+    letter = "C" if compress == "deflate" else "D"
+    assert {name.removesuffix(f"-{efivars.CRASH}")[-1] for name in variables} == {letter}
     assert "Linux version" in log
     assert f"crash-{token}" in log
     assert f"info-{token}" not in log
@@ -116,7 +125,6 @@ def test_nothing_is_written_unasked(
 def test_panic_of_the_crash_kernel(patched: Machine, tmp_path: Path, token: str) -> None:
     with _guest(patched, tmp_path) as machine:
         _crash(machine)
-        # Before anybody has looked what there is, a panic has one record, and most of it is lost.
         machine.run("sleep 3")
         machine.run(f"echo '<13>crash-{token}' >/dev/kmsg")
         machine.post("echo c >/proc/sysrq-trigger")
@@ -126,6 +134,23 @@ def test_panic_of_the_crash_kernel(patched: Machine, tmp_path: Path, token: str)
     assert "Kernel panic - not syncing" in log
     # The emergency restart that follows the panic has no record of its own.
     assert "Rebooting in 1 seconds" not in log
+
+
+def test_panic_before_anybody_has_looked(patched: Machine, tmp_path: Path, token: str) -> None:
+    """In the first second. It has the share of a dump: more than one record, and not all."""
+    with _guest(patched, tmp_path) as machine:
+        machine.boot("normal")
+        machine.load_crash_kernel(f"nr_cpus=1 panic=1 {ASKED}")
+        machine.crash()
+        machine.run(f"echo '<13>crash-{token}' >/dev/kmsg")
+        machine.post(f"{LOAD}; echo c >/proc/sysrq-trigger")
+        _boot_again(machine)
+        (log,) = logs(machine.records())
+        written = efivars.written(OVMF.copy(tmp_path))
+    print(f"{len(written)} records, {len(log)} bytes of text")
+    assert 1 < len(written) <= SHARE
+    assert f"crash-{token}" in log
+    assert "Kernel panic - not syncing" in log
 
 
 @pytest.mark.parametrize("seconds", HANGS)
