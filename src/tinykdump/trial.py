@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
-from tinykdump import dump, dumps, files, hardware, load, mounts, parts, pstore, state, stick
+from tinykdump import dump, dumps, files, load, mounts, parts, pstore, state, stick
 from tinykdump.clock import local
 from tinykdump.config import Config
 from tinykdump.crashlog import CrashLog
@@ -140,7 +140,7 @@ def settle(host: Host) -> None:
     log = _log(host, note.trial)
     for each in found:
         with _readable(host, each) as place:
-            if settled := _on(place, hardware.machine_name(host), note, log):
+            if settled := _on(place, note, log):
                 _write(host, replace(note, trial=settled))
                 return
     if log is not None:
@@ -173,9 +173,13 @@ def _readable(host: Host, each: Stick) -> Iterator[Path]:
         yield place
 
 
-def _on(place: Path, machine: str, note: _Note, log: CrashLog | None) -> Trial | None:
-    """What a stick tells of a test; None: nothing."""
-    for saved in reversed(dumps.on(place, machine)):
+def _on(place: Path, note: _Note, log: CrashLog | None) -> Trial | None:
+    """What a stick tells of a test; None: nothing.
+
+    No other dump has the id, whatever the machine is called there: without /etc/machine-id, it has
+    another name after each boot.
+    """
+    for saved in reversed(dumps.on(place)):
         found = parts.test(saved.directory)
         if found is None or found[0] != note.trial.id:
             continue

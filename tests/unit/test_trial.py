@@ -15,7 +15,7 @@ import pytest
 from tests import plugged
 from tests.fakehost import FakeHost
 from tests.unit.test_manifest import MANIFEST
-from tinykdump import cli, dump, hardware, mounts, parts, pstore, trial
+from tinykdump import cli, dump, mounts, parts, pstore, trial
 
 BOOT = "/proc/sys/kernel/random/boot_id"
 SYSRQ = "/proc/sysrq-trigger"
@@ -56,8 +56,11 @@ def crashed(machine: FakeHost, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def saved(machine: FakeHost, text: str, name: str = "20260101T000000Z", top: str = "/mnt") -> str:
-    """A dump on the stick with that file TEST; returns its name on the stick."""
-    place = f"{dump.TOP}/{hardware.machine_name(machine.host)}/{name}"
+    """A dump on the stick with that file TEST; returns its name on the stick.
+
+    The machine may have been called otherwise before the crash.
+    """
+    place = f"{dump.TOP}/0123456789ab/{name}"
     machine.write(f"{top}/{place}/TEST", text)
     return place
 
