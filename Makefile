@@ -77,7 +77,7 @@ install-files: ## install all but the Python package, for those who install that
 	install -d $(DESTDIR)/etc/default/tinykdump.d
 	install -D -m 755 src/tinykdump.sh $(DESTDIR)$(PREFIX)/bin/tinykdump
 	install -D -m 755 src/crash/init $(DESTDIR)$(PREFIX)/share/tinykdump/crash/init
-	install -m 755 src/crash/check $(DESTDIR)$(PREFIX)/share/tinykdump/crash
+	install -m 755 src/crash/check src/crash/rehearse $(DESTDIR)$(PREFIX)/share/tinykdump/crash
 	install -m 644 src/crash/*.sh $(DESTDIR)$(PREFIX)/share/tinykdump/crash
 	install -D -m 755 kernel-install.d/60-tinykdump.install \
 		$(DESTDIR)$(PREFIX)/lib/kernel/install.d/60-tinykdump.install
@@ -85,6 +85,7 @@ install-files: ## install all but the Python package, for those who install that
 		$(DESTDIR)$(PREFIX)/lib/systemd/system/tinykdump.service
 	install -m 644 src/systemd/tinykdump-harvest.service $(DESTDIR)$(PREFIX)/lib/systemd/system
 	install -m 644 src/systemd/tinykdump-notice.service $(DESTDIR)$(PREFIX)/lib/systemd/system
+	install -m 644 src/systemd/tinykdump-rehearse@.service $(DESTDIR)$(PREFIX)/lib/systemd/system
 	install -D -m 644 src/systemd/tinykdump.catalog \
 		$(DESTDIR)$(PREFIX)/lib/systemd/catalog/tinykdump.catalog
 	install -D -m 644 src/default/tinykdump $(DESTDIR)/etc/default/tinykdump

@@ -25,6 +25,16 @@ class Header:
 
 
 @dataclass(frozen=True)
+class Emulator:
+    """How QEMU runs a kernel of an architecture in a guest."""
+
+    programs: tuple[str, ...]  # its names
+    packages: str  # that have it, for hints
+    board: str  # the machine type
+    parameters: tuple[str, ...]  # of a kernel: its console is the serial port
+
+
+@dataclass(frozen=True)
 class Architecture:
     """An architecture whose kernels tinykdump can load."""
 
@@ -33,6 +43,7 @@ class Architecture:
     kept: tuple[str, ...]  # patterns of parameters that the crash kernel inherits, see cmdline.py
     added: tuple[str, ...]  # parameters that are added for the crash kernel
     controllers: tuple[str, ...]  # drivers of the USB host controllers that a machine can have
+    emulator: Emulator
 
 
 @dataclass(frozen=True)
@@ -90,6 +101,14 @@ X86_64 = Architecture(
     ),
     controllers=("xhci_pci", "xhci_pci_renesas", "ehci_pci", "ohci_pci", "uhci_hcd",
                  "xhci_plat_hcd"),
+    emulator=Emulator(
+        programs=("qemu-system-x86_64", "/usr/libexec/qemu-kvm"),
+        packages="qemu-system-x86 (on Fedora: qemu-system-x86-core, on RHEL: qemu-kvm, on SUSE: "
+                 "qemu-x86)",
+        board="q35",
+        # On a busy host, a guest can pause for longer than the check of the timer tolerates.
+        parameters=("earlyprintk=serial,ttyS0,115200", "console=ttyS0,115200", "no_timer_check"),
+    ),
 )  # fmt: skip
 
 ARCHITECTURES = (X86_64,)

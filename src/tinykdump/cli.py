@@ -26,6 +26,7 @@ from tinykdump import (
     prepare,
     progress,
     pstore,
+    rehearsal,
     restore,
     room,
     speed,
@@ -160,7 +161,9 @@ def _ask(question: str, answer: str, *others: str) -> None:
 
 
 def test(host: Host, options: argparse.Namespace) -> int:
-    """Crash this machine, after asking."""
+    """Crash this machine, after asking; or a guest."""
+    if options.rehearse:
+        return rehearse(host, options)
     config = load_config(host, {}, options.config)
     found, target = trial.find_stick(host)
     _check_terminal(options)
@@ -170,6 +173,16 @@ def test(host: Host, options: argparse.Namespace) -> int:
     with state.lock(host):
         trial.crash_now(host, target)
     return 1
+
+
+def rehearse(host: Host, options: argparse.Namespace) -> int:
+    """Crash a guest; 0 if the dump came out."""
+    done = rehearsal.rehearse(host, rehearsal.subject(host, options.kernel or ""), say)
+    if not done.passed:
+        raise TinykdumpError(f"the rehearsal of {done.kernel} failed: {done.result}",
+                             f"read {rehearsal.CONSOLE}")  # fmt: skip
+    print(f"the rehearsal of {done.kernel} passed: {done.result}")
+    return 0
 
 
 def show_status(host: Host, options: argparse.Namespace) -> int:

@@ -65,6 +65,7 @@ class Config:
     append: str  # words for the crash kernel's command line
     efi_log: bool  # whether the crash kernel may write its log to EFI variables
     efi_pstore: bool  # whether to turn that on where the distribution has turned it off
+    on_install: bool  # whether to rehearse a crash of each kernel that is installed
 
 
 def _flag(text: str) -> bool:
@@ -204,6 +205,9 @@ ITEMS = (
     Item("crashkernel", "efi_pstore", _flag, "no",
          "Whether to turn on pstore in EFI variables if the distribution's kernel has it turned\n"
          "off, as Fedora's, and pstore has no other place."),
+    Item("rehearsal", "on_install", _flag, "no",
+         "Whether to rehearse a crash of each kernel that is installed, in QEMU and in the\n"
+         "background: tinykdump status shows the result. It takes minutes without KVM."),
 )
 # fmt: on
 

@@ -57,6 +57,8 @@ def parser() -> argparse.ArgumentParser:
     commands.add_parser("notice", help="tell at the next login that this machine crashed")
     tested = commands.add_parser("test", help="crash this machine to see that a dump comes out")
     tested.add_argument("--yes", action="store_true", help="do not ask")
+    tested.add_argument("--rehearse", action="store_true",
+                        help="crash a guest in QEMU instead of this machine")  # fmt: skip
     commands.add_parser("unload", help="unload tinykdump's crash kernel")
     restored = commands.add_parser("restore", help="check and decrypt a dump, and write a vmcore")
     restored.add_argument("dump", nargs="?", default=LATEST,

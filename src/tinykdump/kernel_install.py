@@ -13,12 +13,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tinykdump import actions, load, state
+from tinykdump import actions, load, state, units
 from tinykdump.config_files import load_config
 from tinykdump.errors import TinykdumpError
 from tinykdump.host import Host
 from tinykdump.memory import MIB
 from tinykdump.report import interruptible, line, say
+
+REHEARSAL = "tinykdump-rehearse@.service"
 
 
 @dataclass(frozen=True)
@@ -52,9 +54,19 @@ def add(host: Host, context: Context) -> None:
     if not host.live:
         say("not loaded: this is not the running system")
         return
+    if config.on_install:
+        _rehearse(context.kver)
     held = load.load(host, image, takeover=config.takeover)
     say(f"loaded; {held.size // MIB} MiB of memory are reserved")
     actions.check_stick(host, config, image)
+
+
+def _rehearse(kver: str) -> None:
+    """Start a rehearsal in the background: it waits for this call to end, and takes minutes."""
+    try:
+        units.start(units.instance(REHEARSAL, kver))
+    except TinykdumpError as error:
+        say(f"{kver} is not rehearsed: {error}")
 
 
 def remove(host: Host, context: Context) -> None:

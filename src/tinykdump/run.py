@@ -3,7 +3,8 @@
 
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,8 +28,11 @@ class Finished:
 
     @property
     def last_line(self) -> str:
-        """The last line of standard error, which is where programs say why they failed."""
-        lines = self.stderr.strip().splitlines()
+        """The last line of standard error, which is where programs say why they failed.
+
+        mount(8) then says only where else to look.
+        """
+        lines = [line for line in self.stderr.strip().splitlines() if "dmesg(1) may" not in line]
         return lines[-1] if lines else "no message"
 
 
@@ -63,6 +67,27 @@ def run(
     if check and result.status != 0:
         raise TinykdumpError(f"{words[0]} failed: {result.last_line}", hint)
     return result
+
+
+@contextmanager
+def started(argv: Sequence[str | Path], errors: Path) -> Iterator[Callable[[], bool]]:
+    """Run ``argv`` beside the block, whose end ends it; yields what says whether it still runs.
+
+    Its standard error is written to the file ``errors``. Raises TinykdumpError when it is not
+    installed or does not start, OSError.
+    """
+    words = [str(word) for word in argv]
+    with errors.open("wb") as said:
+        try:
+            process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                                       stderr=said, env=ENVIRONMENT)  # fmt: skip
+        except FileNotFoundError:
+            raise missing(words[0]) from None
+    try:
+        yield lambda: process.poll() is None
+    finally:
+        process.kill()
+        process.wait()
 
 
 def is_installed(program: str) -> bool:

@@ -62,6 +62,17 @@ class Trial:
 
 
 @dataclass(frozen=True)
+class Rehearsal:
+    """The last crash of a guest (rehearsal.py)."""
+
+    time: datetime
+    kernel: str  # version of the system kernel and the crash kernel
+    image: str  # SHA-256 of the image
+    passed: bool
+    result: str  # in one line
+
+
+@dataclass(frozen=True)
 class Status:
     """The state of this machine."""
 
@@ -88,6 +99,7 @@ class Status:
     crash_log: str  # where pstore keeps the crash log; empty: nowhere
     crash: Crash | None
     test: Trial | None
+    rehearsal: Rehearsal | None
     problems: tuple[str, ...]  # one line each: what is wrong (what to do); the worst first
 
     @property
@@ -162,6 +174,11 @@ class Status:
         if self.test:
             colour = "" if self.test.came_out else _YELLOW
             yield "last test", f"{self.test.when()}: {self.test.outcome()}", colour
+        if self.rehearsal:
+            # "last rehearsal" would not fit into the column.
+            done, colour = self.rehearsal, "" if self.rehearsal.passed else _YELLOW
+            verdict = "" if done.passed else "failed: "
+            yield "rehearsal", f"{shown(done.time)}: {done.kernel}, {verdict}{done.result}", colour
         for problem in self.problems:
             yield "problem", problem, _YELLOW if self.armed else _RED
         yield "next", self.next, _BOLD

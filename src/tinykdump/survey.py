@@ -18,6 +18,7 @@ from tinykdump import (
     load,
     notice,
     pstore,
+    rehearsal,
     reservation,
     state,
     stick,
@@ -56,8 +57,9 @@ def collect(host: Host, config: Config) -> Status:
     kernel_config = kernels.config(host, *crashing)
     boots = pstore.boots(host)
     last = crash.last(boots, pstore.crash_log(host, boots), saved or ())
-    tested = trial.last(host)
-    problems.extend(filter(None, [trial.problem(tested)]))
+    tested, rehearsed = trial.last(host), rehearsal.last(host)
+    more = (trial.problem(tested), rehearsal.problem(rehearsed, mine))
+    problems.extend(filter(None, more))
     foreign = held.loaded and mine is None
     fingerprint = mine.key if mine else key.fingerprint if key else ""
     is_known = key is not None and key.fingerprint == fingerprint
@@ -85,6 +87,7 @@ def collect(host: Host, config: Config) -> Status:
         crash_log=pstore.description(host, kernel_config, efi=config.efi_log),
         crash=last and replace(last, seen=notice.is_seen(host, last)),
         test=tested,
+        rehearsal=rehearsed,
         problems=tuple(dict.fromkeys(problems)),
     )  # fmt: skip
 

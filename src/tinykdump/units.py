@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Whether systemd starts a unit at boot, from the links on the host's disk."""
+"""Units of systemd: whether one starts at boot, from the links on the host's disk; starting one."""
 
 from pathlib import Path
 
 from tinykdump.host import Host
+from tinykdump.run import run
 
 # Where systemctl enable makes links, and where packages have theirs (systemd.unit(5)).
 _PLACES = tuple(
@@ -30,3 +31,18 @@ def is_enabled(host: Host, unit: str) -> bool:
 def _is_masked(host: Host, unit: str) -> bool:
     files = (host.path(place / unit) for place in _PLACES)
     return any(file.is_symlink() and file.readlink() == Path("/dev/null") for file in files)
+
+
+def instance(template: str, name: str) -> str:
+    """The unit of a template NAME@.service for any name, as systemd-escape(1) makes it."""
+    kept = (char if char.isascii() and (char.isalnum() or char in ":_.") else None for char in name)
+    escaped = "".join(
+        each or "".join(f"\\x{byte:02x}" for byte in char.encode())
+        for char, each in zip(name, kept, strict=True)
+    )
+    return template.replace("@.", f"@{escaped}.")
+
+
+def start(unit: str) -> None:
+    """Start a unit, and do not wait. Raises TinykdumpError, also where there is no systemd."""
+    run(["systemctl", "--no-block", "start", unit], hint=f"see systemctl status {unit}")

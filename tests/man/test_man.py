@@ -22,6 +22,7 @@ from tinykdump import (
     kernels,
     keys,
     notice,
+    rehearsal,
     reservation,
     state,
     status,
@@ -29,7 +30,7 @@ from tinykdump import (
 )
 from tinykdump.filesystems import AUTO, FILESYSTEMS
 from tinykdump.image import programs
-from tinykdump.status import Crash, Status, Trial
+from tinykdump.status import Crash, Rehearsal, Status, Trial
 
 CHECKOUT = Path(__file__).parents[2]
 COMMANDS, SETTINGS = CHECKOUT / "man/tinykdump.8", CHECKOUT / "man/tinykdump.5"
@@ -179,7 +180,7 @@ def test_exit_statuses() -> None:
 def test_the_keys_of_status_as_json() -> None:
     """The page has all of them in order: a key that is renamed breaks programs."""
     names = ["version", *(field.name for field in fields(Status)), "next"]
-    for name, kind in (("crash", Crash), ("test", Trial)):
+    for name, kind in (("crash", Crash), ("test", Trial), ("rehearsal", Rehearsal)):
         at = names.index(name) + 1
         names[at:at] = [f"{name}.{field.name}" for field in fields(kind)]
     assert heads(COMMANDS, "The status as JSON", "Ic") == names
@@ -197,7 +198,8 @@ def test_files() -> None:
     named = set(heads(COMMANDS, "FILES", "Pa"))
     used = {
         str(config.FILE), str(config.DROP_INS), str(state.IMAGES / "KVER"), str(keys.MACHINE_KEYS),
-        str(backup.NOTE), str(notice.NOTE), str(notice.MOTD), str(trial.NOTE),
+        str(backup.NOTE), str(notice.NOTE), str(notice.MOTD), str(trial.NOTE), str(rehearsal.NOTE),
+        str(rehearsal.CONSOLE),
         str(state.RUNTIME), str(programs.CRASH_SIDE[0]), str(reservation._SIZE[0]),
         str(harvest.NOTES), str(kernels.SMALL_IMAGE.parent), "tinykdump/MACHINE/TIME",
     }  # fmt: skip

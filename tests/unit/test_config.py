@@ -24,7 +24,7 @@ def test_an_empty_configuration_gives_the_defaults() -> None:
         compression="lzo", encrypt=True, key="", script="", script_wait=60, stall=300,
         final_action="reboot", kernel="installed", modules=(), margin=10, takeover=False, append="",
         efi_log=True,
-        efi_pstore=False,
+        efi_pstore=False, on_install=False,
     )  # fmt: skip
 
 
@@ -63,6 +63,7 @@ GOOD: list[tuple[str, str, str, Any]] = [
     ("crashkernel", "append", "a=1 b", "a=1 b"),
     ("crashkernel", "efi_log", "no", False),
     ("crashkernel", "efi_pstore", "yes", True),
+    ("rehearsal", "on_install", "yes", True),
 ]
 
 

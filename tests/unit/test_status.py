@@ -31,7 +31,7 @@ ARMED = Status(
     target="LABEL=TINYKDUMP", stick="/dev/sdb1", stick_filesystem="vfat", stick_free=5 << 30,
     expected_dump=97 << 20, dumps=2, incomplete_dumps=1, last_dump=str(DUMP), last_dump_at=NOON,
     crash_log="erst", crash=Crash("1", NOON, True, True, "saved as x", True), test=None,
-    problems=(),
+    rehearsal=None, problems=(),
 )  # fmt: skip
 SEEN = Crash("1", NOON, True, True, "saved as x", True, seen=True)
 TESTED = Trial("0123456789abcdef", NOON, True, 44, "saved as x")

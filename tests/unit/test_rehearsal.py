@@ -1,0 +1,271 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Rehearsals without a guest; tests/vm/test_rehearsal.py runs them."""
+
+import json
+import shutil
+import stat
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import fakehost, plugged
+from tests.fakehost import KVER, STATE, FakeHost, make_live
+from tinykdump import cli, guest, kernel_install, rehearsal, units
+from tinykdump.errors import TinykdumpError
+from tinykdump.image import entries
+from tinykdump.image.manifest import Manifest, parse
+
+NOTE = str(rehearsal.NOTE)
+CONFIG = "/etc/default/tinykdump"
+
+
+@pytest.fixture
+def machine(fake: FakeHost, monkeypatch: pytest.MonkeyPatch) -> FakeHost:
+    """One with an image that is loaded, whose dumps are not encrypted."""
+    fake.write(CONFIG, "[dump]\nencrypt = no\n")
+    monkeypatch.setenv("TINYKDUMP_ROOT", str(fake.root))
+    assert cli.main(["-b"]) == 0
+    fake.write("/run/tinykdump/loaded.json", fake.path(f"{STATE}/manifest.json").read_text())
+    fake.write("/sys/kernel/kexec_crash_loaded", "1\n")
+    fake.write("/sys/kernel/kexec_crash_size", f"{90 << 20}\n")
+    return fake
+
+
+def manifest(machine: FakeHost) -> Manifest:
+    return parse(machine.path(f"{STATE}/manifest.json").read_text(), "m")
+
+
+def note(machine: FakeHost, **changes: Any) -> None:
+    found = {"time": "2026-11-26T12:00:00+00:00", "kernel": KVER, "image": manifest(machine).sha256,
+             "passed": True, "result": "saved; x"}  # fmt: skip
+    machine.write(NOTE, json.dumps(found | changes))
+
+
+def status(capfd: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    capfd.readouterr()
+    cli.main(["status", "--json"])
+    return dict(json.loads(capfd.readouterr().out))
+
+
+def about(found: dict[str, Any]) -> list[str]:
+    return [each for each in found["problems"] if "rehears" in each]
+
+
+def test_the_subject_is_what_is_loaded(machine: FakeHost) -> None:
+    """With its reservation; another image needs what is computed."""
+    for kver in ("", KVER):
+        what = rehearsal.subject(machine.host, kver)
+        assert (what.image, what.reserved) == (manifest(machine), 90 << 20)
+        assert what.packed == machine.image().read_bytes()
+    machine.write("/sys/kernel/kexec_crash_loaded", "0\n")
+    what = rehearsal.subject(machine.host, "")
+    assert what.image == manifest(machine)
+    assert what.reserved not in (0, 90 << 20)
+
+
+@pytest.mark.usefixtures("machine")
+def test_no_image(capfd: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--kernel", "9.9", "test", "--rehearse"]) == 1
+    says = "tinykdump: no image for 9.9 (run tinykdump -b --kernel 9.9)\n"
+    assert capfd.readouterr().err == says
+
+
+def test_without_qemu(
+    machine: FakeHost, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One line, and nothing is noted or left."""
+    monkeypatch.setattr(rehearsal, "is_installed", lambda name: not name.startswith(("qemu", "/")))
+    assert cli.main(["test", "--rehearse"]) == 1
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line == (
+        "tinykdump: qemu-system-x86_64 is not installed (install qemu-system-x86 (on Fedora: "
+        "qemu-system-x86-core, on RHEL: qemu-kvm, on SUSE: qemu-x86))"
+    )
+    assert not machine.path(NOTE).exists()
+    assert not machine.path(str(rehearsal.PLACE)).exists()
+
+
+def test_the_stick_has_the_file_system_of_the_one_that_is_plugged_in(machine: FakeHost) -> None:
+    image = manifest(machine)
+    assert rehearsal._filesystem(machine.host, image) == "vfat"
+    plugged.plug(machine, "ext4")
+    assert rehearsal._filesystem(machine.host, image) == "ext4"
+
+
+def test_without_a_program_that_makes_it(
+    machine: FakeHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rehearsal, "is_installed", lambda name: not name.startswith("mkfs"))
+    with pytest.raises(TinykdumpError, match=r"^mkfs.vfat is not installed \(install dosfstools\)"):
+        rehearsal._filesystem(machine.host, manifest(machine))
+
+
+@pytest.mark.parametrize(
+    ("kind", "target"),
+    [("vfat", "LABEL=TINYKDUMP"), ("exfat", "LABEL=TINYKDUMP"), ("ext4", "LABEL=TINYKDUMP"),
+     ("vfat", "UUID=1234-ABCD"), ("ext4", "UUID=6de1bb52-9ea5-4a3c-8c5b-8bd9fd0a6f43")],
+)  # fmt: skip
+def test_the_virtual_stick_is_what_the_image_looks_for(
+    tmp_path: Path, kind: str, target: str
+) -> None:
+    made = guest.Guest(tmp_path, tmp_path, tmp_path / "stick", tmp_path, "", 0)
+    rehearsal._make_stick(made, kind, target)
+    tags = subprocess.run(["blkid", "-p", "-o", "export", made.stick], check=True,
+                          capture_output=True).stdout.decode().splitlines()  # fmt: skip
+    assert {target, f"TYPE={kind}"} <= set(tags)
+    assert made.stick.stat().st_size > made.memory
+
+
+def test_a_uuid_that_cannot_be_given(tmp_path: Path) -> None:
+    made = guest.Guest(tmp_path, tmp_path, tmp_path / "stick", tmp_path, "", 0)
+    with pytest.raises(TinykdumpError, match="no exfat with a given UUID can be made"):
+        rehearsal._make_stick(made, "exfat", "UUID=1234-ABCD")
+
+
+def test_the_guests_image(machine: FakeHost) -> None:
+    """It has what kexec needs, and the crash kernel's files as they are."""
+    fakehost.install_real(machine, "kexec")
+    what = rehearsal.subject(machine.host, "")
+    found = entries.plan(rehearsal._entries(machine.host, what, "7"))
+    planned = {each.path: each for each in found}
+    assert planned["/image"].content == machine.image().read_bytes()
+    assert planned["/kernel"].content == machine.path(what.image.kernel).read_bytes()
+    assert planned["/cmdline"].content.decode().startswith(f"{what.image.cmdline} ")
+    assert planned["/id"].content == b"7"
+    assert {"/bin/sh", "/bin/kexec", "/dev", "/proc", "/sys"} <= set(planned)
+    assert any(path.startswith("/lib/libc.") for path in planned)
+    assert planned["/init"].mode & stat.S_IXUSR
+
+
+@pytest.fixture
+def emulated(machine: FakeHost, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """QEMU is a script that writes the console; returns its lines, to be changed."""
+    fakehost.install_real(machine, "kexec")
+    console = machine.path(str(rehearsal.CONSOLE))
+    lines: list[str] = []
+
+    @contextmanager
+    def started(_words: Sequence[str], errors: Path) -> Iterator[object]:
+        errors.write_text("qemu: no such board\n")
+        console.write_text("".join(f"{line}\r\n" for line in lines))
+        yield lambda: False
+
+    monkeypatch.setattr(rehearsal, "started", started)
+    monkeypatch.setattr(rehearsal, "is_installed", lambda _name: True)
+    return lines
+
+
+def test_a_guest_that_does_not_start(
+    machine: FakeHost, emulated: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """QEMU's own message is shown, and nothing is noted."""
+    emulated.append("Booting from ROM")
+    assert cli.main(["test", "--rehearse"]) == 1
+    assert capfd.readouterr().err.splitlines()[-1] == (
+        "tinykdump: qemu-system-x86_64 runs no guest: qemu: no such board (see "
+        "/var/lib/tinykdump/rehearsal/console.log)"
+    )
+    assert not machine.path(NOTE).exists()
+
+
+def test_a_failure_is_noted_and_a_problem(
+    machine: FakeHost, emulated: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    emulated += [
+        "[    1.0] Linux version 6.1", "[    1.000000] tinykdump: rehearsal: loading",
+        "[    1.100000] tinykdump: rehearsal failed: kexec: it does not fit",
+    ]  # fmt: skip
+    assert cli.main(["test", "--rehearse"]) == 1
+    err = capfd.readouterr().err.splitlines()
+    assert "tinykdump: rehearsal: loading" in err
+    assert err[-1] == (
+        f"tinykdump: the rehearsal of {KVER} failed: kexec: it does not fit (with 90 MiB reserved) "
+        "(read /var/lib/tinykdump/rehearsal/console.log)"
+    )
+    found = status(capfd)
+    assert (found["rehearsal"]["passed"], found["rehearsal"]["kernel"]) == (False, KVER)
+    assert len(about(found)) == 1
+    there = machine.path(str(rehearsal.PLACE))
+    assert [each.name for each in there.iterdir()] == ["console.log"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({}, None),
+        ({"passed": False}, "failed: saved; x (read /var/lib/tinykdump/rehearsal/console.log, then "
+         "run tinykdump test --rehearse again)"),
+        ({"image": "0" * 64}, "with another image than the loaded one (run tinykdump test "
+         "--rehearse)"),
+    ],
+)  # fmt: skip
+def test_what_status_says(
+    machine: FakeHost, capfd: pytest.CaptureFixture[str], changes: dict[str, Any], says: str | None
+) -> None:
+    assert about(status(capfd)) == [], "none is no problem"
+    note(machine, **changes)
+    found = about(status(capfd))
+    assert [each.endswith(says or "") for each in found] == [True] * bool(says)
+    cli.main(["status"])
+    failed = "failed: " * (changes.get("passed") is False)
+    assert f" UTC: {KVER}, {failed}saved; x\n" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"time": 3}'])
+def test_a_note_that_cannot_be_read_counts_as_none(machine: FakeHost, text: str) -> None:
+    machine.write(NOTE, text)
+    assert rehearsal.last(machine.host) is None
+
+
+def test_its_directory_is_no_image_of_an_older_version(machine: FakeHost) -> None:
+    """Those are moved."""
+    machine.write(f"{rehearsal.PLACE}/console.log", "x")
+    cli.main(["-b"])
+    assert machine.path(f"{rehearsal.PLACE}/console.log").exists()
+
+
+@pytest.mark.parametrize(("configured", "asked"), [("yes", 1), ("no", 0)])
+def test_a_new_kernel_is_rehearsed_if_that_is_configured(
+    machine: FakeHost, monkeypatch: pytest.MonkeyPatch, configured: str, asked: int
+) -> None:
+    """In the background, also if it cannot be loaded."""
+    came: list[list[str]] = []
+    monkeypatch.setattr(units, "run", lambda words, **_: came.append(words))
+    machine.write(CONFIG, f"[dump]\nencrypt = no\n[rehearsal]\non_install = {configured}\n")
+    words = ["add", KVER, "/boot/x", f"/lib/modules/{KVER}/vmlinuz"]
+    assert kernel_install.main(words) == 0
+    assert came == [], "this is not the running system"
+    make_live(monkeypatch)
+    monkeypatch.setattr("tinykdump.image.build._try_programs", lambda _: None)
+    assert kernel_install.main(words) == 0
+    unit = "tinykdump-rehearse@6.1.0\\x2dfake.service"
+    assert came == [["systemctl", "--no-block", "start", unit]] * asked
+
+
+def test_a_rehearsal_that_cannot_be_started_is_one_line(
+    machine: FakeHost, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def fail(_words: list[str], **_: str) -> None:
+        raise TinykdumpError("systemctl failed: no", "see x")
+
+    monkeypatch.setattr(units, "run", fail)
+    machine.write(CONFIG, "[dump]\nencrypt = no\n[rehearsal]\non_install = yes\n")
+    make_live(monkeypatch)
+    monkeypatch.setattr("tinykdump.image.build._try_programs", lambda _: None)
+    capfd.readouterr()
+    assert kernel_install.main(["add", KVER, "/boot/x", f"/lib/modules/{KVER}/vmlinuz"]) == 0
+    said = capfd.readouterr().err.splitlines()
+    assert f"tinykdump: {KVER} is not rehearsed: systemctl failed: no (see x)" in said
+
+
+@pytest.mark.parametrize("name", [KVER, "6.12.117+deb13-amd64", "a~b.c_d:e", "6.1 é"])
+def test_names_of_instances_are_those_of_systemd(name: str) -> None:
+    assert shutil.which("systemd-escape"), "systemd-escape is not installed (run tools/deps)"
+    template = "tinykdump-rehearse@.service"
+    made = subprocess.run(["systemd-escape", f"--template={template}", name], check=True,
+                          capture_output=True, text=True).stdout.strip()  # fmt: skip
+    assert units.instance(template, name) == made
