@@ -89,6 +89,7 @@ def test_with_the_kernel(name: str) -> None:
     )
     assert sorted(built) == [
         f"kernel-tinykdump-7.2.99-1{dist}.x86_64",
+        f"kernel-tinykdump-crash-7.2.99-1{dist}.x86_64",
         f"kernel-tinykdump-debuginfo-7.2.99-1{dist}.x86_64",
         f"kernel-tinykdump-devel-7.2.99-1{dist}.x86_64",
         f"tinykdump-{__version__}-1{dist}.noarch",
@@ -149,7 +150,7 @@ def test_who_hears_of_kernels() -> None:
 def test_scriptlets_can_not_fail() -> None:
     """Each command of ours ends in what makes it true; the distributions' are theirs."""
     found = scriptlets("fedora")
-    assert len(found) == 11
+    assert len(found) == 12
     for script in found:
         commands = [line for line in script.splitlines() if line and not line.startswith("#")]
         commands = [

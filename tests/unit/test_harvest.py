@@ -23,10 +23,14 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts")
 FIRST, SECOND = "20261101T000000Z", "20261102T030405Z"
 TARGET = "here-2026-11-01-00:00:00"
 
+Usage = namedtuple("Usage", "total used free")
+
 
 @pytest.fixture
 def machine(fake: FakeHost, keys: Keyring, monkeypatch: pytest.MonkeyPatch) -> FakeHost:
-    """A machine whose dumps are encrypted to a key in the user's keyring."""
+    """A machine whose dumps are encrypted to a key in the user's keyring, and whose disk has space,
+    whatever the host's has."""
+    monkeypatch.setattr("shutil.disk_usage", lambda _: Usage(100 << 20, 50 << 20, 50 << 20))
     fake.write("/proc/sys/kernel/hostname", "here\n")
     monkeypatch.setenv("TINYKDUMP_ROOT", str(fake.root))
     monkeypatch.setenv("GNUPGHOME", str(keys.home))
@@ -148,9 +152,8 @@ def test_a_part_of_the_disk_stays_free(
 ) -> None:  # fmt: skip
     """And the dump is tried again, once there is space."""
     save(FIRST)
-    usage = namedtuple("usage", "total used free")
     with monkeypatch.context() as full:
-        full.setattr("shutil.disk_usage", lambda _: usage(100 << 20, 85 << 20, 15 << 20))
+        full.setattr("shutil.disk_usage", lambda _: Usage(100 << 20, 85 << 20, 15 << 20))
         assert cli.main(["harvest"]) == 1
     assert capfd.readouterr().err == (
         f"tinykdump: {crash(machine)} has no space for a dump: 1 MiB are needed, and 0 MiB are "
