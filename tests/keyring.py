@@ -6,8 +6,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-# The expired key was made at this time, and was valid for one day.
-_LONG_AGO = "20200101T000000"
+# The expired key was made at this time, and was valid for one day. The clock stands still.
+_LONG_AGO = "20200101T000000!"
 
 
 @dataclass(frozen=True)

@@ -26,15 +26,17 @@ class Parser:
         self._rest = b""
         self._place = self._left = 0
 
-    def feed(self, data: bytes) -> Iterator[tuple[int, bytes]]:
-        """The pieces in ``data``, each with its offset in bytes.
+    def feed(self, data: bytes) -> Iterator[tuple[int, memoryview]]:
+        """The pieces in ``data``, each with its offset in bytes; they are not copied.
 
         A piece that arrives in several calls is returned in several pieces, so a truncated stream
         loses nothing that arrived. Raises ValueError if it is not in the flattened format.
         """
-        data, at = self._rest + data, 0
+        if self._rest:
+            data = self._rest + data
+        view, at = memoryview(data), 0
         while not self.ended:
-            there = len(data) - at
+            there = len(view) - at
             if not self._started:
                 if there < _HEADER:
                     break
@@ -43,7 +45,7 @@ class Parser:
                 self._started = True
                 at = _HEADER
             elif self._left:
-                piece = data[at : at + self._left]
+                piece = view[at : at + self._left]
                 if not piece:
                     break
                 yield self._place, piece
@@ -53,9 +55,9 @@ class Parser:
             elif there < _PIECE.size:
                 break
             else:
-                self._open(*_PIECE.unpack_from(data, at))
+                self._open(*_PIECE.unpack_from(view, at))
                 at += _PIECE.size
-        self._rest = data[at:]
+        self._rest = bytes(view[at:])
 
     def _open(self, place: int, size: int) -> None:
         self.ended = place == size == -1

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """GnuPG home directories: python-gnupg on them, and the daemons that gpg would leave running."""
 
+import fcntl
 import os
 import socket
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tinykdump import distribution
@@ -17,6 +18,9 @@ try:
     import gnupg
 except ImportError:  # no repository of RHEL has it
     gnupg = None
+
+# Bytes that a pipe to or from gpg takes: as many as Linux gives to every user.
+PIPE = 1 << 20
 
 # Only making a key needs an agent, and an agent would keep running. Keys that are newer than the
 # clock are valid: after a boot with an empty battery and no network, the clock is wrong. The crash
@@ -60,9 +64,27 @@ def open_home(
         raise TinykdumpError("python3-gnupg is not installed", hint)
     try:
         environment = {**ENVIRONMENT, **(asking or {})}
-        return gnupg.GPG(gnupghome=str(home), options=list(options), env=environment)
+        return _with_wide_pipes()(gnupghome=str(home), options=list(options), env=environment)
     except OSError:
         raise TinykdumpError("gpg is not installed", "install gnupg2") from None
+
+
+def _with_wide_pipes() -> "type[gnupg.GPG]":
+    """python-gnupg whose pipes take more than the 64 KiB that is usual.
+
+    With those, gpg and tinykdump wait for each other all the time, which takes longer than to
+    decrypt a dump. Should python-gnupg rename its method, only the speed is lost.
+    """
+
+    class Wide(gnupg.GPG):  # type: ignore[misc]
+        def _open_subprocess(self, *words: object, **named: object) -> object:
+            process = super()._open_subprocess(*words, **named)
+            for pipe in (process.stdin, process.stdout):
+                with suppress(OSError):  # the user has too many already (pipe(7))
+                    fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE)
+            return process
+
+    return Wide
 
 
 @contextmanager

@@ -48,14 +48,16 @@ class InOrder:
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
+        self._place = 0  # of the file, where the next piece is usually written
         self.parser = Parser()
 
     def write(self, data: bytes) -> int:
         """Write each piece at its offset. Raises TinykdumpError for any other format."""
         try:
             for place, piece in self.parser.feed(data):
-                self._file.seek(place)
-                self._file.write(piece)
+                if place != self._place:  # to seek is to write out what is buffered
+                    self._file.seek(place)
+                self._place = place + self._file.write(piece)
         except ValueError as error:
             raise TinykdumpError(f"its contents are damaged: {error}", "copy the dump again"
                                  ) from None  # fmt: skip

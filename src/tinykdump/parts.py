@@ -28,7 +28,8 @@ from tinykdump.errors import TinykdumpError
 
 _NAME_ONE = "name a directory tinykdump/MACHINE/TIME on the stick"
 
-# Bytes that are read at a time. gpg decrypts what is in its pipe while the sum is calculated.
+# Bytes that are read at a time, less than a pipe of gpg takes: gpg decrypts what is in it while the
+# sum of the next ones is calculated.
 CHUNK = 1 << 17
 
 # A hostile stick can contain links to files of this machine, and pipes that never end.

@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -23,11 +24,19 @@ RUNS = 5
 LOG = b"[    1.000000] a line of the log\n" * 4000
 
 
-def seconds(action: Callable[[], object]) -> float:
+@dataclass(frozen=True)
+class Took:
+    """How long something took, in seconds: by the clock, and of CPU time with its children."""
+
+    wall: float
+    cpu: float
+
+
+def took(action: Callable[[], object]) -> Took:
     """How long it takes."""
-    started = time.monotonic()
+    started, before = time.monotonic(), os.times()
     action()
-    return time.monotonic() - started
+    return Took(time.monotonic() - started, sum(os.times()[:4]) - sum(before[:4]))
 
 
 def make(directory: Path, keys: keyring.Keyring) -> None:
@@ -59,18 +68,20 @@ def measure(place: str) -> str:
         rows = []
         for number in range(RUNS):
             target = top / f"out{number}"
-            rows.append((run(alone), seconds(partial(restore, look(dump), target, [keys.home])),
+            rows.append((run(alone), took(partial(restore, look(dump), target, [keys.home])),
                          run(log)))  # fmt: skip
             assert (target / "vmcore").stat().st_size == SIZE
             (target / "vmcore").unlink()
         keys.close()
-    gpg, whole, printed = (min(column) for column in zip(*rows, strict=True))
+    gpg, whole, printed = (Took(min(each.wall for each in column), min(each.cpu for each in column))
+                           for column in zip(*rows, strict=True))  # fmt: skip
     return (
-        f"restore of {SIZE >> 20} MiB in {place}: {whole:.2f} s, {SIZE / whole / MIB:.0f} MiB/s, "
-        f"{whole / gpg:.2f} times gpg --decrypt >/dev/null; --dmesg: {printed:.2f} s"
+        f"restore of {SIZE >> 20} MiB in {place}: {whole.wall:.2f} s, "
+        f"{SIZE / whole.wall / MIB:.0f} MiB/s, {whole.wall / gpg.wall:.2f} times gpg --decrypt "
+        f">/dev/null (CPU time: {whole.cpu:.2f} and {gpg.cpu:.2f} s); --dmesg: {printed.wall:.2f} s"
     )
 
 
-def run(argv: list[str]) -> float:
-    """Seconds that a program takes."""
-    return seconds(partial(subprocess.run, argv, check=True, stdout=subprocess.DEVNULL))
+def run(argv: list[str]) -> Took:
+    """How long a program takes."""
+    return took(partial(subprocess.run, argv, check=True, stdout=subprocess.DEVNULL))

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Valid and invalid keys, made by the real gpg."""
 
+import fcntl
 import os
 import re
 import shutil
@@ -56,7 +57,7 @@ def test_a_key_that_cannot_be_used(keys: Keyring, users: list[str], says: str) -
 def test_a_key_whose_subkey_has_expired(short_path: Path) -> None:
     """Its primary key is valid."""
     (short_path / "g").mkdir(mode=0o700)
-    ring, long_ago = Keyring(short_path / "g"), ("--faked-system-time", "20200101T000000")
+    ring, long_ago = Keyring(short_path / "g"), ("--faked-system-time", "20200101T000000!")
     ring.make("half@example.org", "ed25519", "sign", "never", options=long_ago)
     ring.gpg(*long_ago, "--quick-add-key", ring.fingerprint("half@example.org"), "cv25519",
              "encrypt", "1d")  # fmt: skip
@@ -321,3 +322,11 @@ def test_a_key_that_gpg_does_not_list(
             machine_key(fake.host, create=True)
     made = list(fake.path(str(MACHINE_KEYS)).glob("private-keys-v1.d/*"))
     assert len(made) == 2, "each try made another key"
+
+
+def test_the_pipes_of_gpg_are_wide(tmp_path: Path) -> None:
+    """So restore need not wait for gpg, nor gpg for it, all the time (make bench)."""
+    process = keyring_module.open_home(tmp_path)._open_subprocess(["--version"])
+    with process, process.stdin as given, process.stdout as said:
+        sizes = {fcntl.fcntl(each, fcntl.F_GETPIPE_SZ) for each in (given, said)}
+    assert sizes == {keyring_module.PIPE}
