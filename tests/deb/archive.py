@@ -5,7 +5,8 @@ import inspect
 import re
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tests.rpm import repository
@@ -69,14 +70,40 @@ def _pack(tree: Path, output: Path) -> Path:
 
 def kernel(root: Root) -> tuple[Path, ...]:
     """Debian's packages of another kernel for that root, without what it has already."""
-    status = root.tree / "var/lib/dpkg/status"
     version = root.kver  # a newer root wants a newer kernel
-    key = cache.key(KERNEL, version, status, inspect.getsource(_download))
-    entry = cache.entry("deb-kernel", key, lambda directory: _download(status, directory))
+
+    def download(status: Path, directory: Path) -> None:
+        with _apt(status, directory) as apt:
+            depends = apt("apt-cache", "depends", "--important", KERNEL).split()
+            image = next(word for word in depends if re.match(r"linux-image-\d", word))
+            apt("apt-get", "--quiet", "download", KERNEL, image, "linux-base")
+
+    return _cached(root, download, KERNEL, version)
+
+
+def packages(root: Root, *names: str) -> tuple[Path, ...]:
+    """Debian's packages of these names, and those that they need, without what the root has."""
+
+    def download(status: Path, directory: Path) -> None:
+        with _apt(status, directory) as apt:
+            apt("apt-get", "--quiet", "--yes", "--no-install-recommends", "--download-only",
+                "--option=Debug::NoLocking=1", f"--option=Dir::Cache::archives={directory}",
+                "install", *names)  # fmt: skip
+        (directory / "partial").rmdir()
+
+    return _cached(root, download, *names)
+
+
+def _cached(root: Root, download: Callable[[Path, Path], None], *inputs: str) -> tuple[Path, ...]:
+    status = root.tree / "var/lib/dpkg/status"
+    key = cache.key(inputs, status, inspect.getsource(download), inspect.getsource(_apt))
+    entry = cache.entry("deb", key, lambda directory: download(status, directory))
     return tuple(sorted(entry.glob("*.deb")))
 
 
-def _download(status: Path, directory: Path) -> None:
+@contextmanager
+def _apt(status: Path, directory: Path) -> Iterator[Callable[..., str]]:
+    """A function that runs a tool of apt in a directory, for a root with that status of dpkg."""
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
         (place / "state/lists/partial").mkdir(parents=True)
@@ -102,9 +129,7 @@ def _download(status: Path, directory: Path) -> None:
                                   text=True).stdout  # fmt: skip
 
         apt("apt-get", "--quiet", "update")
-        depends = apt("apt-cache", "depends", "--important", KERNEL).split()
-        image = next(word for word in depends if re.match(r"linux-image-\d", word))
-        apt("apt-get", "--quiet", "download", KERNEL, image, "linux-base")
+        yield apt
 
 
 def disk(packages: Iterable[Path], image: Path) -> Path:
