@@ -157,6 +157,8 @@ def test_panic_before_anybody_has_looked(patched: Machine, tmp_path: Path, token
 def test_hang(patched: Machine, tmp_path: Path, token: str, seconds: int) -> None:
     with _guest(patched, tmp_path, "", *WATCHDOG) as machine:
         _crash(machine)
+        # The backend is there only now, and a second passes before the worker runs.
+        machine.run("sleep 2")
         hang_at(machine, seconds, token)
         machine.run(LOAD)
         (log,) = logs(machine.records())
