@@ -17,7 +17,7 @@ SOURCE = Path(__file__).parents[2] / "src/selinux"
 # Converts a compiled module for the linker (policycoreutils).
 TO_CIL = "/usr/libexec/selinux/hll/pp"
 
-TYPES = ("boot_t", "kdump_var_lib_t", "modules_object_t", "rpm_script_t",
+TYPES = ("boot_t", "kdump_var_lib_t", "modules_object_t", "rpm_script_t", "tmpfs_t",
          "unconfined_service_t", "var_lib_t")  # fmt: skip
 RUNS = ("rpm_script_t", "unconfined_service_t", "unconfined_t")
 
@@ -93,7 +93,7 @@ def test_what_the_module_allows(
         {
             *(f"allow {name} kdump_var_lib_t:system {both};" for name in runs),
             *(f"allow {name} {kernel}:system kexec_image_load;" for name in runs
-              for kernel in ("boot_t", "modules_object_t")),
+              for kernel in ("boot_t", "modules_object_t", "tmpfs_t")),
         } if permissions else set()
     )  # fmt: skip
     assert search(policy, "--type_trans") == {
