@@ -15,6 +15,8 @@ from tests.vmtest.vm import VM
 # Debian's kernel needs it; kernel-tinykdump needs no parameter.
 CRASHKERNEL = "crashkernel=192M"
 
+# The least for which kernel/ sets an area aside: the dumps are small, and many.
+MEMORY_MIB = 512
 # A second console, whose keyboard is a pty of this host: a row can type sysrq there.
 TYPED = "typed"
 KEYBOARD = ("-chardev", f"pty,id={TYPED}", "-serial", f"chardev:{TYPED}")
@@ -36,7 +38,7 @@ def prepare(kernel: Kernel, cpus: int, directory: Path) -> Ground:
     directory.mkdir(parents=True, exist_ok=True)
     usual = stick.make(directory / "stick.img")
     root = rootfs.build()
-    fields: dict[str, Any] = {"memory_mib": service.MEMORY_MIB, "cpus": cpus, "arguments": KEYBOARD,
+    fields: dict[str, Any] = {"memory_mib": MEMORY_MIB, "cpus": cpus, "arguments": KEYBOARD,
                               "sticks": (Stick("stick", usual.path),)}  # fmt: skip
     append = ("console=ttyS1", "console=ttyS0")
     if kernel == "patched":
