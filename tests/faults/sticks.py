@@ -9,7 +9,7 @@ from tests.faults.bench import MIB, SECONDS, Bench
 from tests.faults.scenario import Scenario
 from tests.vm import service
 from tests.vmtest import stick
-from tests.vmtest.machine import Stick
+from tests.vmtest.machine import Device, Stick
 
 SECTOR = 512
 # The memory is written there: the file systems here write from their start on.
@@ -131,28 +131,18 @@ def other_port(bench: Bench) -> str:
 
 
 def hub(bench: Bench) -> str:
+    """One run shows three things: two sticks with the label and odd sectors at a hub."""
+    sizes: Device = {"logical_block_size": 4096, "physical_block_size": 4096}
+    images = [bench.new_stick(f"hub-{port}", sector=4096) for port in (1, 2)]
     bench.vm.qmp("device_add", driver="usb-hub", id="hub", bus="xhci.0", port="5")
-    bench.swap(bench.new_stick(), port="5.2")
-    bench.crash()
-    return bench.saved()
-
-
-def two_sticks(bench: Bench) -> str:
-    other = bench.new_stick()
-    bench.vm.plug(Stick("other", other.path))
+    bench.swap(images[0], port="5.1", properties=sizes)
+    bench.vm.plug(Stick("second", images[1].path, port="5.2", properties=sizes))
     bench.crash()
     bench.says("is LABEL=TINYKDUMP, too; the dump goes to ")
-    written = [image for image in (bench.image, other) if bench.dumps(image)]
+    written = [image for image in images if bench.dumps(image)]
     assert len(written) == 1, f"{len(written)} sticks have a dump"
     bench.image = written[0]
-    return f"{bench.saved()}; the log names both sticks"
-
-
-def sectors_of_4096(bench: Bench) -> str:
-    sizes = {"logical_block_size": 4096, "physical_block_size": 4096}
-    bench.swap(bench.new_stick(sector=4096), properties=sizes)
-    bench.crash()
-    return bench.saved()
+    return f"{bench.saved()}; the crash log names both sticks"
 
 
 ROWS = (
@@ -173,11 +163,8 @@ ROWS = (
              "a complete dump, or the final action with a reason", damaged_fat),
     Scenario("stick", "other-port", "pulled out in the middle of the memory, then plugged into "
              "another port", "a complete dump beside the partial one", other_port),
-    Scenario("stick", "hub", "the stick is behind a hub", "a complete dump", hub),
-    Scenario("stick", "two-with-the-label", "two sticks have the label", "a complete dump on one; "
-             "the crash log names the other", two_sticks),
-    Scenario("stick", "4kn", "the stick has sectors of 4096 bytes", "a complete dump",
-             sectors_of_4096),
+    Scenario("stick", "hub-4kn-label", "two sticks with the label and sectors of 4096 bytes "
+             "behind a hub", "a complete dump on one; the crash log names the other", hub),
     Scenario("stick", "fat32-4-gib", "a dump larger than 4 GiB on FAT32", "parts below 4 GiB, "
              "restored to one vmcore", reason="a guest whose used memory is above 4 GiB after "
              "compression takes hours without KVM; tests/crash writes a dump in parts"),
