@@ -177,7 +177,8 @@ def test(host: Host, options: argparse.Namespace) -> int:
 
 def rehearse(host: Host, options: argparse.Namespace) -> int:
     """Crash a guest; 0 if the dump came out."""
-    done = rehearsal.rehearse(host, rehearsal.subject(host, options.kernel or ""), say)
+    config = load_config(host, {}, options.config)
+    done = rehearsal.rehearse(host, rehearsal.subject(host, config, options.kernel or ""), say)
     if not done.passed:
         raise TinykdumpError(f"the rehearsal of {done.kernel} failed: {done.result}",
                              f"read {rehearsal.CONSOLE}")  # fmt: skip

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Rehearses a crash in QEMU: the installed kernel, its image and as much memory as is reserved.
+"""Rehearses a crash in QEMU: an installed kernel, its image and as much memory as is reserved.
 
 The guest's system kernel loads the crash kernel as load.py does, and crashes. The crash kernel
 saves a dump to a virtual stick, which is then checked here. What a rehearsal cannot show is this
@@ -22,7 +22,6 @@ from tinykdump import (
     dumps,
     files,
     guest,
-    kernelimage,
     keys,
     load,
     mounts,
@@ -35,6 +34,7 @@ from tinykdump import (
 )
 from tinykdump.architecture import Emulator
 from tinykdump.clock import local, shown
+from tinykdump.config import Config
 from tinykdump.errors import TinykdumpError
 from tinykdump.filesystems import FILESYSTEMS, MADE, command
 from tinykdump.guest import MIB, Guest, Outcome
@@ -43,6 +43,7 @@ from tinykdump.image import archive, entries, programs
 from tinykdump.image.entries import Entry
 from tinykdump.image.libraries import libraries
 from tinykdump.image.manifest import Manifest
+from tinykdump.kernels import Kernel
 from tinykdump.run import is_installed, run, started
 from tinykdump.status import Rehearsal
 
@@ -67,33 +68,41 @@ Tell = Callable[[str], None]
 class Subject:
     """What is rehearsed. It is read at once: an image can be replaced meanwhile."""
 
+    system: Kernel  # that crashes
+    system_image: bytes
     image: Manifest
-    kernel: bytes
+    crash_image: bytes  # the kernel image of the crash kernel, often the same
     packed: bytes
     reserved: int  # bytes
 
     @property
     def emulator(self) -> Emulator:
-        return kernelimage.architecture(self.kernel, self.image.kernel).emulator
+        return self.system.architecture.emulator
 
 
-def subject(host: Host, kver: str) -> Subject:
-    """The image that is loaded for that kernel, with its reservation; otherwise the one it has.
+def subject(host: Host, config: Config, kver: str) -> Subject:
+    """A crash of that kernel, with the image that is loaded for it, otherwise the one it has.
 
-    An empty ``kver`` is the kernel that is loaded, or the running one. Raises TinykdumpError.
+    An empty ``kver`` is the running kernel. Raises TinykdumpError.
     """
     with state.lock(host):
+        system = state.find_kernel(host, kver or host.running_kernel())
         mine = load.ours(host)
-        image = mine if mine and kver in ("", mine.kver) else None
-        reserved = reservation.read(host).size if image else 0
-        image = image or state.read_manifest(host, kver or host.running_kernel())
+        wanted = state.crash_version(host, config.kernel, system.kver)
+        is_loaded = mine is not None and (not kver or mine.kver == wanted)
+        image = mine if is_loaded else state.read_manifest(host, wanted)
         if image is None:
-            name = kver or host.running_kernel()
-            raise TinykdumpError(f"no image for {name}", f"run tinykdump -b --kernel {name}")
+            raise TinykdumpError(f"no image for {system.kver}",
+                                 f"run tinykdump -b --kernel {system.kver}")  # fmt: skip
         state.verify(host, image)
-        reserved = reserved or load.need_of(host, image).total
-        packed = host.read(state.image_path(image))
-        return Subject(image, host.read(image.kernel), packed, reserved)
+        return Subject(
+            system=system,
+            system_image=system.content or host.read(system.image),
+            image=image,
+            crash_image=host.read(image.kernel),
+            packed=host.read(state.image_path(image)),
+            reserved=reservation.read(host).size if is_loaded else load.need_of(host, image).total,
+        )
 
 
 def rehearse(host: Host, what: Subject, tell: Tell) -> Rehearsal:
@@ -107,14 +116,14 @@ def rehearse(host: Host, what: Subject, tell: Tell) -> Rehearsal:
         began, number = time.time(), secrets.token_hex(8)
         kind = _filesystem(host, what.image)
         made = _prepare(host, what, kind, number)
-        tell(f"rehearsing {what.image.kver}: a guest with {made.memory // MIB} MiB, "
+        tell(f"rehearsing {what.system.kver}: a guest with {made.memory // MIB} MiB, "
              f"{what.reserved // MIB} MiB of them reserved, and a stick with {kind}")  # fmt: skip
         try:
             seen = _crash(host, what, made, program, tell)
-            done = _checked(host, what.image, kind, number, seen)
+            done = _checked(host, what, kind, number, seen)
         finally:
             _clean(host)
-        result = Rehearsal(time=local(began), kernel=what.image.kver, image=what.image.sha256,
+        result = Rehearsal(time=local(began), kernel=what.system.kver, image=what.image.sha256,
                            passed=done.saved, result=done.says)  # fmt: skip
         text = json.dumps(asdict(result), default=datetime.isoformat)
         files.publish({host.path(NOTE): text.encode()})
@@ -196,13 +205,13 @@ def _prepare(host: Host, what: Subject, kind: str, number: str) -> Guest:
     image, place = what.image, host.path(PLACE)
     planned = entries.plan(_entries(host, what, number))
     with archive.staged(planned, place) as top:
-        packed = archive.pack(planned, top, image.compression)
+        packed = archive.pack(planned, top, archive.compressor(what.system.config))
     made = Guest(
         kernel=place / "kernel", initrd=place / "initrd", stick=place / "stick",
         console=host.path(CONSOLE), controller=guest.controller(image.modules),
         reserved=what.reserved,
     )  # fmt: skip
-    made.kernel.write_bytes(what.kernel)
+    made.kernel.write_bytes(what.system_image)
     made.initrd.write_bytes(packed)
     _make_stick(made, kind, image.target)
     return made
@@ -218,7 +227,7 @@ def _entries(host: Host, what: Subject, number: str) -> Iterator[Entry]:
     yield from libraries(host, [kexec])
     yield from map(entries.directory, ("/dev", "/proc", "/sys"))
     yield entries.file("/init", programs.crash_side("rehearse"), mode=0o755)
-    yield entries.file("/kernel", what.kernel)
+    yield entries.file("/kernel", what.crash_image)
     yield entries.file("/image", what.packed)
     yield entries.file("/cmdline", cmdline.encode())
     yield entries.file("/id", number.encode())
@@ -279,7 +288,7 @@ def _watch(
             time.sleep(0.2)
 
 
-def _checked(host: Host, image: Manifest, kind: str, number: str, seen: Outcome) -> Outcome:
+def _checked(host: Host, what: Subject, kind: str, number: str, seen: Outcome) -> Outcome:
     """Check the dump on the virtual stick, if the crash kernel says that there is one."""
     if not seen.saved:
         return seen
@@ -291,13 +300,14 @@ def _checked(host: Host, image: Manifest, kind: str, number: str, seen: Outcome)
         except TinykdumpError as error:
             return Outcome(True, f"saved; not checked, because {error.message}")
         try:
-            return Outcome(True, f"saved; {_read_back(host, image, number, place)}")
+            return Outcome(True, f"saved; {_read_back(host, what, number, place)}")
         except TinykdumpError as error:
             return Outcome(False, f"saved, but {error.message}")
 
 
-def _read_back(host: Host, image: Manifest, number: str, place: Path) -> str:
+def _read_back(host: Host, what: Subject, number: str, place: Path) -> str:
     """What was checked of the dump. Raises TinykdumpError if it is not what was to be saved."""
+    image, kver = what.image, what.system.kver
     hint = f"read {CONSOLE}"
     complete = [saved.directory for saved in dumps.on(place) if saved.complete]
     if not complete:
@@ -319,9 +329,9 @@ def _read_back(host: Host, image: Manifest, number: str, place: Path) -> str:
         raise TinykdumpError("the log in the dump does not have the id of this rehearsal", hint)
     with by_name["vmcore"].open("rb") as core:
         info = vmcoreinfo.find(lambda at, size: os.pread(core.fileno(), size, at))
-    if info is None or info.release != image.kver:
+    if info is None or info.release != kver:
         release = (info and info.release) or "an unknown kernel"
-        raise TinykdumpError(f"the vmcore is of {release}, not of {image.kver}", hint)
+        raise TinykdumpError(f"the vmcore is of {release}, not of {kver}", hint)
     return f"log and vmcore were {'decrypted and ' * bool(image.key)}read"
 
 

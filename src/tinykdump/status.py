@@ -66,7 +66,7 @@ class Rehearsal:
     """The last crash of a guest (rehearsal.py)."""
 
     time: datetime
-    kernel: str  # version of the system kernel and the crash kernel
+    kernel: str  # version of the system kernel
     image: str  # SHA-256 of the image
     passed: bool
     result: str  # in one line

@@ -7,6 +7,7 @@ import stat
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 from tests import fakehost, plugged
 from tests.fakehost import KVER, STATE, FakeHost, make_live
 from tinykdump import cli, guest, kernel_install, rehearsal, units
+from tinykdump.config_files import load_config
 from tinykdump.errors import TinykdumpError
 from tinykdump.image import entries
 from tinykdump.image.manifest import Manifest, parse
@@ -51,6 +53,10 @@ def status(capfd: pytest.CaptureFixture[str]) -> dict[str, Any]:
     return dict(json.loads(capfd.readouterr().out))
 
 
+def subject(machine: FakeHost, kver: str = "") -> rehearsal.Subject:
+    return rehearsal.subject(machine.host, load_config(machine.host, {}), kver)
+
+
 def about(found: dict[str, Any]) -> list[str]:
     return [each for each in found["problems"] if "rehears" in each]
 
@@ -58,20 +64,45 @@ def about(found: dict[str, Any]) -> list[str]:
 def test_the_subject_is_what_is_loaded(machine: FakeHost) -> None:
     """With its reservation; another image needs what is computed."""
     for kver in ("", KVER):
-        what = rehearsal.subject(machine.host, kver)
+        what = subject(machine, kver)
         assert (what.image, what.reserved) == (manifest(machine), 90 << 20)
         assert what.packed == machine.image().read_bytes()
     machine.write("/sys/kernel/kexec_crash_loaded", "0\n")
-    what = rehearsal.subject(machine.host, "")
+    what = subject(machine)
     assert what.image == manifest(machine)
     assert what.reserved not in (0, 90 << 20)
 
 
 @pytest.mark.usefixtures("machine")
-def test_no_image(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_kernel_that_is_not_installed(capfd: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["--kernel", "9.9", "test", "--rehearse"]) == 1
-    says = "tinykdump: no image for 9.9 (run tinykdump -b --kernel 9.9)\n"
+    assert capfd.readouterr().err.count("\n") == 1
+
+
+def test_no_image(machine: FakeHost, capfd: pytest.CaptureFixture[str]) -> None:
+    machine.write("/sys/kernel/kexec_crash_loaded", "0\n")
+    machine.remove(STATE)
+    assert cli.main(["test", "--rehearse"]) == 1
+    says = f"tinykdump: no image for {KVER} (run tinykdump -b --kernel {KVER})\n"
     assert capfd.readouterr().err == says
+
+
+def test_the_crash_kernel_can_be_another_one(machine: FakeHost) -> None:
+    """The one that is loaded, whatever crashes; or the one that the configuration names."""
+    other = fakehost.bzimage(release="6.6-small")
+    machine.write("/usr/lib/tinykdump/kernel/vmlinuz", other)
+    machine.write("/usr/lib/tinykdump/kernel/modules.builtin", "")
+    small = replace(manifest(machine), kver="6.6-small", kernel="/usr/lib/tinykdump/kernel/vmlinuz")
+    machine.write("/run/tinykdump/loaded.json", small.to_json())
+    place = machine.path(f"/var/lib/tinykdump/images/6.6-small/{machine.image().name}")
+    place.parent.mkdir()
+    place.write_bytes(machine.image().read_bytes())
+    what = subject(machine)
+    assert (what.system.kver, what.image.kver) == (KVER, "6.6-small")
+    assert (what.system_image != other, what.crash_image) == (True, other)
+    assert subject(machine, KVER).image.kver == KVER
+    machine.write(CONFIG, "[dump]\nencrypt = no\n[image]\nkernel = small\n")
+    assert subject(machine, KVER).image.kver == "6.6-small"
 
 
 def test_without_qemu(
@@ -129,7 +160,7 @@ def test_a_uuid_that_cannot_be_given(tmp_path: Path) -> None:
 def test_the_guests_image(machine: FakeHost) -> None:
     """It has what kexec needs, and the crash kernel's files as they are."""
     fakehost.install_real(machine, "kexec")
-    what = rehearsal.subject(machine.host, "")
+    what = subject(machine)
     found = entries.plan(rehearsal._entries(machine.host, what, "7"))
     planned = {each.path: each for each in found}
     assert planned["/image"].content == machine.image().read_bytes()

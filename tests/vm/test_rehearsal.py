@@ -15,6 +15,7 @@ from tests import plugged
 from tests.fakehost import FakeHost
 from tests.vmtest.rootfs import Root
 from tinykdump import cli, keys, rehearsal
+from tinykdump.config_files import load_config
 from tinykdump.image.manifest import parse
 from tinykdump.memory import MIB
 
@@ -85,7 +86,8 @@ def test_a_dump_to_a_key_that_is_not_here(
     ],
 )
 def test_too_little_memory(host: FakeHost, root: Root, reserved: int, says: str) -> None:
-    what = replace(rehearsal.subject(host.host, root.kver), reserved=reserved)
+    found = rehearsal.subject(host.host, load_config(host.host, {}), root.kver)
+    what = replace(found, reserved=reserved)
     done = rehearsal.rehearse(host.host, what, print)
     assert not done.passed
     assert says in done.result
