@@ -17,8 +17,8 @@ SOURCE = Path(__file__).parents[2] / "src/selinux"
 # Converts a compiled module for the linker (policycoreutils).
 TO_CIL = "/usr/libexec/selinux/hll/pp"
 
-TYPES = ("boot_t", "kdump_var_lib_t", "modules_object_t", "rpm_script_t", "tmpfs_t",
-         "unconfined_service_t", "var_lib_t")  # fmt: skip
+TYPES = ("boot_t", "kdump_var_lib_t", "modules_object_t", "rpm_script_t", "script_tmp_t", "tmpfs_t",
+         "unconfined_service_t", "user_tmp_t", "var_lib_t")  # fmt: skip
 RUNS = ("rpm_script_t", "unconfined_service_t", "unconfined_t")
 
 READERS = {"backup_t": "security_file_type", "httpd_t": "non_security_file_type"}
@@ -60,6 +60,8 @@ def linked(module: Path, directory: Path, *, permissions: bool, unconfined: bool
     base += "(typeattribute non_security_file_type)\n"
     base += "(typeattributeset file_type (var_lib_t kdump_var_lib_t))\n"
     base += "(typeattributeset non_security_file_type (var_lib_t kdump_var_lib_t))\n"
+    # What programs have on a tmpfs.
+    base += "(typeattribute tmpfsfile) (typeattributeset tmpfsfile (user_tmp_t script_tmp_t))\n"
     for name, attribute in READERS.items():
         base += f"(type {name}) (roletype system_r {name})\n"
         base += f"(allow {name} {attribute} (file (read)))\n"
@@ -93,7 +95,7 @@ def test_what_the_module_allows(
         {
             *(f"allow {name} kdump_var_lib_t:system {both};" for name in runs),
             *(f"allow {name} {kernel}:system kexec_image_load;" for name in runs
-              for kernel in ("boot_t", "modules_object_t", "tmpfs_t")),
+              for kernel in ("boot_t", "modules_object_t", "tmpfs_t", "tmpfsfile", name)),
         } if permissions else set()
     )  # fmt: skip
     assert search(policy, "--type_trans") == {
