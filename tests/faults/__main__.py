@@ -64,13 +64,13 @@ def parser() -> argparse.ArgumentParser:
 
 
 def chosen(names: Sequence[str]) -> list[Scenario]:
-    """The rows that can run and that the names mean; all of them without names."""
+    """The rows that can run and that the names mean, in the order of the names; without, all."""
     for name in names:
         if not any(row.matches(name) for row in ROWS):
             known = ", ".join(sorted({row.group for row in ROWS} | {row.id for row in ROWS}))
             raise SystemExit(f"faults: {name} is neither a group nor a row (they are: {known})")
-    wanted = [row for row in ROWS if not names or any(row.matches(name) for name in names)]
-    return [row for row in wanted if row.check]
+    named = (row for name in names for row in ROWS if row.matches(name))
+    return [row for row in dict.fromkeys(named if names else ROWS) if row.check]
 
 
 def run(row: Scenario, kernel: Kernel, armed: ground.Ground, workdir: Path) -> Result:
