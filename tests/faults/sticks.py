@@ -13,7 +13,7 @@ from tests.vmtest.machine import Device, Stick
 
 SECTOR = 512
 # The memory is written there: the file systems here write from their start on.
-MIDDLE = 12 * MIB
+MIDDLE = 6 * MIB
 # A name, and the content of a file that somebody else keeps on the stick.
 Foreign = dict[str, bytes]
 
@@ -68,7 +68,7 @@ def same(image: stick.Image, files: Foreign, directory: Path) -> None:
 
 def nearly_full(bench: Bench) -> str:
     image = bench.new_stick(size_mib=128)
-    files = fill(image, free_mib=8)
+    files = fill(image, free_mib=6)
     bench.swap(image)
     bench.crash()
     gets = bench.log_only()
