@@ -15,7 +15,6 @@ from tests.vm import service, vmcore
 from tests.vmtest import snapshot, stick
 from tests.vmtest.machine import Stick
 from tests.vmtest.vm import VM
-from tinykdump.dump import TOP
 
 MIB = 1 << 20
 # Of a crash, also of one that takes long to come.
@@ -85,12 +84,6 @@ class Bench:
     def dumps(self, image: stick.Image | None = None) -> tuple[service.Dump, ...]:
         self._copies += 1
         return service.dumps(image or self.image, self.workdir / f"files-{self._copies}")
-
-    def has_directory(self, image: stick.Image) -> bool:
-        """Whether there is a directory of dumps on the stick."""
-        listed = subprocess.run(["mdir", "-b", "-i", str(image.path), f"::/{TOP}"], check=False,
-                                capture_output=True)  # fmt: skip
-        return listed.returncode == 0
 
     def restore(self, dump: service.Dump) -> tuple[Path, int, str]:
         """Restore a dump on this machine: directory, exit status, and what was said."""

@@ -187,9 +187,10 @@ def after_cut(bench: Bench, blank: stick.Image, writes: list[Write]) -> str:
         for write in writes:
             file.seek(write.offset)
             file.write(write.data)
-    if not bench.has_directory(torn):
+    found = bench.dumps(torn)
+    if not found:
         return "nothing"
-    dump = bench.dumps(torn)[-1]
+    dump = found[-1]
     if dump.complete:
         bench.whole(dump)
         return "whole"
