@@ -35,7 +35,8 @@ def test_a_cut_loses_no_write_that_was_flushed() -> None:
     first, second = Write(0, A), Write(SIZE, A)
     writes = [first, Flush, *(Write(number * SIZE, A) for number in range(2, 102)), second]
     for seed in range(20):
-        kept = cut(writes, 102, random.Random(seed))  # noqa: S311 - no secret
+        kept = cut(writes, 102, 0.5, random.Random(seed))  # noqa: S311 - no secret
         assert kept[0] == first
         assert 20 < len(kept) < 80
         assert second not in kept
+        assert cut(writes, 102, 0, random.Random(seed)) == [first]  # noqa: S311
