@@ -11,8 +11,8 @@ FISH = $(PREFIX)/share/fish/vendor_completions.d
 # Which lines of src no test of Python's own ran, to look at; there is no figure to reach.
 COVERAGE = --cov --cov-report=term
 
-.PHONY: help deps demo check quick faults bench lint kernel crash-kernel kernel-check rpm deb release install \
-	install-files install-crash-kernel
+.PHONY: help deps demo session check quick faults bench lint kernel crash-kernel kernel-check rpm deb \
+	release install install-files install-crash-kernel
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -22,6 +22,9 @@ deps: ## install the packages that demo and check need
 
 demo: deps ## crash Debian's kernel, then ours, in QEMU and restore the dumps (KERNEL=stock|patched|small: one of them)
 	@KERNEL=$(KERNEL) $(PYTHON) -m tests.demo
+
+session: deps ## record a session as the demo's first act shows it, for the README and the manual page
+	@$(PYTHON) -m tests.session
 
 check: deps ## run all tests except those of kernel-check
 	@$(PYTHON) -m pytest --numprocesses=2 --dist=loadfile $(COVERAGE) -m "not kernel"

@@ -3,7 +3,8 @@
 
 A Debian system boots in QEMU with a USB stick. kernel-install makes tinykdump build and load the
 image. A process with a random name crashes the kernel, and this program restores the dump from
-the stick. The exit status is 0 only if that process is in the restored dump.
+the stick. The exit status is 0 only if that process is in the restored dump. What the user of that
+system sees is in session.txt and session.svg; tests/session.py puts it into the documents.
 
 The first act uses Debian's kernel, and tinykdump shrinks the reservation of crashkernel=. The
 second act uses the kernel that kernel/ builds, without crashkernel=. It is left out if the source
@@ -29,7 +30,9 @@ from kernel.build import Request, make_plan
 from kernel.build import build as build_kernel
 from kernel.run import KernelError, explain
 from kernel.source import NoSourceError
+from tests import session
 from tests.bench import cpu
+from tests.session import Recorder
 from tests.vm import service, vmcore
 from tests.vmtest import kernels, rootfs, stick
 from tests.vmtest.kernels import Kernel
@@ -43,6 +46,13 @@ CRASH_SECONDS = 1200
 
 ACTS = ("stock", "patched")
 ALONE = "small"
+
+# Of the guest's system: its name on the stick follows from it.
+MACHINE_ID = b"0123456789abcdef0123456789abcdef\n"
+# Where the guest backs up its secret key.
+BACKUP = "/root/crash-key.asc"
+# What it needs for the stick: udev does not run there.
+DRIVERS = "xhci_pci usb_storage uas sd_mod vfat nls_ascii nls_cp437"
 
 SCREEN = Console(highlight=False)
 
@@ -97,9 +107,8 @@ class Report:
         return step(name, self.steps)
 
 
-def main() -> int:
-    """Perform the act that $KERNEL names, or both; 0 if each mark is in its restored dump."""
-    acts = chosen(os.environ.get("KERNEL", ""))
+def main(acts: tuple[str, ...] = ACTS) -> int:
+    """Perform these acts; 0 if each mark is in its restored dump."""
     shutil.rmtree(OUTPUT, ignore_errors=True)
     with step("get a Debian system with its kernel (minutes, the first time)"):
         root = rootfs.build()
@@ -160,10 +169,8 @@ def perform(root: rootfs.Root, kernel: Kernel | None, small: Kernel | None, outp
     """
     output.mkdir(parents=True)
     report = Report(mark=service.mark())
-    with report.step("make a FAT stick and a key"):
+    with report.step("make a FAT stick"):
         image = stick.make(output / "stick.img")
-        keys = service.key_pair(output / "gnupg")
-    report.key = keys.fingerprint
     report.kernel = kernel.kver if kernel else root.kver
     report.crash_kernel = small.kver if small else report.kernel
     drive = Stick("stick", image.path)
@@ -172,13 +179,16 @@ def perform(root: rootfs.Root, kernel: Kernel | None, small: Kernel | None, outp
     else:
         reserve = f"crashkernel={RESERVED_MIB}M"
         machine = root.machine(reserve, memory_mib=MEMORY_MIB, sticks=(drive,))
+    recorder = Recorder()
     try:
-        crash(report, machine, keys, small, output)
+        crash(report, machine, small, recorder, output)
     finally:
         console = output / "vm/console.log"
         if console.exists():
             shutil.copy(console, output / "console.log")
-    check(report, image, keys, output)
+    (output / "session.txt").write_text(session.text(recorder.shown))
+    (output / "session.svg").write_text(session.picture(recorder.shown))
+    check(report, image, output)
     with report.step("measure the build on this machine"):
         report.build_cpu_seconds = round(cpu.build_seconds(root), 2)
     (output / "report.json").write_text(json.dumps(asdict(report), indent=2) + "\n")
@@ -187,35 +197,59 @@ def perform(root: rootfs.Root, kernel: Kernel | None, small: Kernel | None, outp
 
 
 def crash(
-    report: Report, machine: Machine, keys: service.KeyPair, small: Kernel | None, output: Path
+    report: Report, machine: Machine, small: Kernel | None, recorder: Recorder, output: Path
 ) -> None:
-    """Install tinykdump in the machine, arm it, and crash."""
+    """Install tinykdump in the machine, arm it, crash, and restore the dump there."""
     kver = report.kernel
     with running(machine, output / "vm") as vm:
         with report.step(f"boot Linux {kver} with {MEMORY_MIB} MiB"):
             vm.wait_for_agent()
         report.reserved_at_boot_bytes = service.reserved(vm)
         with report.step("install tinykdump in it"):
-            service.install(vm, keys=keys, configuration="[image]\nkernel = small\n" * bool(small))
+            service.install(vm, configuration="[image]\nkernel = small\n" * bool(small))
+            # Without it, the machine has another name on the stick after each reboot.
+            vm.put(MACHINE_ID, "/etc/machine-id")
+            vm.run(["sync", "/etc/machine-id", "/etc"])
             if small:
                 service.install_small(vm, small.directory)
         report.available_before_bytes = service.available(vm)
         with report.step("kernel-install add: build, fit the reservation, load"):
-            added = service.kernel_install(vm, "add", kver)
-            vm.run(["tinykdump", "status"])  # fails if this machine is not armed
-        SCREEN.print(f"  [dim]{added.stderr.decode().strip()}[/dim]")
+            places = (f"/boot/vmlinuz-{kver}", f"/lib/modules/{kver}/vmlinuz")
+            there = vm.shell(f"ls {' '.join(places)} 2>/dev/null || true").text.split()
+            added = recorder.run(vm, "kernel-install", "add", kver, there[0])
+            recorder.run(vm, "tinykdump", "status")  # fails if this machine is not armed
+        SCREEN.print(f"  [dim]{added.text.strip()}[/dim]")
         report.build_in_guest_seconds = round(added.seconds, 1)
         report.reserved_bytes = service.reserved(vm)
         report.available_armed_bytes = service.available(vm)
         manifest = service.manifest(vm, report.crash_kernel)
+        report.key = manifest["key"]
         report.modules = manifest["modules"]
         report.image_packed_bytes = manifest["packed"]
         report.image_unpacked_bytes = manifest["unpacked"]
-        with report.step("unload, and load again"):
+        with report.step("unload, estimate, and load again"):
             vm.run(["tinykdump", "unload"])
             report.available_unloaded_bytes = service.available(vm)
-            vm.run(["tinykdump", "--load"])
+            recorder.run(vm, "tinykdump", "estimate")
+            recorder.run(vm, "tinykdump", "--build", "--load")
+        recorder.run(vm, "tinykdump", "key", "backup", BACKUP)
+        import_key(vm.get(BACKUP), output / "gnupg")
         follow(report, vm)
+        recorder.note("echo c > /proc/sysrq-trigger")
+        with report.step("tinykdump list and restore, in the machine after its reboot"):
+            vm.shell(f"modprobe -a {DRIVERS}; "
+                     "until [ -e /sys/class/block/sda ]; do sleep 0.2; done")  # fmt: skip
+            recorder.run(vm, "tinykdump", "list", "--mount")
+            recorder.run(vm, "tinykdump", "restore", "/dev/sda")
+
+
+def import_key(secret: bytes, home: Path) -> None:
+    """Import the machine's secret key on this machine."""
+    home.mkdir(mode=0o700)
+    for words, given in ((["gpg", "--batch", "--import"], secret),
+                         (["gpgconf", "--kill", "all"], b"")):  # fmt: skip
+        subprocess.run([words[0], "--homedir", str(home), *words[1:]], input=given, check=True,
+                       capture_output=True)  # fmt: skip
 
 
 def follow(report: Report, vm: VM) -> None:
@@ -232,12 +266,12 @@ def follow(report: Report, vm: VM) -> None:
     report.crash_kernel_stages = service.stages(vm.console)
 
 
-def check(report: Report, image: stick.Image, keys: service.KeyPair, output: Path) -> None:
-    """Restore the dump from the stick, and look for the mark."""
+def check(report: Report, image: stick.Image, output: Path) -> None:
+    """Restore the dump from the stick with the copy of the key, and look for the mark."""
     (dump,) = service.dumps(image, output / "stick")
     report.dump_bytes = dump.size
-    with report.step("tinykdump restore: decrypt and reassemble"):
-        service.restore(dump, output / "restored", keys.home)
+    with report.step("tinykdump restore on this machine: decrypt and reassemble"):
+        service.restore(dump, output / "restored", output / "gnupg")
     core = output / "restored/vmcore"
     with report.step(f"look for {report.mark} in the restored dump"):
         log = vmcore.log(core)
@@ -281,6 +315,6 @@ def show(report: Report, output: Path) -> None:
 
 if __name__ == "__main__":
     try:
-        sys.exit(main())
+        sys.exit(main(chosen(os.environ.get("KERNEL", ""))))
     except KernelError as error:
         sys.exit(explain(error, "demo"))

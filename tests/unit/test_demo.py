@@ -46,18 +46,14 @@ def no_source() -> Kernel:
         ("small", ["small"]),
     ],
 )
-def test_both_acts_or_the_named_one(
-    performed: list[str], monkeypatch: pytest.MonkeyPatch, chosen: str, acts: list[str]
-) -> None:
-    monkeypatch.setenv("KERNEL", chosen)
-    assert demo.main() == 0
+def test_both_acts_or_the_named_one(performed: list[str], chosen: str, acts: list[str]) -> None:
+    assert demo.main(demo.chosen(chosen)) == 0
     assert performed == acts
 
 
 def test_without_a_source_one_line_says_why_the_second_act_is_left_out(
     performed: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("KERNEL", "")
     monkeypatch.setattr(demo, "patched", no_source)
     assert demo.main() == 0
     assert performed == ["stock"]
@@ -71,10 +67,9 @@ def test_without_a_source_one_line_says_why_the_second_act_is_left_out(
 def test_act_that_is_named_is_not_left_out(
     performed: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("KERNEL", "patched")
     monkeypatch.setattr(demo, "patched", no_source)
     with pytest.raises(KernelError):
-        demo.main()
+        demo.main(("patched",))
     assert performed == []
 
 
@@ -84,14 +79,12 @@ def test_build_error_of_the_kernel_ends_the_demo(
     def fails() -> Kernel:
         raise KernelError("make failed (2)")
 
-    monkeypatch.setenv("KERNEL", "")
     monkeypatch.setattr(demo, "patched", fails)
     with pytest.raises(KernelError, match="make failed"):
         demo.main()
     assert performed == ["stock"]
 
 
-def test_unknown_act_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("KERNEL", "other")
+def test_unknown_act_is_named() -> None:
     with pytest.raises(SystemExit, match="KERNEL=other is none of stock, patched, small"):
-        demo.main()
+        demo.chosen("other")
