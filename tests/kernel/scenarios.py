@@ -137,20 +137,9 @@ _WITHOUT_CMA = (
     *(scenario for scenario in _pressure(10) if _NO_AREA in scenario.append),
 )
 
-# With kexec handover.
-_HANDOVER = (
-    Scenario(
-        "to-the-same-kernel",
-        "handover",
-        append="kho=on",
-        expect=(r"^FIGURE scratch_mib \d+$", r"^FIGURE area 49152 pages$"),
-    ),
-)
-
 # Of kexec-cma, by the fragment of the configuration that a kernel has in addition.
 OTHER_CONFIGURATIONS: dict[str, tuple[Scenario, ...]] = {
     "no-cma": _WITHOUT_CMA,
-    "handover": _HANDOVER,
 }
 
 # Booted with and without the series, for comparison. The first one with each size of memory
