@@ -81,9 +81,12 @@ class Bench:
 
     # Afterwards
 
-    def dumps(self, image: stick.Image | None = None) -> tuple[service.Dump, ...]:
+    def dumps(
+        self, image: stick.Image | None = None, *, torn: bool = False
+    ) -> tuple[service.Dump, ...]:
         self._copies += 1
-        return service.dumps(image or self.image, self.workdir / f"files-{self._copies}")
+        files = self.workdir / f"files-{self._copies}"
+        return service.dumps(image or self.image, files, torn=torn)
 
     def restore(self, dump: service.Dump) -> tuple[Path, int, str]:
         """Restore a dump on this machine: directory, exit status, and what was said."""

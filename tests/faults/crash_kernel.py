@@ -192,7 +192,7 @@ def after_cut(bench: Bench, blank: stick.Image, writes: list[Write]) -> str:
         for write in writes:
             file.seek(write.offset)
             file.write(write.data)
-    found = bench.dumps(torn)
+    found = bench.dumps(torn, torn=True)
     if not found:
         return "nothing"
     dump = found[-1]

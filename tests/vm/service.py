@@ -190,9 +190,9 @@ class Dump:
         return sum(path.stat().st_size for path in self.directory.iterdir())
 
 
-def dumps(image: stick.Image, target: Path) -> tuple[Dump, ...]:
+def dumps(image: stick.Image, target: Path, *, torn: bool = False) -> tuple[Dump, ...]:
     """Copy the files of a stick to ``target``; returns its dumps, the oldest first."""
-    stick.extract(image, target)
+    stick.extract(image, target, torn=torn)
     found = sorted(target.glob(f"{TOP}/*/*"))
     return tuple(Dump(path, is_complete(path.name)) for path in found)
 

@@ -76,12 +76,12 @@ def files(image: Image) -> list[str]:
         return sorted(str(path.relative_to(directory)) for path in found)
 
 
-def extract(image: Image, target: Path) -> None:
-    """Copy all files on the stick to a directory."""
+def extract(image: Image, target: Path, *, torn: bool = False) -> None:
+    """Copy all files on the stick to a directory; as much as can be read of a torn FAT."""
     target.mkdir(parents=True, exist_ok=True)
     if image.filesystem == "vfat":
         # -n: never ask; -m: keep the times; -s: recursive.
-        _run(["mcopy", "-n", "-m", "-s", "-i", _mtools(image), "::/", str(target)])
+        _run(["mcopy", "-n", "-m", "-s", "-i", _mtools(image), "::/", str(target)], check=not torn)
     else:
         _debugfs(image, f'rdump / "{target}"')
 
@@ -125,9 +125,9 @@ def _debugfs(image: Image, request: str, *options: str, check: bool = True) -> b
     return done.stdout
 
 
-def _run(command: Sequence[str], stdin: bytes = b"") -> bytes:
+def _run(command: Sequence[str], stdin: bytes = b"", *, check: bool = True) -> bytes:
     done = subprocess.run(command, check=False, input=stdin, capture_output=True)
-    if done.returncode != 0:
+    if check and done.returncode != 0:
         said = (done.stderr or done.stdout).decode(errors="replace").strip()
         raise RuntimeError(f"{' '.join(command)}: status {done.returncode}: {said}")
     return done.stdout
