@@ -32,6 +32,8 @@ KEEP = 8
 # The fragments that a kernel begins with: the guests' kernel, and the small crash kernel.
 GUESTS = "vm"
 CRASH = "crash"
+# Series that only the small crash kernel is built with: all other kernels are the same without.
+CRASH_ONLY = ("small-sections", "small-watermark")
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Request:
     """The kernel to build; by default the guests' kernel with all series."""
 
     release: Release = releases.NEWEST
-    # None: all series; an empty list: the stock kernel
+    # None: all series that are for this kernel; an empty list: the stock kernel
     series: list[str] | None = None
     # Names of fragments in config/; the first is the base
     fragments: tuple[str, ...] = (GUESTS,)
@@ -101,6 +103,8 @@ def make_plan(request: Request) -> Plan:
     tree = make_tree(source, base / "tree")
     every = SERIES / request.release.name
     series = find_series(every, request.series)
+    if request.series is None and request.fragments[0] != CRASH:
+        series = [one for one in series if one.name not in CRASH_ONLY]
     commits = apply(tree, series)
     options = kconfig.merge(_fragments(request.fragments, series))
     compiler = output(["gcc", "--version"]).splitlines()[0]
@@ -215,7 +219,8 @@ def build(plan: Plan, progress: Progress = lambda _done, _all: None) -> Path:
     """
 
     def watch() -> None:
-        progress(min(objects_in(plan.objects), plan.release.objects), plan.release.objects)
+        expected = plan.release.objects if plan.has_modules else plan.release.crash_objects
+        progress(min(objects_in(plan.objects), expected), expected)
 
     marker = plan.result / "release"
     if not marker.exists():

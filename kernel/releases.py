@@ -16,6 +16,8 @@ class Release:
     tested: str
     # The number of object files in a build for the guests
     objects: int
+    # The number of object files of the small crash kernel
+    crash_objects: int
 
 
 RELEASES = {

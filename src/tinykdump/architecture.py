@@ -40,10 +40,18 @@ class Architecture:
 
     header: Header
     section: int  # bytes of memory that share one piece of the kernel's memory map
+    # An option for smaller sections, as in a .config, and their bytes; kernel/config/crash.config
+    # turns it on.
+    small_section: tuple[str, int]
     kept: tuple[str, ...]  # patterns of parameters that the crash kernel inherits, see cmdline.py
     added: tuple[str, ...]  # parameters that are added for the crash kernel
     controllers: tuple[str, ...]  # drivers of the USB host controllers that a machine can have
     emulator: Emulator
+
+    def section_of(self, kernel_config: str) -> int:
+        """The section of a kernel with that .config."""
+        option, small = self.small_section
+        return small if option in kernel_config.splitlines() else self.section
 
 
 @dataclass(frozen=True)
@@ -65,6 +73,7 @@ X86_64 = Architecture(
         release=(0x20E, 0x200),
     ),
     section=128 << 20,  # SECTION_SIZE_BITS
+    small_section=("CONFIG_X86_SMALL_SECTIONS=y", 16 << 20),
     kept=(
         "8250.*", "acpi", "acpi_*", "amd_iommu", "clearcpuid", "clocksource", "console",
         "cpuidle.off", "dis_ucode_ldr", "earlycon", "earlyprintk", "efi", "ehci_hcd.*", "hpet",
@@ -94,6 +103,10 @@ X86_64 = Architecture(
         "kfence.sample_interval=0",
         "cma=0",
         "hugetlb_cma=0",
+        # After one fragmented allocation, the kernel would keep up to 4 MiB free for a while.
+        "sysctl.vm.watermark_boost_factor=0",
+        # Otherwise the buffers of drivers come on top of the first peak (memory.py).
+        "initramfs_async=0",
         # tmpfs, the default, is limited to half of the memory; ramfs is not.
         "rootfstype=ramfs",
         # Otherwise /dev/kmsg is rate limited, and the crash side logs only there.

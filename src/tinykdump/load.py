@@ -64,16 +64,17 @@ def need_of(host: Host, image: Manifest, content: bytes = b"") -> Need:
         hardware.possible_cpus(host),
     )
     kernel = content or host.read(image.kernel)
+    settings = kernels.config(host, image.kver, image.kernel)
     parts = memory.Parts(
         kernel=kernelimage.init_size(kernel, image.kernel),
         packed=image.packed,
         unpacked=image.unpacked,
         drivers=image.drivers,
         memory=memory.total(host.text("/proc/meminfo") or ""),
-        section=kernelimage.architecture(kernel, image.kernel).section,
+        section=kernelimage.architecture(kernel, image.kernel).section_of(settings),
         log=log,
         screen=hardware.screen_bytes(host) if image.draws else 0,
-        built_in="usbcore" not in image.modules,
+        data=memory.kernel_data(settings, built_in="usbcore" not in image.modules),
         bounce=cmdline.BOUNCE_BUFFERS if cmdline.encrypts_memory(image.cmdline) else 0,
     )
     return memory.need(parts, image.margin)

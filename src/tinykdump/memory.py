@@ -24,6 +24,11 @@ CAPTURE = 8 * MIB
 # and queues of all that it has built in. tests/kernel/service/test_fedora.py checks the sum.
 BUILT_IN_DATA = 6 * MIB
 
+# The small crash kernel has much less of both than any other kernel, although all is built in
+# (make bench: sizing-small).
+SMALL_DATA = 1 * MIB
+_SMALL = "CONFIG_SLUB_TINY=y"
+
 # For each section with usable memory, the kernel has a map: a struct page of 64 bytes for each
 # page of 4 KiB.
 _BYTES_PER_MAP_BYTE = 64
@@ -133,6 +138,13 @@ def _power_of_two(size: int) -> int:
     return min(1 << max(size - 1, 0).bit_length(), 1 << 31)
 
 
+def kernel_data(kernel_config: str, *, built_in: bool) -> int:
+    """Bytes for the data of a kernel with that .config, and whether its USB core is built in."""
+    if _SMALL in kernel_config.splitlines():
+        return SMALL_DATA
+    return KERNEL_DATA + BUILT_IN_DATA * built_in
+
+
 @dataclass(frozen=True)
 class Parts:
     """The inputs of the need; sizes in bytes."""
@@ -146,14 +158,14 @@ class Parts:
     log: int = 0  # log buffer of the system kernel
     bounce: int = 0  # bounce buffers of the crash kernel
     screen: int = 0  # the crash kernel's copy of the screen
-    built_in: bool = False  # whether the USB core is built in
+    data: int = KERNEL_DATA  # of the kernel itself, from kernel_data()
 
 
 def need(parts: Parts, margin: int) -> Need:
     """Compute the need of a crash kernel. ``margin`` is in percent of the sum."""
     bitmaps = min(parts.memory // _BYTES_PER_BITMAP_BYTE, _BITMAP_LIMIT)
     dumping = max(CAPTURE + bitmaps, _LOG_READER + _BYTES_PER_LOG_BYTE * parts.log)
-    data = KERNEL_DATA + BUILT_IN_DATA * parts.built_in + parts.bounce + parts.screen
+    data = parts.data + parts.bounce + parts.screen
     fixed = (
         Row("kernel image", parts.kernel),
         Row("data of the kernel", data),

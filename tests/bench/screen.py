@@ -45,8 +45,8 @@ def measure(workdir: Path) -> Iterator[Found]:
         sized = sized.with_append(screen_mode(width, height))
         with running(sized, workdir / f"boot-{width}") as vm:
             snapshot.save(vm, asleep)
-        for kind, (image, header) in images.items():
-            need = sizing.need_of(image, header, 1)
+        for kind, (image, header, settings) in images.items():
+            need = sizing.need_of(image, header, settings, 1)
             smallest = Tries(sized, asleep, kind, workdir).smallest(need.minimum // MIB)
             yield Found(width, height, kind.draws, smallest,
                         need.minimum // MIB, need.total // MIB)  # fmt: skip

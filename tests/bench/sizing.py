@@ -102,8 +102,8 @@ def measure(kernel: Kernel, workdir: Path) -> Iterator[Found]:
         sized = replace(machine, disks=disks, memory_mib=gib << 10, reboots=False)
         with running(sized, workdir / f"boot-{gib}") as vm:
             snapshot.save(vm, asleep)
-        for kind, (image, header) in images.items():
-            need = need_of(image, header, gib)
+        for kind, (image, header, settings) in images.items():
+            need = need_of(image, header, settings, gib)
             tries = Tries(sized, asleep, kind, workdir)
             guess = tries.smallest(guess or need.minimum // MIB)
             yield Found(kernel, kind.filesystem, kind.compression, gib, guess,
@@ -119,8 +119,10 @@ def _machine(kernel: Kernel) -> Machine:
 
 def prepare(
     vm: VM, kinds: Sequence[Kind], small: kernels.Kernel | None = None
-) -> Mapping[Kind, tuple[Manifest, bytes]]:
-    """Install tinykdump and build an image of each kind; returns manifests and kernel headers.
+) -> Mapping[Kind, tuple[Manifest, bytes, str]]:
+    """Install tinykdump and build an image of each kind.
+
+    Returns the manifest of each, and the header and the .config of its kernel.
 
     With ``small``, the images are those of that crash kernel.
     """
@@ -141,20 +143,22 @@ def prepare(
             vm.shell(f"sed -i 's/ initcall_blacklist=[^ \"]*//' {kind.directory}/manifest.json")
         made = manifest.parse(vm.get(f"{kind.directory}/manifest.json").decode(), kind.directory)
         header = vm.shell(f"head -c 4096 {shlex.quote(made.kernel)}").stdout
-        images[kind] = (made, header)
+        places = f"{Path(made.kernel).parent}/config /boot/config-{kver}"
+        settings = vm.shell(f"cat {places} 2>/dev/null || true").text
+        images[kind] = (made, header, settings)
     vm.run(["sync"])
     return images
 
 
-def need_of(image: Manifest, header: bytes, memory_gib: int) -> Need:
+def need_of(image: Manifest, header: bytes, settings: str, memory_gib: int) -> Need:
     parts = memory.Parts(
         kernel=kernelimage.init_size(header, image.kernel),
         packed=image.packed,
         unpacked=image.unpacked,
         drivers=image.drivers,
         memory=memory_gib << 30,
-        section=kernelimage.architecture(header, image.kernel).section,
-        built_in="usbcore" not in image.modules,
+        section=kernelimage.architecture(header, image.kernel).section_of(settings),
+        data=memory.kernel_data(settings, built_in="usbcore" not in image.modules),
     )
     return memory.need(parts, image.margin)
 

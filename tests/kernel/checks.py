@@ -54,7 +54,10 @@ def checkpatch(plan: Plan, commit: Commit) -> list[str]:
 
 def compiling(plan: Plan) -> Plan:
     """The plan for compiling only: without debugging information, which takes half of the time,
-    and with object files of its own, so that those of the kernel for the guests stay. Pure."""
+    and with object files of its own, so that those of the kernel for the guests stay. The small
+    crash kernel has no such information. Pure."""
+    if not plan.has_modules:
+        return plan
     options = {**plan.options, "CONFIG_DEBUG_INFO_DWARF_TOOLCHAIN_DEFAULT": "n"}
     objects = plan.objects.with_name(f"{plan.objects.name}-check")
     return replace(plan, options=options, objects=objects)
@@ -68,7 +71,9 @@ def compile_commit(plan: Plan, commit: Commit) -> None:
         wanted = targets(touched(commit.patch.read_text()), plan.tree)
         # Options that later commits add are unknown here, and are ignored.
         configure(plan, plan.options, strict=False)
-        if wanted:
+        if not plan.has_modules:
+            make(plan, "bzImage", log="check.log")
+        elif wanted:
             make(plan, "prepare", "modules_prepare", *wanted, log="check.log")
 
 

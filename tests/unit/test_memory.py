@@ -1,19 +1,23 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tinykdump.architecture import X86_64
 from tinykdump.memory import (
     ALIGNMENT,
     BUILT_IN_DATA,
     CAPTURE,
     KERNEL_DATA,
     MIB,
+    SMALL_DATA,
     Need,
     Parts,
     Row,
+    kernel_data,
     log_buffer,
     need,
     table,
@@ -109,13 +113,21 @@ def test_the_need_is_the_sum_of_the_rows_in_whole_blocks(parts: Parts, margin: i
 
 
 def test_a_kernel_with_usb_built_in_has_more_data() -> None:
-    parts = Parts(kernel=40 * MIB, packed=5 * MIB, unpacked=10 * MIB, drivers=1, memory=1 << 30,
-                  section=128 * MIB)  # fmt: skip
-    (plain,), (larger,) = (
-        [row.bytes for row in need(each, 0).rows if row.name == "data of the kernel"]
-        for each in (parts, replace(parts, built_in=True))
-    )
-    assert larger - plain == BUILT_IN_DATA
+    plain, larger = (kernel_data("", built_in=each) for each in (False, True))
+    assert (plain, larger - plain) == (KERNEL_DATA, BUILT_IN_DATA)
+    one, two = (need(replace(PARTS, data=data), 0).total for data in (plain, larger))
+    assert two - one == BUILT_IN_DATA
+
+
+def test_the_small_crash_kernel() -> None:
+    """Its options are in its .config."""
+    assert kernel_data("# CONFIG_SLUB_TINY is not set\n", built_in=False) == KERNEL_DATA
+    assert kernel_data("CONFIG_SLUB_TINY=y\n", built_in=True) == SMALL_DATA
+    assert X86_64.section_of("CONFIG_SMP=y\n") == 128 * MIB
+    assert X86_64.section_of("CONFIG_X86_SMALL_SECTIONS=y\n") == 16 * MIB
+    config = (Path(__file__).parents[2] / "kernel/config/crash.config").read_text()
+    assert kernel_data(config, built_in=True) == SMALL_DATA
+    assert X86_64.section_of(config) == 16 * MIB
 
 
 def test_the_table_of_the_need() -> None:

@@ -72,16 +72,21 @@ SMALL = Request(fragments=(CRASH,))
 
 # Environment variables for finished kernels: directories that "python3 -m kernel build" made.
 PATCHED, STOCK = "TINYKDUMP_TEST_KERNEL", "TINYKDUMP_TEST_KERNEL_STOCK"
+NAMED_SMALL = "TINYKDUMP_TEST_KERNEL_SMALL"
 
 
 def build(request: Request | None = None) -> Kernel:
     """The kernel with all series, or another one; built now if it is not in the cache.
 
-    With the guests' configuration, the environment can name kernels with and without the series.
+    With the guests' configuration, the environment can name kernels with and without the series,
+    and the small crash kernel.
     """
     request = request or Request()
-    if request.fragments == Request().fragments and not request.series:
-        named = os.environ.get(PATCHED if request.series is None else STOCK)
-        if named:
-            return Kernel(Path(named))
+    named = ""
+    if request == SMALL:
+        named = os.environ.get(NAMED_SMALL, "")
+    elif request.fragments == Request().fragments and not request.series:
+        named = os.environ.get(PATCHED if request.series is None else STOCK, "")
+    if named:
+        return Kernel(Path(named))
     return Kernel(kernel.build.build(kernel.build.make_plan(request)))
