@@ -31,6 +31,8 @@ _LINE = re.compile(r"tinykdump: (.*)")
 _FAILED = re.compile(r"tinykdump: rehearsal failed: (.*)")
 _CRASHED = re.compile(r"tinykdump: test [0-9a-f]{16}")
 _END = re.compile(r"tinykdump: \[.*\] dump \w+; final action: ")
+# EADDRNOTAVAIL of kexec_file_load(2), if kexec_locate_mem_hole() in the kernel finds no place.
+_NO_PLACE = "Cannot assign requested address"
 _NO_MEMORY = re.compile(
     r"Out of memory|deadlocked on memory|Initramfs unpacking failed|page allocation failure"
     r"|Cannot allocate memory"
@@ -122,7 +124,10 @@ def outcome(console: str, reserved: int, *, hangs: bool = False) -> Outcome:
     text = escaped(console.replace("\r", ""))
     with_memory = f" (with {reserved // MIB} MiB reserved)"
     if failed := _FAILED.search(text):
-        return Outcome(False, failed[1].strip() + with_memory)
+        says = failed[1].strip()
+        if _NO_PLACE in says:
+            says = "the crash kernel and its image do not fit into the reserved memory"
+        return Outcome(False, says + with_memory)
     crashed = _CRASHED.search(text)
     if not crashed:
         stops = "hangs" if hangs else "ends"

@@ -84,6 +84,9 @@ def test_the_crash_kernel_gets_the_machines_command_line() -> None:
          "the system kernel hangs in the guest before it loads the image"),
         (SYSTEM[:120] + "[ 2.2] tinykdump: rehearsal failed: kexec: no memory\r\n", False, False,
          "kexec: no memory (with 96 MiB reserved)"),
+        (SYSTEM[:120] + "[ 2.2] tinykdump: rehearsal failed: kexec: kexec_file_load failed: Cannot "
+         "assign requested address\r\n", False, False, "the crash kernel and its image do not fit "
+         "into the reserved memory (with 96 MiB reserved)"),
         (SYSTEM, False, False, "the crash kernel does not start (with 96 MiB reserved)"),
         (SYSTEM, True, False, "the crash kernel does not start (with 96 MiB reserved)"),
         (SYSTEM + CRASH + failed("no stick"), False, False, "no stick"),

@@ -202,6 +202,39 @@ def test_nothing_is_loaded_or_made_smaller_while_kdump_service_is_enabled(
         assert vm.run(["tinykdump", "status"]).status == 0
 
 
+# In place of QEMU, which would emulate a guest in an emulated guest: the console of a crash kernel
+# that says that it has saved a dump.
+NO_QEMU = """\
+#!/bin/sh
+while [ $# -gt 1 ]; do [ "$1" != -serial ] || console=${2#file:}; shift; done
+cat >"$console" <<END
+[    1.000000] tinykdump: test 0123456789abcdef
+[    0.000000] Linux version 6
+[    2.000000] tinykdump: [2.00 s] saved as x
+END
+"""
+
+
+def test_a_kernel_that_is_installed_is_rehearsed_in_the_background(
+    root: Root, keys: service.KeyPair, tmp_path: Path
+) -> None:
+    """In the unit's sandbox, which lets it mount the virtual stick: there is no dump on it."""
+    machine = root.machine("crashkernel=192M", init=SYSTEMD, memory_mib=service.MEMORY_MIB)
+    with running(machine, tmp_path / "vm") as vm:
+        vm.wait_for_agent()
+        service.install(vm, keys=keys, configuration="[rehearsal]\non_install = yes\n")
+        vm.put(NO_QEMU.encode(), "/usr/bin/qemu-system-x86_64", mode=0o755)
+        vm.run(["systemctl", "daemon-reload"])
+        service.kernel_install(vm, "add", root.kver)
+        vm.shell("until [ -e /var/lib/tinykdump/rehearsal.json ]; do sleep 1; done", timeout=300)
+        status = json.loads(vm.run(["tinykdump", "status", "--json"], check=False).text)
+        assert status["rehearsal"]["kernel"] == root.kver
+        assert status["rehearsal"]["result"] == "saved, but no complete dump is on the stick"
+        log = vm.shell("journalctl -u 'tinykdump-rehearse@*' -o cat --no-pager").text
+        assert f"a guest with 512 MiB, {service.reserved(vm) // MIB} MiB of them reserved" in log
+        assert [each for each in status["problems"] if each.startswith("the rehearsal of ")]
+
+
 def test_the_service_arms_and_rebuilds_in_its_sandbox(root: Root, tmp_path: Path) -> None:
     """With a key that it makes itself, and a look at the stick, which is a small one."""
     usual = stick.make(tmp_path / "stick.img")

@@ -81,7 +81,7 @@ def test_a_dump_to_a_key_that_is_not_here(
 @pytest.mark.parametrize(
     ("reserved", "says"),
     [
-        (16 * MIB, "kexec: "),  # the crash kernel does not fit
+        (16 * MIB, "the crash kernel and its image do not fit into the reserved memory"),
         (68 * MIB, "it ran out of memory, with 68 MiB reserved"),
     ],
 )
