@@ -30,7 +30,8 @@ _STARTED = "] Linux version "
 _LINE = re.compile(r"tinykdump: (.*)")
 _FAILED = re.compile(r"tinykdump: rehearsal failed: (.*)")
 _CRASHED = re.compile(r"tinykdump: test [0-9a-f]{16}")
-_END = re.compile(r"tinykdump: \[.*\] dump \w+; final action: ")
+# The crash kernel's last line, also after a panic: panic=10 is on its command line.
+_END = re.compile(r"tinykdump: \[.*\] dump \w+; final action: |Rebooting in \d+ seconds")
 # EADDRNOTAVAIL of kexec_file_load(2), if kexec_locate_mem_hole() in the kernel finds no place.
 _NO_PLACE = "Cannot assign requested address"
 _NO_MEMORY = re.compile(

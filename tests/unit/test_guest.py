@@ -109,5 +109,6 @@ def test_the_course() -> None:
     assert guest.has_started(console)
     assert not guest.has_ended(console)
     assert guest.has_ended(console + SAVED)
+    assert guest.has_ended(console + "[   11.694886] Rebooting in 10 seconds..\r\n")
     assert guest.lines(console)[:2] == ["rehearsal: loading the crash kernel", f"test {ID}"]
     assert guest.lines("tinykdump: \x1b[2J\r\n") == ["\\x1b[2J"]
