@@ -18,6 +18,10 @@ ENVIRONMENT: Mapping[str, str] = {
 }
 
 
+# mount(8) prints it after the line that says why.
+_ADVICE = "dmesg(1) may have more information"
+
+
 @dataclass(frozen=True)
 class Finished:
     """The result of a program: exit status and both outputs."""

@@ -160,6 +160,22 @@ def test_a_device_without_a_file_system_for_dumps(loop: Path) -> None:
         pass
 
 
+def test_a_device_whose_file_system_is_damaged(
+    unmounted: Path, monkeypatch: pytest.MonkeyPatch, short_path: Path
+) -> None:
+    """Only what blkid reads is intact. mount says why in its last line but one."""
+    monkeypatch.setattr("tinykdump.state.RUNTIME", short_path / "run")
+    with unmounted.open("r+b") as file:
+        file.seek(4096)
+        file.write(b"\xff" * (1 << 20))
+    with (
+        pytest.raises(TinykdumpError, match=r"^mount failed: mount: .*/stick-.*: .* .check the "),
+        dumps.opened(Host(Path("/")), str(unmounted)),
+    ):
+        pass
+    assert list((short_path / "run").iterdir()) == []
+
+
 def test_a_disk_with_partitions(loop: Path, tmp_path: Path) -> None:
     """The partition with a file system is mounted. It is an image: loop devices here have none."""
     subprocess.run(["wipefs", "--quiet", "--all", loop], check=True)
