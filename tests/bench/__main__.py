@@ -47,10 +47,12 @@ def measure_sizing(kernel: sizing.Kernel) -> None:
 
 def measure_screen() -> None:
     """Measure what a large screen costs on a kernel like Fedora's; takes half an hour."""
+    rows: list[screen.Found] = []
     with tempfile.TemporaryDirectory() as directory:
-        text = screen.table(list(screen.measure(Path(directory))))
-    (OUTPUT / "screen.txt").write_text(text + "\n")
-    print(text, flush=True)
+        for row in screen.measure(Path(directory)):
+            rows.append(row)
+            (OUTPUT / "screen.txt").write_text(screen.table(rows) + "\n")
+    print(screen.table(rows), flush=True)
 
 
 def measure_growth() -> None:

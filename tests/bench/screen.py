@@ -16,8 +16,10 @@ from tests.vmtest.machine import DISPLAY, OVMF, Disk, screen_mode
 from tests.vmtest.vm import running
 from tinykdump.memory import MIB
 
-SCREENS = ((1920, 1080), (3840, 2160))
-KINDS = (Kind("vfat", "lzo"), Kind("vfat", "lzo", draws=True))
+LEFT_OUT, DRAWS = Kind("vfat", "lzo"), Kind("vfat", "lzo", draws=True)
+# Without its drivers, the screen does not count: the largest one is enough to show it.
+ROWS = (((1920, 1080), (DRAWS,)), ((3840, 2160), (LEFT_OUT, DRAWS)))
+BYTES_PER_PIXEL = 4
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class Found:
     height: int
     draws: bool  # see Kind
     smallest: int  # that captured; STEP_MIB less did not
-    need: int  # computed for the crash kernel that does not draw, without the margin
+    need: int  # computed for that crash kernel, without the margin
     reserved: int  # with it
 
 
@@ -37,16 +39,17 @@ def measure(workdir: Path) -> Iterator[Found]:
     kernel = kernels.build(kernels.FEDORA)
     plain = kernel.machine(rootfs.build(), "crashkernel=256M", firmware=OVMF, memory_mib=1024)
     with running(plain, workdir / "prepare") as vm:
-        images = sizing.prepare(vm, KINDS)
+        images = sizing.prepare(vm, (LEFT_OUT, DRAWS))
     disks = tuple(Disk(d.id, d.overlay(workdir / "prepare"), "qcow2") for d in plain.disks)
-    for width, height in SCREENS:
+    for (width, height), kinds in ROWS:
         asleep = workdir / f"asleep-{width}"
         sized = replace(plain, disks=disks, devices=(DISPLAY,), reboots=False)
         sized = sized.with_append(screen_mode(width, height))
         with running(sized, workdir / f"boot-{width}") as vm:
             snapshot.save(vm, asleep)
-        for kind, (image, header, settings) in images.items():
-            need = sizing.need_of(image, header, settings, 1)
+        for kind in kinds:
+            screen = BYTES_PER_PIXEL * width * height if kind.draws else 0
+            need = sizing.need_of(*images[kind], 1, screen)
             smallest = Tries(sized, asleep, kind, workdir).smallest(need.minimum // MIB)
             yield Found(width, height, kind.draws, smallest,
                         need.minimum // MIB, need.total // MIB)  # fmt: skip

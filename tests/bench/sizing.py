@@ -32,8 +32,11 @@ COMPRESSIONS = ("lzo", "zstd")
 MEMORY_GIB = (1, 4, 16)
 
 STEP_MIB = 4
+CAPTURES = 2
 STICK_MIB = 3072
-BUILD_SECONDS = 300.0
+BUILD_SECONDS = 1200.0
+# How far above the guess a size is looked for.
+LIMIT_MIB = 32
 # Until the crash kernel looks for the stick; in too little memory it prints nothing.
 UP_SECONDS = 200.0
 CRASH_SECONDS = 1200.0
@@ -132,11 +135,14 @@ def prepare(
     if small:
         service.install_small(vm, small.directory)
     images = {}
+    built = ""
     for kind in kinds:
         text = f"[dump]\nfilesystems = {kind.filesystem}\ncompression = {kind.compression}\n"
         text += "[image]\nkernel = small\n" * bool(small)
-        vm.put(text.encode(), service.DROP_IN)
-        vm.run(["tinykdump", "-b"], timeout=BUILD_SECONDS)
+        if text != built:
+            vm.put(text.encode(), service.DROP_IN)
+            vm.run(["tinykdump", "-b"], timeout=BUILD_SECONDS)
+            built = text
         vm.run(["mkdir", "-p", "/var/lib/sizing"])
         vm.run(["cp", "-r", f"/var/lib/tinykdump/images/{kver}", kind.directory])
         if kind.draws:
@@ -150,7 +156,10 @@ def prepare(
     return images
 
 
-def need_of(image: Manifest, header: bytes, settings: str, memory_gib: int) -> Need:
+def need_of(
+    image: Manifest, header: bytes, settings: str, memory_gib: int, screen: int = 0
+) -> Need:
+    """The computed need; ``screen`` is the crash kernel's copy of the screen, in bytes."""
     parts = memory.Parts(
         kernel=kernelimage.init_size(header, image.kernel),
         packed=image.packed,
@@ -159,6 +168,7 @@ def need_of(image: Manifest, header: bytes, settings: str, memory_gib: int) -> N
         memory=memory_gib << 30,
         section=kernelimage.architecture(header, image.kernel).section_of(settings),
         data=memory.kernel_data(settings, built_in="usbcore" not in image.modules),
+        screen=screen,
     )
     return memory.need(parts, image.margin)
 
@@ -175,17 +185,18 @@ class Tries:
     def smallest(self, guess_mib: int) -> int:
         """The smallest size in MiB that is enough, searched from ``guess_mib``.
 
-        Because the order in which drivers start varies, a size is enough only if two captures
-        succeed.
+        Because the order in which drivers start varies, a size is enough only if CAPTURES of them
+        succeed. Raises RuntimeError if LIMIT_MIB more than the guess is not enough.
         """
         size = guess_mib // STEP_MIB * STEP_MIB
+        done = 0
         while self.captures(size - STEP_MIB):
-            size -= STEP_MIB
-        while size < 4 * guess_mib:
-            if self.captures(size) and self.captures(size):
+            size, done = size - STEP_MIB, 1
+        while size <= guess_mib + LIMIT_MIB:
+            if all(self.captures(size) for _ in range(CAPTURES - done)):
                 return size
-            size += STEP_MIB
-        raise RuntimeError(f"{self.kind}: captures fail even in {size} MiB")
+            size, done = size + STEP_MIB, 0
+        raise RuntimeError(f"{self.kind}: captures fail even in {size - STEP_MIB} MiB")
 
     def captures(self, size_mib: int) -> bool:
         """Whether a crash kernel in a reservation of that size writes a complete dump."""
@@ -196,7 +207,8 @@ class Tries:
         finally:
             shutil.rmtree(place)
         kind = f"{self.kind.filesystem}, {self.kind.compression}, {self.machine.memory_mib} MiB"
-        print(f"  {kind}: {size_mib} MiB {'captured' if done else 'failed'}", flush=True)
+        drawing = ", draws" if self.kind.draws else ""
+        print(f"  {kind}{drawing}: {size_mib} MiB {'captured' if done else 'failed'}", flush=True)
         return done
 
     def _crash(self, size_mib: int, place: Path) -> bool:
