@@ -46,7 +46,7 @@ def measure_sizing(kernel: sizing.Kernel) -> None:
 
 
 def measure_screen() -> None:
-    """Measure what a large screen costs on a kernel like Fedora's; takes half an hour."""
+    """Measure what a large screen costs on a kernel like Fedora's; takes 20 minutes."""
     rows: list[screen.Found] = []
     with tempfile.TemporaryDirectory() as directory:
         for row in screen.measure(Path(directory)):
