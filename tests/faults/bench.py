@@ -36,6 +36,8 @@ class Bench:
         # From the crash to the final action.
         self.seconds = 0.0
         self.image = stick.Image(vm.machine.stick("stick").image, "vfat")
+        # Whether the file system of the stick may be damaged.
+        self.torn = False
         self._copies = 0
 
     # Before the crash
@@ -81,12 +83,10 @@ class Bench:
 
     # Afterwards
 
-    def dumps(
-        self, image: stick.Image | None = None, *, torn: bool = False
-    ) -> tuple[service.Dump, ...]:
+    def dumps(self, image: stick.Image | None = None) -> tuple[service.Dump, ...]:
         self._copies += 1
         files = self.workdir / f"files-{self._copies}"
-        return service.dumps(image or self.image, files, torn=torn)
+        return service.dumps(image or self.image, files, torn=self.torn)
 
     def restore(self, dump: service.Dump) -> tuple[Path, int, str]:
         """Restore a dump on this machine: directory, exit status, and what was said."""

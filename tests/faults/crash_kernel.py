@@ -172,6 +172,7 @@ def power_cuts(bench: Bench) -> str:
     bench.crash()
     gets = bench.saved()
     writes = read_writes(log.read_bytes())
+    bench.torn = True
     assert Flush in writes, "the crash kernel has flushed nothing"
     chance = random.Random(bench.mark)  # noqa: S311 - no secret
     ends = []
@@ -192,7 +193,7 @@ def after_cut(bench: Bench, blank: stick.Image, writes: list[Write]) -> str:
         for write in writes:
             file.seek(write.offset)
             file.write(write.data)
-    found = bench.dumps(torn, torn=True)
+    found = bench.dumps(torn)
     if not found:
         return "nothing"
     dump = found[-1]

@@ -112,6 +112,7 @@ def damaged_fat(bench: Bench) -> str:
             file.write(secrets.token_bytes(size // 2))
     bench.swap(image)
     bench.crash()
+    bench.torn = True
     if "saved as " in bench.vm.console:
         return bench.saved()
     words = bench.last_words()

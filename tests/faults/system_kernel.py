@@ -84,11 +84,11 @@ SAVED = "a complete dump"
 
 ROWS = (
     Scenario("system-kernel", "oops", "a NULL pointer, with kernel.panic_on_oops", SAVED,
-             crashing(by(f"echo EXCEPTION >{LKDTM}", "kernel/panic_on_oops=1"), "Fatal exception"),
+             crashing(by(f"echo EXCEPTION >{LKDTM}", "kernel/panic_on_oops=1"), "Oops: "),
              kernel="patched"),
     Scenario("system-kernel", "stack-overflow", "the kernel's stack overflows", SAVED,
              crashing(by(f"echo EXHAUST_STACK >{LKDTM}", "kernel/panic_on_oops=1"),
-                      "Kernel panic - not syncing: "), kernel="patched"),
+                      "stack guard page"), kernel="patched"),
     Scenario("system-kernel", "hung-task", "a task hangs, with kernel.hung_task_panic", SAVED,
              crashing(by(f"echo HUNG_TASK >{LKDTM}", "kernel/hung_task_panic=1",
                          "kernel/hung_task_timeout_secs=5"), "hung_task: blocked tasks"),
