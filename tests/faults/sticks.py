@@ -101,7 +101,10 @@ def dirty_journal(bench: Bench) -> str:
 
 
 def damaged_fat(bench: Bench) -> str:
-    """The first half of both tables is noise: the free clusters that they show are wrong."""
+    """The first half of both tables is noise: chains that cross, and clusters that nobody has.
+
+    The numbers are of clusters that exist, or mtools would not read the stick.
+    """
     image = bench.new_stick()
     geometry = image.path.read_bytes()[:SECTOR]
     reserved = int.from_bytes(geometry[14:16], "little") * SECTOR
@@ -109,7 +112,8 @@ def damaged_fat(bench: Bench) -> str:
     with image.path.open("r+b") as file:
         for start in (reserved, reserved + size):
             file.seek(start + 4096)  # the root directory stays
-            file.write(secrets.token_bytes(size // 2))
+            numbers = (2 + secrets.randbelow(60_000) for _ in range(size // 8))
+            file.write(b"".join(number.to_bytes(4, "little") for number in numbers))
     bench.swap(image)
     bench.crash()
     bench.torn = True
