@@ -146,7 +146,7 @@ ROWS = (
     Scenario("hostile", "linked-place", "the place of the dumps is a link", "the final action, "
              "with the reason; nothing is written behind the link", linked_place),
     Scenario("hostile", "secrets", "marks of memory and keys are looked for", "none on the raw "
-             "stick, in the image, or readable to others", secrets_in_the_open, in_check=True),
+             "stick, in the image, or readable to others", secrets_in_the_open),
     Scenario("hostile", "unmodelled", "modules and ELF files: truncated, cyclic, lying offsets",
              "an error of one line", reason="no guest is needed: tests/unit/test_bad_input.py"),
 )  # fmt: skip

@@ -86,9 +86,10 @@ ROWS = (
     Scenario("system-kernel", "oops", "a NULL pointer, with kernel.panic_on_oops", SAVED,
              crashing(by(f"echo EXCEPTION >{LKDTM}", "kernel/panic_on_oops=1"), "Oops: "),
              kernel="patched"),
-    Scenario("system-kernel", "stack-overflow", "the kernel's stack overflows", SAVED,
+    Scenario("system-kernel", "stack-overflow", "the kernel's stack overflows into other "
+             "memory (without guard pages)", SAVED,
              crashing(by(f"echo EXHAUST_STACK >{LKDTM}", "kernel/panic_on_oops=1"),
-                      "stack guard page"), kernel="patched"),
+                      "Oops: "), kernel="patched"),
     Scenario("system-kernel", "hung-task", "a task hangs, with kernel.hung_task_panic", SAVED,
              crashing(by(f"echo HUNG_TASK >{LKDTM}", "kernel/hung_task_panic=1",
                          "kernel/hung_task_timeout_secs=5"), "hung_task: blocked tasks"),
