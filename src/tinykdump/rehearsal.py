@@ -315,6 +315,8 @@ def _read_back(host: Host, what: Subject, number: str, place: Path) -> str:
     found, told = parts.look(complete[-1]), parts.test(complete[-1])
     if not told or told[0] != number:
         raise TinykdumpError("the dump does not have the id of this rehearsal", hint)
+    if all(stream.file != "vmcore" for stream in found.streams):
+        raise TinykdumpError("the dump has no vmcore", hint)
     if not _is_readable(host, image):
         for stream in found.streams:
             _check_sums(stream)

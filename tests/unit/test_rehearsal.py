@@ -7,7 +7,7 @@ import stat
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,9 @@ import pytest
 
 from tests import fakehost, plugged
 from tests.fakehost import KVER, STATE, FakeHost, make_live
+from tests.keyring import Keyring
+from tests.unit.test_restore import Dump, flat
+from tests.unit.test_vmcoreinfo import kdump
 from tinykdump import cli, guest, kernel_install, rehearsal, units
 from tinykdump.config_files import load_config
 from tinykdump.errors import TinykdumpError
@@ -300,3 +303,73 @@ def test_names_of_instances_are_those_of_systemd(name: str) -> None:
     made = subprocess.run(["systemd-escape", f"--template={template}", name], check=True,
                           capture_output=True, text=True).stdout.strip()  # fmt: skip
     assert units.instance(template, name) == made
+
+
+ID = "0123456789abcdef"
+
+
+@dataclass(frozen=True)
+class Read:
+    """A virtual stick with a dump, that is read back."""
+
+    machine: FakeHost
+    dump: Dump
+    key: str = ""  # of the image
+
+    def __call__(self) -> str:
+        found = subject(self.machine)
+        what = replace(found, image=replace(found.image, key=self.key))
+        return rehearsal._read_back(self.machine.host, what, ID, self.dump.path.parents[2])
+
+
+@pytest.fixture
+def dumped(machine: FakeHost, tmp_path: Path, keys: Keyring) -> Read:
+    place = tmp_path / "tinykdump/0123456789ab/20260101T000000Z"
+    place.parent.mkdir(parents=True)
+    made = Dump(place, keys)
+    (place / "TEST").write_text(f"{ID}\n99\n")
+    machine.path(str(rehearsal.PLACE)).mkdir()
+    return Read(machine, made)
+
+
+def test_a_dump_that_is_not_encrypted_is_read(dumped: Read) -> None:
+    dumped.dump.add("dmesg.txt", f"tinykdump: test {ID}\n".encode())
+    dumped.dump.add("vmcore.flat", flat([(0, kdump(f"OSRELEASE={KVER}\n".encode()))]))
+    assert dumped() == "log and vmcore were read"
+
+
+def test_of_a_dump_to_another_key_the_sums_are_checked(dumped: Read) -> None:
+    dumped.dump.add("dmesg.txt.gpg", b"x")
+    dumped.dump.add("vmcore.flat.gpg", flat([(0, b"x")]))
+    encrypted = replace(dumped, key="F" * 40)
+    assert encrypted().startswith("the sums are right; not decrypted, because the secret key is ")
+    (dumped.dump.path / "vmcore.flat.gpg.000").write_bytes(b"changed")
+    with pytest.raises(TinykdumpError, match="is damaged: its SHA-256 differs"):
+        encrypted()
+
+
+@pytest.mark.parametrize(
+    ("log", "release", "says"),
+    [
+        ("another", KVER, "the log in the dump does not have the id"),
+        (ID, "5.0", f"the vmcore is of 5.0, not of {KVER}"),
+        (ID, "", "the vmcore is of an unknown kernel"),
+    ],
+)
+def test_a_dump_of_something_else(dumped: Read, log: str, release: str, says: str) -> None:
+    dumped.dump.add("dmesg.txt", f"tinykdump: test {log}\n".encode())
+    dumped.dump.add("vmcore.flat", flat([(0, kdump(f"OSRELEASE={release}\n".encode()))]))
+    with pytest.raises(TinykdumpError, match=says):
+        dumped()
+
+
+def test_a_dump_without_the_id_or_without_its_memory(dumped: Read) -> None:
+    dumped.dump.add("dmesg.txt", f"tinykdump: test {ID}\n".encode())
+    with pytest.raises(TinykdumpError, match="has no vmcore"):
+        dumped()
+    (dumped.dump.path / "TEST").write_text("fedcba9876543210\n99\n")
+    with pytest.raises(TinykdumpError, match="does not have the id of this rehearsal"):
+        dumped()
+    dumped.dump.path.rename(dumped.dump.path.with_suffix(".partial"))
+    with pytest.raises(TinykdumpError, match="no complete dump is on the stick"):
+        dumped()
