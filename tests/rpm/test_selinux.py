@@ -2,7 +2,7 @@
 """The policy module of tinykdump-selinux, compiled by the spec's commands and linked.
 
 It is linked with a small policy that has the types of Fedora's that it names, not with Fedora's
-own: HACKING.md says what was seen in that.
+own: HACKING.md says what was seen in that, and tests/vm/test_selinux.py runs it.
 """
 
 import re
@@ -36,16 +36,19 @@ POLICY = """
 """
 
 
-@pytest.fixture(scope="module")
-def module(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """tinykdump.pp, by the lines of %build."""
-    directory = tmp_path_factory.mktemp("selinux")
+def compiled(directory: Path) -> Path:
+    """tinykdump.pp, made in that directory by the lines of %build."""
     build = "\n".join(rpmspec("fedora", "-P", "--without=kernel"))
     commands = re.findall(r"^(?:checkmodule|semodule_package) .*$", build, re.MULTILINE)
     assert len(commands) == 2
     (directory / "src").symlink_to(SOURCE.parent)
     subprocess.run(["sh", "-euc", "\n".join(commands)], cwd=directory, check=True)
     return directory / "tinykdump.pp"
+
+
+@pytest.fixture(scope="module")
+def module(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return compiled(tmp_path_factory.mktemp("selinux"))
 
 
 def linked(module: Path, directory: Path, *, permissions: bool, unconfined: bool) -> Path:
