@@ -206,7 +206,7 @@ save() {
 	show_progress "$1" &
 	progress=$!
 	{ "$2" 2>"$TMP/errors" || fail read "$2: $(last_line "$TMP/errors")"; } |
-		{ encrypt 2>"$TMP/gpg" || fail gpg "gpg: $(tail -n 1 "$TMP/gpg")"; } |
+		{ encrypt 2>"$TMP/gpg" || fail gpg "gpg (status $?): $(tail -n 1 "$TMP/gpg")"; } |
 		write_parts "$1${KEY_TIME:+.gpg}"
 	kill "$progress"
 	for CAUSE in full stick gpg read; do

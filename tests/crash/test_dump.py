@@ -189,7 +189,12 @@ def test_nothing_is_written_after_the_first_error_of_a_stick(full_stick: Crash) 
     [
         ("produce() { :; }", "read: x is empty"),
         ("produce() { echo data; echo 'no vmcore' >&2; return 3; }", "read: produce: no vmcore"),
-        ("produce() { echo data; }; KEY_TIME=20260101T000000", "gpg: gpg: "),
+        ("produce() { echo data; }; KEY_TIME=20260101T000000", "gpg: gpg (status 2): gpg: "),
+        # As when the kernel kills it for want of memory: it says nothing itself.
+        (
+            "produce() { echo data; }; KEY_TIME=1; gpg() { cat >/dev/null; sh -c 'kill -9 $$'; }",
+            "gpg: gpg (status 137): ",
+        ),
         ("produce() { echo data; }; DUMP=$TMP/none", "stick: writing x.000: dd: "),
         # Only the first cause is reported: SIGPIPE then ends the producer.
         ("produce() { yes; return 1; }; DUMP=$TMP/none", "stick: writing x.000: dd: "),
