@@ -210,6 +210,7 @@ while [ $# -gt 1 ]; do [ "$1" != -serial ] || console=${2#file:}; shift; done
 cat >"$console" <<END
 [    1.000000] tinykdump: test 0123456789abcdef
 [    0.000000] Linux version 6
+[    1.500000] a line before it
 [    2.000000] tinykdump: [2.00 s] saved as x
 END
 """
