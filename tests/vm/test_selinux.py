@@ -22,6 +22,8 @@ from tests.vmtest.selinux import Denial
 from tests.vmtest.vm import VM, running
 from tinykdump import notice
 
+pytestmark = pytest.mark.selinux
+
 FEDORA = Path(__file__).parent / "fedora.cil"
 # As Fedora labels kernel-install; see fedora.cil for tinykdump.
 LABELS = {"/usr/bin/kernel-install": "bin_t", "/usr/bin/tinykdump": "tinykdump_exec_t"}
