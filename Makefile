@@ -11,7 +11,7 @@ FISH = $(PREFIX)/share/fish/vendor_completions.d
 # Which lines of src no test of Python's own ran, to look at; there is no figure to reach.
 COVERAGE = --cov --cov-report=term
 
-.PHONY: help deps demo session check selinux-check quick faults bench lint kernel crash-kernel kernel-check rpm deb \
+.PHONY: help deps demo session check long-check quick faults bench lint kernel crash-kernel kernel-check rpm deb \
 	release install install-files install-crash-kernel
 
 help: ## list these targets
@@ -26,8 +26,8 @@ demo: deps ## crash Debian's kernel, then ours, in QEMU and restore the dumps (K
 session: deps ## record a session as the demo's first act shows it, for the README and the manual page
 	@$(PYTHON) -m tests.session
 
-check: deps ## run all tests except those of kernel-check and selinux-check
-	@$(PYTHON) -m pytest --numprocesses=2 --dist=loadfile $(COVERAGE) -m "not kernel and not selinux"
+check: deps ## run all tests except those of kernel-check and long-check
+	@$(PYTHON) -m pytest --numprocesses=2 --dist=loadfile $(COVERAGE) -m "not kernel and not long"
 
 quick: deps ## run the tests that boot nothing and are fast, in a minute
 	@$(PYTHON) -m pytest --numprocesses=4 --quiet -m "not vm and not kernel and not slow" tests/test_lint.py tests/unit \
@@ -56,8 +56,8 @@ kernel-check: deps ## test the kernel series: apply, checkpatch, build, KUnit, b
 	@$(PYTHON) -m pytest -m kernel tests/kernel/test_commits.py
 	@$(PYTHON) -m pytest -m kernel --ignore=tests/kernel/test_commits.py tests/kernel
 
-selinux-check: deps ## run tinykdump in a guest under SELinux, enforcing
-	@$(PYTHON) -m pytest -m selinux tests/vm/test_selinux.py
+long-check: deps ## run the guests that take ten minutes each: under SELinux, and set up by Ansible
+	@$(PYTHON) -m pytest -m long tests
 
 rpm: ## build source and binary packages of the last commit in build/rpm (KERNEL=1: also kernel-tinykdump)
 	@tools/rpm $(if $(KERNEL),--kernel)

@@ -85,6 +85,7 @@ def status(vm: VM) -> dict[str, Any]:
     return dict(json.loads(vm.run(["tinykdump", "status", "--json"], check=False).text))
 
 
+@pytest.mark.long
 def test_the_role_arms_a_machine_and_then_changes_nothing(
     vm: VM, root: Root, variables: dict[str, Any]
 ) -> None:
@@ -124,6 +125,7 @@ def test_the_role_arms_a_machine_and_then_changes_nothing(
     assert "no crash kernel is loaded (run tinykdump -l" in check.text
 
 
+@pytest.mark.long
 def test_the_role_reserves_memory_where_there_is_none(
     vm_without_memory: VM, root: Root, variables: dict[str, Any]
 ) -> None:

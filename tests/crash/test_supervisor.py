@@ -37,7 +37,11 @@ def init(crash: Crash, script: str, real: Sequence[str] = ()) -> str:
         ("run_script() { exec sh -c 'kill -9 $$'; }", "failed", "failed: the dump ended with"),
         # No progress: a write hangs, or something else.
         ("save_memory() { command sleep 50; }", "failed", "failed: no progress for "),
-        ("save_memory() { trap '' TERM INT; while :; do :; done; }", "failed", "failed: no pro"),
+        (
+            "save_memory() { trap '' TERM INT; while :; do command sleep 1; done; }",
+            "failed",
+            "failed: no pro",
+        ),
     ],
 )
 def test_every_path_ends_in_the_final_action(

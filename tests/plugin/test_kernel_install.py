@@ -211,6 +211,7 @@ def test_the_kernel_in_a_unified_image_is_stored(
     assert not fake.path(kernel).exists()
 
 
+@pytest.mark.slow
 def test_a_kernel_that_its_package_has_only_in_a_unified_image(
     self_built: KernelInstall, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -221,6 +222,7 @@ def test_a_kernel_that_its_package_has_only_in_a_unified_image(
     assert self_built.fake.path(kernel).read_bytes() == inner
 
 
+@pytest.mark.slow
 def test_a_stored_kernel_that_is_damaged_is_stored_again(self_built: KernelInstall) -> None:
     fake = self_built.fake
     given = fake.write("/boot/uki.efi", unified(linux=bzimage(release=KVER)))
@@ -242,6 +244,7 @@ def test_a_unified_image_without_a_kernel_is_an_error(self_built: KernelInstall)
     ]
 
 
+@pytest.mark.slow
 def test_the_kernel_image_beside_the_modules_is_preferred_to_a_unified_one(
     kernel_install: KernelInstall,
 ) -> None:

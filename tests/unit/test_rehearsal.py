@@ -193,6 +193,7 @@ def emulated(machine: FakeHost, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return lines
 
 
+@pytest.mark.slow
 def test_a_guest_that_does_not_start(
     machine: FakeHost, emulated: list[str], capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -206,6 +207,7 @@ def test_a_guest_that_does_not_start(
     assert not machine.path(NOTE).exists()
 
 
+@pytest.mark.slow
 def test_a_failure_is_noted_and_a_problem(
     machine: FakeHost, emulated: list[str], capfd: pytest.CaptureFixture[str]
 ) -> None:

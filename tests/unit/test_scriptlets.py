@@ -153,6 +153,7 @@ cli.main(["-b"])
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [1, 2])
 def test_a_kill_between_renames_publishes_nothing(
     machine: FakeHost, capfd: pytest.CaptureFixture[str], number: int

@@ -22,7 +22,7 @@ from tests.vmtest.selinux import Denial
 from tests.vmtest.vm import VM, running
 from tinykdump import notice
 
-pytestmark = pytest.mark.selinux
+pytestmark = pytest.mark.long
 
 FEDORA = Path(__file__).parent / "fedora.cil"
 # As Fedora labels kernel-install; see fedora.cil for tinykdump.
