@@ -114,6 +114,7 @@ def test_what_has_the_name_of_a_complete_dump_need_not_be_one(
     assert found["panic"]
 
 
+@pytest.mark.slow
 def test_nothing_is_asked_for(
     machine: FakeHost, keys: Keyring, home: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -77,6 +77,7 @@ def restored(locked: Locked, tmp_path: Path, terminal: bool, **environment: str)
         os.close(theirs)
 
 
+@pytest.mark.slow
 def test_the_passphrase_is_asked_for_at_the_terminal(locked: Locked, tmp_path: Path) -> None:
     terminal = restored(locked, tmp_path, True, TERM="vt220")
     assert (tmp_path / "out/vmcore-dmesg.txt").read_bytes() == LOG
@@ -85,6 +86,7 @@ def test_the_passphrase_is_asked_for_at_the_terminal(locked: Locked, tmp_path: P
     assert "OPTION ttytype=vt220" in asked
 
 
+@pytest.mark.slow
 def test_the_passphrase_is_asked_for_on_the_desktop(locked: Locked, tmp_path: Path) -> None:
     """Without a terminal. A GPG_TTY that is set is kept."""
     desktop = {"DISPLAY": ":7", "WAYLAND_DISPLAY": "wayland-7", "GPG_TTY": "/dev/pts/777",
