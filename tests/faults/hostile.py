@@ -81,7 +81,7 @@ def refuses(bench: Bench, found: list[Path]) -> str:
     target, status, said = bench.restore(service.Dump(fake, complete=True))
     assert status == 1 and "Traceback" not in said, said
     assert not (target / "vmcore").exists()
-    return f"a fake one: {said.splitlines()[-1]}"
+    return f"a fake one: {said.splitlines()[-1].replace(f'{fake.parent}/', '')}"
 
 
 def linked_place(bench: Bench) -> str:
