@@ -214,9 +214,8 @@ def crash(
                 service.install_small(vm, small.directory)
         report.available_before_bytes = service.available(vm)
         with report.step("kernel-install add: build, fit the reservation, load"):
-            places = (f"/boot/vmlinuz-{kver}", f"/lib/modules/{kver}/vmlinuz")
-            there = vm.shell(f"ls {' '.join(places)} 2>/dev/null || true").text.split()
-            added = recorder.run(vm, "kernel-install", "add", kver, there[0])
+            image = service.kernel_images(vm, kver)[0]
+            added = recorder.run(vm, "kernel-install", "add", kver, image)
             recorder.run(vm, "tinykdump", "status")  # fails if this machine is not armed
         SCREEN.print(f"  [dim]{added.text.strip()}[/dim]")
         report.build_in_guest_seconds = round(added.seconds, 1)

@@ -17,7 +17,7 @@
 #   shell     messages of the shell itself
 #
 # Variables that are not set here come from /etc/tinykdump.conf.
-# shellcheck disable=SC2034,SC2154
+# shellcheck disable=SC2034,SC2154 # for the same reason; some are used in other files
 
 # The tests override these.
 KMSG=${KMSG:-/dev/kmsg}

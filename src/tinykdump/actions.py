@@ -127,7 +127,7 @@ def check_stick(host: Host, config: Config, image: Manifest) -> None:
         return
     dump = stick.expected_dump(host, config.level)
     for problem in stick.problems(found, image.target, image.filesystems, dump):
-        say(problem)
+        say(str(problem))
 
 
 def prune(host: Host) -> None:

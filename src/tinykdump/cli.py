@@ -5,7 +5,7 @@ import argparse
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -88,10 +88,7 @@ def make(host: Host, options: argparse.Namespace) -> int:
         key = str(Path.cwd() / key)
     given = {"modules": options.module, "script": options.script, "key": key}
     asked = {key: text for key, text in given.items() if text is not None}
-    config = load_config(host, asked, options.config)
-    kver = options.kernel or host.running_kernel()
-    if options.kernel:  # what it names is an installed kernel
-        config = replace(config, kernel=INSTALLED)
+    config, kver = _of_kernel(host, options, asked)
     with state.lock(host):
         actions.prune(host)
         if options.build or asked or options.config:  # an older image would not do what was asked
@@ -111,6 +108,16 @@ def make(host: Host, options: argparse.Namespace) -> int:
             print(f"loaded; {held.size // MIB} MiB of memory are reserved")
             actions.check_stick(host, config, image)
     return 0
+
+
+def _of_kernel(
+    host: Host, options: argparse.Namespace, asked: Mapping[str, str]
+) -> tuple[Config, str]:
+    """The configuration, and the version of the kernel that crashes. --kernel names one to load."""
+    config = load_config(host, asked, options.config)
+    if options.kernel:
+        return replace(config, kernel=INSTALLED), options.kernel
+    return config, host.running_kernel()
 
 
 def prepare_stick(host: Host, options: argparse.Namespace) -> int:
@@ -238,10 +245,7 @@ def tell(host: Host, options: argparse.Namespace) -> int:
 
 def estimate(host: Host, options: argparse.Namespace) -> int:
     """Show how much memory the crash kernel needs, and what a dump takes."""
-    config = load_config(host, {}, options.config)
-    kver = options.kernel or host.running_kernel()
-    if options.kernel:
-        config = replace(config, kernel=INSTALLED)
+    config, kver = _of_kernel(host, options, {})
     image, need, has_image = actions.need(host, config, kver)
     print(f"crash kernel: {image.kver}\n\n{memory.table(need)}")
     if not has_image:

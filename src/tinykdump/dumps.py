@@ -4,7 +4,7 @@
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from tinykdump import dump, hardware, mounts, state, stick
 from tinykdump.errors import TinykdumpError
 from tinykdump.filesystems import FILESYSTEMS
 from tinykdump.host import Host
+from tinykdump.stick import Stick
 
 _MOUNT = "mount -o ro,nosuid,nodev,noexec"
 _OTHER = "to restore what there is of another one, name its directory"
@@ -50,6 +51,13 @@ def mounted(host: Host) -> tuple[Saved, ...]:
     """The dumps on all sticks that are mounted, the oldest first."""
     found = [saved for _, place in mounts.devices(host) for saved in on(host.path(place))]
     return tuple(sorted(found, key=lambda saved: dump.order(saved.name)))
+
+
+def readable(host: Host, each: Stick) -> AbstractContextManager[Path]:
+    """Where the files of a stick are for the block: if it is not mounted, only root can enter."""
+    if each.mounted is not None:
+        return nullcontext(host.path(each.mounted))
+    return mounts.mounted(host, each.device, each.filesystem, below=state.RUNTIME, read_only=True)
 
 
 @contextmanager

@@ -8,9 +8,8 @@ from pathlib import Path
 
 from tinykdump.architecture import Emulator
 from tinykdump.crashlog import CrashLog
+from tinykdump.memory import MIB
 from tinykdump.text import escaped
-
-MIB = 1 << 20
 
 # Module of the image -> the USB host controller of QEMU that it drives, the usual one first.
 _CONTROLLERS = {

@@ -7,11 +7,11 @@ The sticks are only read. What was restored is noted on the host.
 import fcntl
 import shutil
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tinykdump import dumps, files, hardware, keys, mounts, parts, restore, state, stick
+from tinykdump import dumps, files, hardware, keys, parts, restore, state, stick
 from tinykdump.config import Config
 from tinykdump.dump import STREAMS
 from tinykdump.errors import TinykdumpError
@@ -20,7 +20,6 @@ from tinykdump.host import Host
 from tinykdump.memory import MIB
 from tinykdump.output import incomplete, partial
 from tinykdump.restore import Restored
-from tinykdump.stick import Stick
 
 # The names of the dumps that were restored, one in each line.
 NOTES = state.STATE / "harvested"
@@ -50,7 +49,7 @@ def harvest(host: Host, config: Config) -> Iterator[Harvested]:
         for each in stick.find(host, str(config.target)):
             # A disk that is not behind USB can only be called like a stick.
             if each.is_usb and each.filesystem in FILESYSTEMS:
-                with _readable(host, each) as place:
+                with dumps.readable(host, each) as place:
                     yield from _harvest(host, config, place)
 
 
@@ -64,13 +63,6 @@ def _alone(host: Host) -> Iterator[None]:
         except BlockingIOError:
             raise TinykdumpError("dumps are being harvested already", "wait for it") from None
         yield
-
-
-def _readable(host: Host, found: Stick) -> AbstractContextManager[Path]:
-    """Where the files of a stick are."""
-    if found.mounted:
-        return nullcontext(host.path(found.mounted))
-    return mounts.mounted(host, found.device, found.filesystem, below=state.RUNTIME, read_only=True)
 
 
 def _harvest(host: Host, config: Config, place: Path) -> Iterator[Harvested]:

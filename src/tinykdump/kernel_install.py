@@ -64,7 +64,7 @@ def add(host: Host, context: Context) -> None:
 def _rehearse(kver: str) -> None:
     """Start a rehearsal in the background: it waits for this call to end, and takes minutes."""
     try:
-        units.start(units.instance(REHEARSAL, kver))
+        units.start_instance(REHEARSAL, kver)
     except TinykdumpError as error:
         say(f"{kver} is not rehearsed: {error}")
 

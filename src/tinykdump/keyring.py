@@ -76,7 +76,7 @@ def _with_wide_pipes() -> "type[gnupg.GPG]":
     decrypt a dump. Should python-gnupg rename its method, only the speed is lost.
     """
 
-    class Wide(gnupg.GPG):  # type: ignore[misc]
+    class Wide(gnupg.GPG):  # type: ignore[misc] # python-gnupg has no types
         def _open_subprocess(self, *words: object, **named: object) -> object:
             process = super()._open_subprocess(*words, **named)
             for pipe in (process.stdin, process.stdout):

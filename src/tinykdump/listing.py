@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
-from tinykdump import dmesg, dump, dumps, hardware, keyring, mounts, openpgp, parts, state, stick
+from tinykdump import dmesg, dump, dumps, hardware, keyring, mounts, openpgp, parts, stick
 from tinykdump.clock import local, shown
 from tinykdump.decrypt import decrypt
 from tinykdump.dumps import Saved
@@ -125,11 +125,7 @@ def _places(host: Host, target: str, stack: ExitStack, *, mount: bool) -> Iterat
         return
     for each in stick.find(host, target):
         if each.is_usb and each.mounted is None:
-            path = stack.enter_context(
-                mounts.mounted(
-                    host, each.device, each.filesystem, below=state.RUNTIME, read_only=True
-                )
-            )
+            path = stack.enter_context(dumps.readable(host, each))
             yield _Place(each.device, path, f"{each.device}:")
 
 

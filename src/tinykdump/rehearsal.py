@@ -19,31 +19,28 @@ from pathlib import Path
 
 from tinykdump import (
     distribution,
-    dumps,
     files,
     guest,
-    keys,
     load,
     mounts,
-    parts,
     reservation,
-    restore,
     state,
     stick,
-    vmcoreinfo,
 )
 from tinykdump.architecture import Emulator
 from tinykdump.clock import local, shown
 from tinykdump.config import Config
 from tinykdump.errors import TinykdumpError
 from tinykdump.filesystems import FILESYSTEMS, MADE, command
-from tinykdump.guest import MIB, Guest, Outcome
+from tinykdump.guest import Guest, Outcome
 from tinykdump.host import Host
 from tinykdump.image import archive, entries, programs
 from tinykdump.image.entries import Entry
 from tinykdump.image.libraries import libraries
 from tinykdump.image.manifest import Manifest
 from tinykdump.kernels import Kernel
+from tinykdump.memory import MIB
+from tinykdump.readback import Wanted, check
 from tinykdump.run import is_installed, run, started
 from tinykdump.status import Rehearsal
 
@@ -300,62 +297,9 @@ def _checked(host: Host, what: Subject, kind: str, number: str, seen: Outcome) -
         except TinykdumpError as error:
             return Outcome(True, f"saved; not checked, because {error.message}")
         try:
-            return Outcome(True, f"saved; {_read_back(host, what, number, place)}")
+            wanted = Wanted(number, kver=what.system.kver, key=what.image.key)
+            return Outcome(
+                True, f"saved; {check(host, place, wanted, host.path(PLACE / 'restored'))}"
+            )
         except TinykdumpError as error:
             return Outcome(False, f"saved, but {error.message}")
-
-
-def _read_back(host: Host, what: Subject, number: str, place: Path) -> str:
-    """What was checked of the dump. Raises TinykdumpError if it is not what was to be saved."""
-    image, kver = what.image, what.system.kver
-    hint = f"read {CONSOLE}"
-    complete = [saved.directory for saved in dumps.on(place) if saved.complete]
-    if not complete:
-        raise TinykdumpError("no complete dump is on the stick", hint)
-    found, told = parts.look(complete[-1]), parts.test(complete[-1])
-    if not told or told[0] != number:
-        raise TinykdumpError("the dump does not have the id of this rehearsal", hint)
-    if all(stream.file != "vmcore" for stream in found.streams):
-        raise TinykdumpError("the dump has no vmcore", hint)
-    if not _is_readable(host, image):
-        for stream in found.streams:
-            _check_sums(stream)
-        return "the sums are right; not decrypted, because the secret key is not on this machine"
-    target = host.path(PLACE / "restored")
-    homes = [host.path(keys.MACHINE_KEYS)]
-    done = restore.restore(found, target, homes, plain=not image.key)
-    for failure in done.failures:
-        raise failure
-    by_name = {path.name: path for path in done.files}
-    if number not in by_name["vmcore-dmesg.txt"].read_text(errors="replace"):
-        raise TinykdumpError("the log in the dump does not have the id of this rehearsal", hint)
-    with by_name["vmcore"].open("rb") as core:
-        info = vmcoreinfo.find(lambda at, size: os.pread(core.fileno(), size, at))
-    if info is None or info.release != kver:
-        release = (info and info.release) or "an unknown kernel"
-        raise TinykdumpError(f"the vmcore is of {release}, not of {kver}", hint)
-    return f"log and vmcore were {'decrypted and ' * bool(image.key)}read"
-
-
-def _is_readable(host: Host, image: Manifest) -> bool:
-    """Whether the dump is not encrypted, or to the key that was made for this machine."""
-    if not image.key:
-        return True
-    try:
-        key = keys.machine_key(host, create=False)
-        return key.fingerprint == image.key and bool(
-            keys.secret_home(key, [host.path(keys.MACHINE_KEYS)])
-        )
-    except TinykdumpError:
-        return False
-
-
-def _check_sums(stream: parts.Stream) -> None:
-    """Read all parts of a stream. Raises TinykdumpError if one is missing or damaged."""
-    source = parts.Source(stream)
-    while source.read(parts.CHUNK):
-        pass
-    if source.problem:
-        raise source.problem
-    if stream.missing:
-        raise TinykdumpError(f"{stream.missing} is missing", "see the console")

@@ -17,7 +17,6 @@ ENVIRONMENT: Mapping[str, str] = {
     "HOME": "/root",
 }
 
-
 # mount(8) prints it after the line that says why.
 _ADVICE = "dmesg(1) may have more information"
 
@@ -32,11 +31,8 @@ class Finished:
 
     @property
     def last_line(self) -> str:
-        """The last line of standard error, which is where programs say why they failed.
-
-        mount(8) then says only where else to look.
-        """
-        lines = [line for line in self.stderr.strip().splitlines() if "dmesg(1) may" not in line]
+        """The last line of standard error, which is where programs say why they failed."""
+        lines = [line for line in self.stderr.strip().splitlines() if _ADVICE not in line]
         return lines[-1] if lines else "no message"
 
 

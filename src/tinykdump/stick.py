@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tinykdump import mounts, room
+from tinykdump.errors import TinykdumpError
 from tinykdump.filesystems import FILESYSTEMS, is_mounted_by
 from tinykdump.host import Host
 from tinykdump.image import programs
@@ -102,35 +103,42 @@ def _free(host: Host, device: Path, filesystem: str, place: Path | None) -> int 
 
 def problems(
     found: Sequence[Stick], target: str, filesystems: Sequence[str], dump: int
-) -> Iterator[str]:
-    """The reasons why the crash kernel could not save a dump of ``dump`` bytes, one line each.
+) -> Iterator[TinykdumpError]:
+    """The reasons why the crash kernel could not save a dump of ``dump`` bytes.
 
     ``filesystems`` are those that the image mounts. A stick that is not plugged in is no problem.
     """
     if len(found) > 1:
         names = ", ".join(str(each.device) for each in found)
-        yield f"{names} all have {target} (unplug all but one: the crash kernel uses any of them)"
+        yield TinykdumpError(f"{names} all have {target}",
+                             "unplug all but one: the crash kernel uses any of them")  # fmt: skip
     for each in found:
         yield from _problems(each, target, filesystems, dump)
 
 
-def _problems(stick: Stick, target: str, filesystems: Sequence[str], dump: int) -> Iterator[str]:
+def _problems(
+    stick: Stick, target: str, filesystems: Sequence[str], dump: int
+) -> Iterator[TinykdumpError]:
     if not stick.is_usb:
-        yield (f"{stick.device} has {target} but is not a USB device: the crash kernel ignores "
-               "it (use a USB stick)")  # fmt: skip
+        what = f"{stick.device} has {target} but is not a USB device: the crash kernel ignores it"
+        yield TinykdumpError(what, "use a USB stick")
         return
     if not is_mounted_by(stick.filesystem, filesystems):
         kind = stick.filesystem or "an unknown file system"
         add = "run tinykdump -l, which adds it if filesystems = auto, or " * (kind in FILESYSTEMS)
-        yield (
-            f"{stick.device} has {kind}, but the crash kernel mounts only "
-            f"{', '.join(filesystems)} ({add}format the stick with tinykdump prepare)"
+        yield TinykdumpError(
+            f"{stick.device} has {kind}, but the crash kernel mounts only {', '.join(filesystems)}",
+            f"{add}format the stick with tinykdump prepare",
         )
     if stick.write_protected:
-        yield f"{stick.device} is write-protected (move its switch, or use another stick)"
+        yield TinykdumpError(f"{stick.device} is write-protected",
+                             "move its switch, or use another stick")  # fmt: skip
     if stick.free is not None and stick.free < dump:
-        yield (f"{stick.device} has {room.amount(stick.free)} free, but a dump takes up to "
-               f"{room.amount(dump)} (remove old dumps, or use a larger stick)")  # fmt: skip
+        yield TinykdumpError(
+            f"{stick.device} has {room.amount(stick.free)} free, but a dump takes up to "
+            f"{room.amount(dump)}",
+            "remove old dumps, or use a larger stick",
+        )
 
 
 def expected_dump(host: Host, level: int) -> int:

@@ -189,7 +189,7 @@ def _stick(host: Host, config: Config, mine: Manifest | None, target: str, *,
     with _as_problem(problems):
         found = stick.find(host, target)
         known = (mine.filesystems if mine else ()) or possible(config.filesystems)
-        problems.extend(stick.problems(found, target, known, expected))
+        problems.extend(map(str, stick.problems(found, target, known, expected)))
         return found[0] if found else None
     return None
 

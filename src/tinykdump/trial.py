@@ -9,13 +9,11 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
-from tinykdump import dump, dumps, files, load, mounts, parts, pstore, state, stick
+from tinykdump import dump, dumps, files, load, parts, pstore, state, stick
 from tinykdump.clock import local
 from tinykdump.config import Config
 from tinykdump.crashlog import CrashLog
@@ -61,8 +59,7 @@ def find_stick(host: Host) -> tuple[Stick, str]:
                              "plug it in, or make one with tinykdump prepare")  # fmt: skip
     # The size of a dump is only an upper limit: whether it fits, the test shows.
     for problem in stick.problems(found, image.target, image.filesystems, 0):
-        what, _, hint = problem.rpartition(" (")
-        raise TinykdumpError(what, hint.removesuffix(")"))
+        raise problem
     return found[0], image.target
 
 
@@ -139,7 +136,7 @@ def settle(host: Host) -> None:
     found = [each for each in stick.find(host, note.target) if each.is_usb]
     log = _log(host, note.trial)
     for each in found:
-        with _readable(host, each) as place:
+        with dumps.readable(host, each) as place:
             if settled := _on(place, note, log):
                 _write(host, replace(note, trial=settled))
                 return
@@ -160,17 +157,6 @@ def _log(host: Host, trial: Trial) -> CrashLog | None:
     of_that_boot = boots.previous is not None and boots.previous <= trial.time.timestamp()
     is_its = of_that_boot and log.ended_previous(boots) and not log.saved
     return log if f"test {trial.id}" in log.stages or is_its else None
-
-
-@contextmanager
-def _readable(host: Host, each: Stick) -> Iterator[Path]:
-    """Where the files of a stick are."""
-    if each.mounted is not None:
-        yield host.path(each.mounted)
-        return
-    with mounts.mounted(host, each.device, each.filesystem, below=state.RUNTIME,
-                        read_only=True) as place:  # fmt: skip
-        yield place
 
 
 def _on(place: Path, note: _Note, log: CrashLog | None) -> Trial | None:

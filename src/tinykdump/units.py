@@ -33,16 +33,11 @@ def _is_masked(host: Host, unit: str) -> bool:
     return any(file.is_symlink() and file.readlink() == Path("/dev/null") for file in files)
 
 
-def instance(template: str, name: str) -> str:
-    """The unit of a template NAME@.service for any name, as systemd-escape(1) makes it."""
-    kept = (char if char.isascii() and (char.isalnum() or char in ":_.") else None for char in name)
-    escaped = "".join(
-        each or "".join(f"\\x{byte:02x}" for byte in char.encode())
-        for char, each in zip(name, kept, strict=True)
-    )
-    return template.replace("@.", f"@{escaped}.")
+def start_instance(template: str, name: str) -> None:
+    """Start the unit of a template NAME@.service for any name, and do not wait.
 
-
-def start(unit: str) -> None:
-    """Start a unit, and do not wait. Raises TinykdumpError, also where there is no systemd."""
+    Raises TinykdumpError, also where there is no systemd.
+    """
+    escaped = run(["systemd-escape", "--template", template, name], hint="install systemd")
+    unit = escaped.stdout.decode().strip()
     run(["systemctl", "--no-block", "start", unit], hint=f"see systemctl status {unit}")

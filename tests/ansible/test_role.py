@@ -94,7 +94,7 @@ def test_the_role_arms_a_machine_and_then_changes_nothing(
     assert planned.changed == (
         "Copy it", "Make the directory of drop-ins", "Write the drop-in", "Copy the package",
     )  # fmt: skip
-    assert vm.shell("ls /etc/tinykdump.asc /etc/default/tinykdump.d 2>/dev/null || true").text == ""
+    assert vm.run(["ls", "/etc/tinykdump.asc", "/etc/default/tinykdump.d"], check=False).text == ""
 
     first = play(vm, variables)
     assert first.status == 0, first.text
@@ -102,7 +102,7 @@ def test_the_role_arms_a_machine_and_then_changes_nothing(
     found = status(vm)
     assert (found["armed"], found["target"], found["problems"]) == (True, "LABEL=LABSTICK", [])
     assert found["key"] == service.cached_key_pair().fingerprint
-    assert vm.shell("ls /var/lib/tinykdump/keys 2>/dev/null || true").text == ""
+    assert vm.run(["ls", "/var/lib/tinykdump/keys"], check=False).text == ""
     assert "keep = 3\n" in vm.get("/etc/default/tinykdump.d/ansible.conf").decode()
     assert vm.run(["systemctl", "is-enabled", "tinykdump"]).text == "enabled\n"
 

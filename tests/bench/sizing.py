@@ -149,8 +149,8 @@ def prepare(
             vm.shell(f"sed -i 's/ initcall_blacklist=[^ \"]*//' {kind.directory}/manifest.json")
         made = manifest.parse(vm.get(f"{kind.directory}/manifest.json").decode(), kind.directory)
         header = vm.shell(f"head -c 4096 {shlex.quote(made.kernel)}").stdout
-        places = f"{Path(made.kernel).parent}/config /boot/config-{kver}"
-        settings = vm.shell(f"cat {places} 2>/dev/null || true").text
+        places = (f"{Path(made.kernel).parent}/config", f"/boot/config-{kver}")
+        settings = vm.run(["cat", *places], check=False).text  # only one of them is there
         images[kind] = (made, header, settings)
     vm.run(["sync"])
     return images

@@ -35,6 +35,16 @@ def odd_names(bench: Bench) -> str:
     return f"two are refused with one line each, the script runs; {gets}"
 
 
+def swap_for(bench: Bench, tree: Path) -> stick.Image:
+    """Plug in a stick with ext4 that has the files of ``tree``, in place of the usual one."""
+    image = stick.Image(bench.workdir / "prepared.img", "ext4")
+    command = ["mke2fs", "-q", "-F", "-t", "ext4", "-L", "TINYKDUMP", "-d", str(tree),
+               str(image.path), "512M"]  # fmt: skip
+    subprocess.run(command, check=True, capture_output=True)
+    bench.swap(image)
+    return image
+
+
 def prepared_stick(bench: Bench) -> str:
     """Links where dumps are removed, fake dumps with a later date, thousands of names."""
     name = bench.vm.run(
@@ -58,11 +68,7 @@ def prepared_stick(bench: Bench) -> str:
         (fake / "vmcore.flat.gpg.000").write_bytes(os.urandom(1000))
     for number in range(JUNK):
         (mine / f"{number:08}T$(reboot) Z").touch()
-    image = stick.Image(bench.workdir / "prepared.img", "ext4")
-    command = ["mke2fs", "-q", "-F", "-t", "ext4", "-L", "TINYKDUMP", "-d", str(tree),
-               str(image.path), "512M"]  # fmt: skip
-    subprocess.run(command, check=True, capture_output=True)
-    bench.swap(image)
+    image = swap_for(bench, tree)
     service.reconfigure(bench.vm, "[dump]\nfilesystems = ext4\nkeep = 2\n")
     bench.crash()
     bench.says("dump saved; final action: ")
@@ -89,11 +95,7 @@ def linked_place(bench: Bench) -> str:
     tree = bench.workdir / "tree"
     (tree / "precious").mkdir(parents=True)
     (tree / "tinykdump").symlink_to("precious")
-    image = stick.Image(bench.workdir / "linked.img", "ext4")
-    command = ["mke2fs", "-q", "-F", "-t", "ext4", "-L", "TINYKDUMP", "-d", str(tree),
-               str(image.path), "512M"]  # fmt: skip
-    subprocess.run(command, check=True, capture_output=True)
-    bench.swap(image)
+    image = swap_for(bench, tree)
     service.reconfigure(bench.vm, "[dump]\nfilesystems = ext4\n")
     bench.crash()
     words = bench.last_words()
@@ -119,8 +121,10 @@ def secrets_in_the_open(bench: Bench) -> str:
     grips = vm.shell("ls /var/lib/tinykdump/keys/private-keys-v1.d").text
     assert grips.count(".key") >= 1, "there is no secret key to look for"
     # As nobody: what is below a private directory is private.
-    listed = vm.shell("setpriv --reuid=65534 --clear-groups find /var/lib/tinykdump "
-                      "/run/tinykdump -mindepth 1 -readable 2>/dev/null || true").text  # fmt: skip
+    listed = vm.run(
+        ["setpriv", "--reuid=65534", "--clear-groups", "find", "/var/lib/tinykdump",
+         "/run/tinykdump", "-mindepth", "1", "-readable"], check=False,
+    ).text  # fmt: skip
     assert not listed, f"others can read {listed}"
     held = vm.shell(
         "for key in /var/lib/tinykdump/keys/private-keys-v1.d/*.key; do "

@@ -56,6 +56,7 @@ def disk_full(directory: str, bench: Bench) -> str:
     vm = bench.vm
     vm.put(b"[image]\nmodules = loop\n", service.DROP_IN)
     fill = f"{directory}/fill"
+    # Both end with an error, once nothing more fits.
     vm.shell(f"avail=$(df -Pk {directory} | awk 'NR == 2 {{print $4}}');"
              f"fallocate -l ${{avail}}K {fill} || true;"
              f"dd if=/dev/zero of={fill}.more bs=4k 2>/dev/null || true")  # fmt: skip

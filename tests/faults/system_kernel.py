@@ -31,6 +31,7 @@ def by(command: str, *sysctls: str, cpu: int | None = None) -> Crash:
 
 def prepare(vm: VM, mark: str, *sysctls: str) -> None:
     """Write the mark to the kernel's log: not every panic names the process."""
+    # LKDTM is built into one of the kernels, and not every row needs it.
     lines = [f"echo {mark} >/dev/kmsg", "modprobe -q lkdtm || true"]
     for each in ("kernel/sysrq=1", *sysctls):
         name, _, value = each.partition("=")

@@ -53,7 +53,7 @@ def commands() -> Iterator[str]:
             first, second = node.elts[:2]
             word = first.value if isinstance(first, ast.Constant) else ""
             option = isinstance(second, ast.Constant) and str(second.value).startswith("-")
-            if re.fullmatch("[a-z]+[.a-z0-9]*", str(word)) and (
+            if re.fullmatch("[a-z]+[-.a-z0-9]*", str(word)) and (
                 option or isinstance(second, ast.Starred)
             ):
                 yield str(word)

@@ -7,7 +7,8 @@ import pytest
 
 from tinykdump import guest
 from tinykdump.architecture import X86_64
-from tinykdump.guest import MIB, Guest, Outcome
+from tinykdump.guest import Guest, Outcome
+from tinykdump.memory import MIB
 
 ID = "0123456789abcdef"
 GUEST = Guest(Path("/k"), Path("/i"), Path("/s"), Path("/c"), "qemu-xhci", 96 * MIB)

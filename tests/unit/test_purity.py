@@ -18,8 +18,8 @@ PURE = {
     "image/cmdline", "image/elf", "image/entries", "image/handover", "image/makedumpfile",
     "image/manifest", "image/modinfo", "image/modprobe", "image/modules", "image/placeholder",
     "image/screens", "kernelimage", "memory", "openpgp", "room", "status", "text",
-    "vmcore/__init__", "vmcore/facts", "vmcore/lines", "vmcore/log", "vmcore/page", "vmcore/pages",
-    "vmcore/plots", "vmcore/ringbuffer", "vmcoreinfo",
+    "vmcore/__init__", "vmcore/facts", "vmcore/lines", "vmcore/log", "vmcore/page",
+    "vmcore/pages", "vmcore/plots", "vmcore/ringbuffer", "vmcoreinfo",
 }  # fmt: skip
 # These touch the system; the first line of each says why.
 EFFECTS = {
@@ -27,9 +27,9 @@ EFFECTS = {
     "dumps", "files", "hardware", "harvest", "host", "image/archive", "image/build",
     "image/drivers", "image/libraries", "image/module_tree", "image/packages", "image/programs",
     "kdump_service", "kernel_install", "kernels", "keyring", "keys", "listing", "load", "mounts",
-    "notice", "output", "parts", "prepare", "progress", "pstore", "rehearsal", "report",
-    "reservation", "restore", "run", "scriptlets", "speed", "state", "stick", "survey", "trial",
-    "units", "vmcore/reader", "vmcore/symbols",
+    "notice", "output", "parts", "prepare", "progress", "pstore", "readback", "rehearsal",
+    "report", "reservation", "restore", "run", "scriptlets", "speed", "state", "stick", "survey",
+    "trial", "units", "vmcore/reader", "vmcore/symbols",
 }  # fmt: skip
 
 # Pure modules may import these. pathlib is for names of paths only.

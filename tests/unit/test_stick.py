@@ -19,7 +19,7 @@ LABEL = "LABEL=TINYKDUMP"
 def wrong(fake: FakeHost, *filesystems: str, target: str = LABEL, dump: int = 0) -> list[str]:
     """The problems of the plugged-in sticks, for an image that mounts ``filesystems``."""
     found = stick.find(fake.host, target)
-    return list(stick.problems(found, target, filesystems or ("vfat",), dump))
+    return list(map(str, stick.problems(found, target, filesystems or ("vfat",), dump)))
 
 
 def test_without_a_stick_there_is_no_problem(fake: FakeHost) -> None:

@@ -113,11 +113,15 @@ def install_small(vm: VM, kernel: Path) -> None:
     vm.run(["tar", "--no-overwrite-dir", "-xf", "/run/small.tar", "-C", "/"])
 
 
+def kernel_images(vm: VM, kver: str) -> list[str]:
+    """The paths of a kernel's image, which distributions install in one of two places."""
+    places = (f"/boot/vmlinuz-{kver}", f"/lib/modules/{kver}/vmlinuz")
+    return vm.run(["ls", *places], check=False).text.split()
+
+
 def kernel_install(vm: VM, verb: str, kver: str) -> Result:
     """Call kernel-install as a package's scriptlet does."""
-    places = (f"/boot/vmlinuz-{kver}", f"/lib/modules/{kver}/vmlinuz")
-    there = vm.shell(f"ls {' '.join(places)} 2>/dev/null || true").text.split()
-    image = there[:1] if verb == "add" else []
+    image = kernel_images(vm, kver)[:1] if verb == "add" else []
     return vm.run(["kernel-install", verb, kver, *image])
 
 

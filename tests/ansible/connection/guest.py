@@ -19,7 +19,7 @@ extends_documentation_fragment: [connection_pipelining]
 """
 
 
-class Connection(ConnectionBase):  # type: ignore[misc]
+class Connection(ConnectionBase):  # type: ignore[misc] # ansible has no types
     """Each request is a connection of its own."""
 
     transport = "guest"
