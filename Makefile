@@ -29,7 +29,7 @@ session: deps ## record a session as the demo's first act shows it, for the READ
 check: deps ## run all tests except those of kernel-check and long-check
 	@$(PYTHON) -m pytest --numprocesses=2 --dist=loadfile $(COVERAGE) -m "not kernel and not long"
 
-quick: deps ## run the tests that boot nothing and are fast, in about a minute
+quick: deps ## run the tests that boot nothing and are fast, in a minute
 	@$(PYTHON) -m pytest --numprocesses=6 --dist=worksteal --quiet -m "not vm and not kernel and not slow" \
 		tests/test_lint.py tests/unit tests/crash tests/plugin tests/man tests/vmtest tests/kernel
 

@@ -182,7 +182,7 @@ def write(root: Path) -> FakeHost:
                "kernel/fs/nls/nls_cp437.ko\nkernel/crypto/crc32c-generic.ko\n")  # fmt: skip
     fake.write(f"{top}/modules.builtin.modinfo", b"usbcore.license=GPL\0")
     fake.write(f"{top}/modules.alias", "alias crc32c crc32c_generic\n")
-    fake.write(f"{top}/config", "CONFIG_RD_GZIP=y\n")
+    fake.write(f"{top}/config", "CONFIG_RD_ZSTD=y\n")
     fake.write(f"{top}/vmlinuz", bzimage())
     fake.pci("pci:v00008086d000029C0sv00001AF4sd00001100bc06sc00i00", XHCI)
     fake.path("/sys/bus/usb/devices").mkdir(parents=True)

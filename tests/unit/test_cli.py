@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The commands without errors, on a directory tree."""
 
-import gzip
 import json
 import os
 import re
@@ -34,7 +33,8 @@ def machine(fake: FakeHost, keys: Keyring, monkeypatch: pytest.MonkeyPatch) -> F
 
 def listed(fake: FakeHost) -> list[str]:
     packed = fake.image().read_bytes()
-    return subprocess.run(["cpio", "--list", "--quiet"], input=gzip.decompress(packed),
+    archive = subprocess.run(["zstd", "-dc"], input=packed, capture_output=True, check=True).stdout
+    return subprocess.run(["cpio", "--list", "--quiet"], input=archive,
                           capture_output=True, check=True).stdout.decode().splitlines()  # fmt: skip
 
 
