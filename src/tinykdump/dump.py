@@ -11,7 +11,7 @@ seconds since 1970 by the crash kernel's clock.
 """
 
 import re
-from datetime import UTC, datetime
+from datetime import MAXYEAR, MINYEAR, UTC, datetime
 from pathlib import Path
 
 TOP = "tinykdump"
@@ -51,11 +51,15 @@ def order(name: str) -> tuple[str, int]:
 
 
 def time(name: str) -> datetime | None:
-    """When a dump began, by the crash kernel's clock (UTC); None: it did not make that name."""
+    """When a dump began, by the crash kernel's clock (UTC); None: it did not make that name.
+
+    The first and the last year that datetime knows are not there in every local zone.
+    """
     try:
-        return datetime.strptime(name[:16], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+        found = datetime.strptime(name[:16], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
     except ValueError:
         return None
+    return found if MINYEAR < found.year < MAXYEAR else None
 
 
 def of_machine(stick: Path, machine: str) -> Path:

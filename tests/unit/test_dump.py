@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinykdump import dump
+from tinykdump.clock import local, shown
 
 
 @given(st.sampled_from(sorted(dump.STREAMS)), st.booleans(), st.integers(0, 999_999))
@@ -38,6 +39,21 @@ def test_names_that_are_not_parts(name: str) -> None:
 )
 def test_names_of_dumps(name: str, is_dump: bool, is_complete: bool) -> None:
     assert (dump.is_dump(name), dump.is_complete(name)) == (is_dump, is_complete)
+
+
+@pytest.mark.usefixtures("zone")
+@pytest.mark.parametrize("name", ["99991231T235959Z", "00010101T000000Z", "20261301T000000Z", "x"])
+def test_a_name_of_no_time(name: str) -> None:
+    """Anyone can have written it. Times without a local time would end whoever shows them."""
+    assert dump.time(name) is None
+
+
+@pytest.mark.usefixtures("zone")
+@pytest.mark.parametrize("year", ["0002", "1970", "2026", "9998"])
+def test_the_time_of_a_dump_can_be_shown(year: str) -> None:
+    found = dump.time(f"{year}0101T000000Z-3.partial")
+    assert found is not None
+    assert shown(local(found.timestamp())).endswith("-01-01 05:30:00 TST")
 
 
 def test_sums() -> None:
