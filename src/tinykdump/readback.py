@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tinykdump import dumps, keys, parts, restore, vmcoreinfo
+from tinykdump.dump import LOG, STREAMS
 from tinykdump.errors import TinykdumpError
 from tinykdump.host import Host
 
@@ -32,8 +33,9 @@ def check(host: Host, place: Path, wanted: Wanted, target: Path) -> str:
     found, told = parts.look(complete[-1]), parts.test(complete[-1])
     if not told or told[0] != wanted.number:
         raise TinykdumpError("the dump does not have the id of this rehearsal", _HINT)
-    if all(stream.file != "vmcore" for stream in found.streams):
-        raise TinykdumpError("the dump has no vmcore", _HINT)
+    for file in STREAMS[LOG], "vmcore":
+        if all(stream.file != file for stream in found.streams):
+            raise TinykdumpError(f"the dump has no {file}", _HINT)
     if not _is_readable(host, wanted.key):
         for stream in found.streams:
             _check_sums(stream)
@@ -43,7 +45,7 @@ def check(host: Host, place: Path, wanted: Wanted, target: Path) -> str:
     for failure in done.failures:
         raise failure
     by_name = {path.name: path for path in done.files}
-    if wanted.number not in by_name["vmcore-dmesg.txt"].read_text(errors="replace"):
+    if wanted.number not in by_name[STREAMS[LOG]].read_text(errors="replace"):
         raise TinykdumpError("the log in the dump does not have the id of this rehearsal", _HINT)
     with by_name["vmcore"].open("rb") as core:
         info = vmcoreinfo.find(lambda at, size: os.pread(core.fileno(), size, at))

@@ -374,3 +374,10 @@ def test_a_dump_without_the_id_or_without_its_memory(dumped: Read) -> None:
     dumped.dump.path.rename(dumped.dump.path.with_suffix(".partial"))
     with pytest.raises(TinykdumpError, match="no complete dump is on the stick"):
         dumped()
+
+
+def test_a_dump_without_the_log(dumped: Read) -> None:
+    """The crash kernel goes on without it, and calls the dump saved."""
+    dumped.dump.add("vmcore.flat", flat([(0, kdump(f"OSRELEASE={KVER}\n".encode()))]))
+    with pytest.raises(TinykdumpError, match=r"the dump has no vmcore-dmesg\.txt"):
+        dumped()
