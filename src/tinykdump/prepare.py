@@ -206,12 +206,12 @@ def _partition(host: Host, planned: Plan) -> Path:
     text = disks.table(disk.size, planned.filesystem)
     options = ["--quiet", "--wipe", "always", "--wipe-partitions", "always"]
     run(["sfdisk", *options, host.path(disk.path)], stdin=text.encode(), hint="run it again")
-    (now,) = (each for each in _disks(host) if each.path == disk.path)
-    if len(now.parts) != 1:
+    parts = [part for each in _disks(host) if each.path == disk.path for part in each.parts]
+    if len(parts) != 1:  # it can have been pulled out
         raise TinykdumpError(
             f"{disk.path} has no partition after partitioning it", "plug it in again, and try again"
         )
-    return now.parts[0].path
+    return parts[0].path
 
 
 def _write_readme(host: Host, config: Config, planned: Plan, device: Path) -> None:

@@ -14,6 +14,7 @@ from tests.plugged import MIB
 from tests.unit.test_disks import device
 from tinykdump import cli, prepare, stick
 from tinykdump.config_files import load_config
+from tinykdump.run import Finished
 
 
 @pytest.fixture
@@ -133,6 +134,22 @@ def test_a_disk_that_is_replaced_meanwhile(
     err = capfd.readouterr().err
     assert err == "tinykdump: /dev/sdb is not what it was before the question (run it again)\n"
     assert devices(machine) == before
+
+
+def test_a_disk_that_is_pulled_out_while_it_is_partitioned(
+    machine: FakeHost, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def played(argv: list[str], **_: object) -> Finished:
+        if argv[0] == "sfdisk":
+            monkeypatch.setattr(prepare, "_listed", lambda: b'{"blockdevices": []}')
+        return Finished(0, b"", "")
+
+    monkeypatch.setattr(prepare, "run", played)
+    assert cli.main(["prepare", "--yes", "/dev/sdb"]) == 1
+    assert capfd.readouterr().err == (
+        "tinykdump: /dev/sdb has no partition after partitioning it "
+        "(plug it in again, and try again)\n"
+    )
 
 
 def test_a_small_disk(machine: FakeHost, monkeypatch: pytest.MonkeyPatch,
