@@ -79,9 +79,10 @@ def mounted(
     try:
         run(["mount", "-t", filesystem, "-o", safe, host.path(device), place],
             hint="check the stick; its file system may be damaged")  # fmt: skip
-        try:
-            yield place
-        finally:
-            run(["umount", place], hint="close what uses the stick")
+        yield place
     finally:
-        place.rmdir()
+        try:
+            place.rmdir()
+        except OSError:  # busy: it is mounted, also if Ctrl-C came while mount(8) was ending
+            run(["umount", place], hint="close what uses the stick")
+            place.rmdir()
