@@ -27,7 +27,7 @@ def private(directory: Path) -> None:
     """
     for missing in (*reversed(directory.parents), directory):
         if not missing.exists():
-            missing.mkdir(mode=0o700)
+            missing.mkdir(mode=0o700, exist_ok=True)  # another process can make it meanwhile
     directory.chmod(0o700)
 
 
@@ -42,7 +42,8 @@ def publish(files: Mapping[Path, bytes]) -> None:
 
     The last file refers to the others: a process that is killed before that rename has
     published nothing. All contents are written before the first rename. Leftovers of killed
-    processes are deleted. Raises OSError with the file's name.
+    processes are deleted; those of others would be, too, hence state.lock(). Raises OSError with
+    the file's name.
     """
     written: dict[str, Path] = {}
     try:

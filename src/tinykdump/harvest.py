@@ -123,4 +123,5 @@ def _noted(host: Host) -> tuple[str, ...]:
 def _note(host: Host, name: str) -> None:
     """Note that a dump was restored. Raises OSError."""
     names = (*_noted(host), name)[-_NOTED:]
-    files.publish({host.path(NOTES): "".join(f"{each}\n" for each in names).encode()})
+    with state.lock(host):
+        files.publish({host.path(NOTES): "".join(f"{each}\n" for each in names).encode()})

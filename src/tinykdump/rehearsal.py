@@ -123,7 +123,8 @@ def rehearse(host: Host, what: Subject, tell: Tell) -> Rehearsal:
         result = Rehearsal(time=local(began), kernel=what.system.kver, image=what.image.sha256,
                            passed=done.saved, result=done.says)  # fmt: skip
         text = json.dumps(asdict(result), default=datetime.isoformat)
-        files.publish({host.path(NOTE): text.encode()})
+        with state.lock(host):
+            files.publish({host.path(NOTE): text.encode()})
         return result
 
 

@@ -6,7 +6,7 @@ import hashlib
 import os
 import subprocess
 from collections import namedtuple
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,7 @@ from tests import plugged
 from tests.fakehost import FakeHost
 from tests.keyring import Keyring
 from tests.unit.test_restore import CORE, LOG, Dump, flat, names
-from tinykdump import cli, dump, hardware, harvest
+from tinykdump import cli, dump, files, hardware, harvest
 from tinykdump.host import Host
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts")
@@ -192,6 +192,25 @@ def test_two_at_a_time(machine: FakeHost, capfd: pytest.CaptureFixture[str]) -> 
         fcntl.flock(handle, fcntl.LOCK_EX)
         assert cli.main(["harvest"]) == 1
     assert "tinykdump: dumps are being harvested already (wait" in capfd.readouterr().err
+
+
+def test_the_note_is_written_under_the_lock(
+    machine: FakeHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process would delete it while it is written: files.publish() deletes leftovers."""
+    publish, locked = files.publish, []
+
+    def look(content: Mapping[Path, bytes]) -> None:
+        with machine.path("/run/tinykdump/lock").open("a") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                locked.extend(content)
+        publish(content)
+
+    monkeypatch.setattr(files, "publish", look)
+    harvest._note(machine.host, FIRST)
+    assert locked == [machine.path("/var/lib/tinykdump/harvested")]
 
 
 def test_notes_are_bounded(machine: FakeHost) -> None:
