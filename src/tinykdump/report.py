@@ -12,6 +12,9 @@ _HINTS = {
     errno.EACCES: "run it as root",
     errno.EPERM: "run it as root",
     errno.ENOSPC: "free space on that file system",
+    errno.EEXIST: "name a new one",
+    errno.ENOENT: "check its path",
+    errno.ENOTDIR: "check its path",
     errno.EDQUOT: "free space on that file system",
     errno.EROFS: "mount that file system writable",
 }

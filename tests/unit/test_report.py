@@ -147,4 +147,4 @@ def test_the_page_overwrites_nothing(
     target.write_text("mine")
     assert cli.main(["report", "x", "--html", str(target)]) == 1
     assert target.read_text() == "mine"
-    assert "page.html: File exists (" in capfd.readouterr().err
+    assert "page.html: File exists (name a new one)" in capfd.readouterr().err
