@@ -5,7 +5,9 @@ The sticks are only read. What was restored is noted on the host.
 """
 
 import fcntl
+import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -87,13 +89,21 @@ def _harvest(host: Host, config: Config, place: Path) -> Iterator[Harvested]:
 def _restore(host: Host, config: Config, directory: Path, target: Path) -> Restored | None:
     """Restore a dump; None if someone has done so already. Raises TinykdumpError, OSError."""
     found = parts.look(directory)
-    if target.exists():
+    if os.path.lexists(target):
+        _refuse_others(target)
         if not _is_leftover(target):
             return None
         files.delete(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     _check_space(target.parent, sum(stream.size for stream in found.streams))
     return restore.restore(found, target, keys.homes(host), plain=not config.encrypt)
+
+
+def _refuse_others(target: Path) -> None:
+    """Raise TinykdumpError unless root made a directory: on some systems all users can."""
+    found = target.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+        raise TinykdumpError(f"{target} exists, and is no directory of root's", "delete it")
 
 
 def _is_leftover(target: Path) -> bool:

@@ -41,7 +41,7 @@ def restore(
     at all can be restored.
     """
     is_new = not os.path.lexists(target)
-    target.mkdir(parents=True, exist_ok=True, mode=0o700)
+    target.mkdir(parents=True, exist_ok=not is_new, mode=0o700)
     files: list[Path] = []
     failures: list[TinykdumpError] = []
     try:

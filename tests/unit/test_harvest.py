@@ -186,6 +186,31 @@ def test_a_directory_that_exists(
         assert set(names(crash(machine, TARGET))) == there
 
 
+def test_a_directory_of_somebody_else(
+    machine: FakeHost, save: Callable[..., Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """On some systems all users can write to /var/crash: that must not look like a restored one."""
+    save(FIRST)
+    crash(machine).mkdir(parents=True)
+    target, elsewhere = crash(machine, TARGET), tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "notes").write_text("mine")
+    says = f"tinykdump: {target} exists, and is no directory of root's (delete it)\n"
+
+    target.symlink_to(elsewhere)
+    assert cli.main(["harvest"]) == 1
+    assert capfd.readouterr() == ("", says)
+    target.unlink()
+    target.mkdir()
+    os.chown(target, 65534, 65534)
+    assert cli.main(["harvest"]) == 1
+    assert capfd.readouterr() == ("", says)
+    target.rmdir()
+    assert cli.main(["harvest"]) == 0
+    assert names(target) == ["vmcore", "vmcore-dmesg.txt"]
+    assert names(elsewhere) == ["notes"]
+
+
 def test_two_at_a_time(machine: FakeHost, capfd: pytest.CaptureFixture[str]) -> None:
     machine.path("/run/tinykdump").mkdir(parents=True)
     with machine.path("/run/tinykdump/harvest.lock").open("w") as handle:

@@ -444,6 +444,19 @@ def test_a_missing_directory_is_an_error(restoring: Restore, dump: Dump) -> None
                                   "directory tinykdump/MACHINE/TIME on the stick)"]  # fmt: skip
 
 
+def test_a_directory_that_somebody_makes_meanwhile(
+    restoring: Restore, dump: Dump, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where all users can write to /var/crash: what is restored must not be in a directory of
+    theirs."""
+    dump.add("dmesg.txt.gpg", LOG)
+    restoring.output.mkdir(parents=True)
+    monkeypatch.setattr(os.path, "lexists", lambda _: False)
+    said = restoring()
+    assert (said.status, said.files) == (1, [])
+    assert said.errors == [f"tinykdump: {restoring.output}: File exists (name a new one)"]
+
+
 @pytest.mark.parametrize("name", ["vmcore-dmesg.txt", "vmcore", "vmcore-incomplete"])
 def test_nothing_is_overwritten(restoring: Restore, dump: Dump, name: str) -> None:
     dump.add("dmesg.txt.gpg", LOG)
