@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Checks of each patch: checkpatch, and whether it builds."""
 
+import hashlib
 import re
 import tomllib
 from dataclasses import replace
@@ -9,7 +10,7 @@ from pathlib import Path
 from kernel import kconfig
 from kernel.build import HERE, Plan, configure, fragment, locked, make
 from kernel.run import KernelError, output
-from kernel.tree import Commit, checkout, touched
+from kernel.tree import Commit, checkout, git, touched
 
 
 def checkpatch_arguments(exceptions: dict[str, str]) -> list[str]:
@@ -63,9 +64,28 @@ def compiling(plan: Plan) -> Plan:
     return replace(plan, options=options, objects=objects)
 
 
+def _compiled(plan: Plan, commit: Commit) -> Path:
+    """The file that says that this commit was compiled, named after all that this depends on."""
+    parts = [
+        git(plan.tree, "rev-parse", f"{commit.id}^{{tree}}"),
+        *touched(commit.patch.read_text()),
+        kconfig.render(plan.options),
+        output(["gcc", "--version"]).splitlines()[0],
+        Path(__file__).read_text(),
+    ]
+    key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+    return plan.result.parent / "compiled" / key
+
+
 def compile_commit(plan: Plan, commit: Commit) -> None:
-    """Compile what a commit touches. Raises KernelError with the compiler's messages."""
+    """Compile what a commit touches, once: a run that was interrupted goes on where it was.
+
+    Raises KernelError with the compiler's messages.
+    """
     plan = compiling(plan)
+    done = _compiled(plan, commit)
+    if done.exists():
+        return
     with locked(plan):
         checkout(plan.tree, commit.id)
         wanted = targets(touched(commit.patch.read_text()), plan.tree)
@@ -75,6 +95,8 @@ def compile_commit(plan: Plan, commit: Commit) -> None:
             make(plan, "bzImage", log="check.log")
         elif wanted:
             make(plan, "prepare", "modules_prepare", *wanted, log="check.log")
+    done.parent.mkdir(exist_ok=True)
+    done.write_text(f"{commit.series}/{commit.patch.name}\n")
 
 
 def unmet_user_options(plan: Plan) -> list[str]:
