@@ -5,8 +5,8 @@ import shutil
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from kernel.build import Plan, locked
-from kernel.tree import checkout
+from kernel.build import Plan
+from kernel.tree import git
 from tests.kernel import scripts
 from tests.kernel.scripts import Outcome, Scenario
 from tests.vmtest.kernels import Kernel
@@ -24,9 +24,7 @@ class Boots:
         """The initramfs for a kernel that was built from this plan."""
         if kernel.directory not in self._images:
             image = self.directory / f"{kernel.directory.name}.img"
-            with locked(plan):
-                checkout(plan.tree, plan.commit)
-                scripts.make_image(plan.tree, kernel, image)
+            scripts.make_image(selftests(plan.tree, plan.commit), kernel, image)
             self._images[kernel.directory] = image
         return self._images[kernel.directory]
 
@@ -42,6 +40,21 @@ class Boots:
                 print(f"  {scenario.name}: {name} = {value}", flush=True)
             self._outcomes[kernel.directory, scenario] = replace(outcome, scenario=scenario)
         return self._outcomes[kernel.directory, scenario]
+
+
+def selftests(tree: Path, commit: str) -> dict[str, str]:
+    """The scripts of the kernel's selftests that guests run, by their path there.
+
+    A commit without the series does not have its script. They are read from git, so that no build
+    in the tree has to wait.
+    """
+    place = "tools/testing/selftests"
+    names = git(tree, "ls-tree", "-r", "--name-only", commit, f"{place}/").splitlines()
+    return {
+        name: git(tree, "show", f"{commit}:{place}/{name}") + "\n"
+        for name in scripts.SELFTESTS
+        if f"{place}/{name}" in names
+    }
 
 
 def for_kasan(scenario: Scenario) -> Scenario:

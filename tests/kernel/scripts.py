@@ -87,10 +87,10 @@ def judge(scenario: Scenario, console: str) -> Outcome:
     return Outcome(scenario, tuple(failures), figures)
 
 
-def make_image(tree: Path, kernel: Kernel, image: Path) -> None:
+def make_image(selftests: Mapping[str, str], kernel: Kernel, image: Path) -> None:
     """Make the guest's initramfs, which also contains the crash kernel and its image.
 
-    `tree` is the source with the selftests.
+    `selftests` has the text of each script by its path in the source of the selftests.
     """
     busybox = fakehost.real("busybox")
     with tempfile.TemporaryDirectory() as name:
@@ -103,11 +103,8 @@ def make_image(tree: Path, kernel: Kernel, image: Path) -> None:
         first.put(SCRIPTS / "init", "init")
         for script in sorted(SCRIPTS.glob("*.sh")):
             first.put(script, f"guest/{script.name}")
-        for test in SELFTESTS:
-            source = tree / "tools/testing/selftests" / test
-            # Without the series, the source does not have its selftests.
-            if source.exists():
-                first.put(source, f"selftests/{test}")
+        for path, text in selftests.items():
+            first.put(text, f"selftests/{path}")
         _add_modules(kernel, first)
         _add_helpers(first)
         first.program("kexec")
