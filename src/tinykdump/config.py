@@ -54,7 +54,7 @@ class Config:
     compression: str  # a key of COMPRESSIONS
     encrypt: bool
     key: str  # a file, or a key in root's keyring; empty: the machine's own key
-    script: str  # absolute path of a program to run before the dump; empty: none
+    script: str  # absolute path of a program to run between log and memory; empty: none
     script_wait: int  # seconds until the script is ended
     stall: int  # seconds without progress after which a dump is given up
     final_action: str  # one of FINAL_ACTIONS
@@ -181,7 +181,7 @@ ITEMS = (
          "The OpenPGP key to encrypt to: the absolute path of a file, or a key in root's keyring.\n"
          "If empty, tinykdump makes a key for this machine."),
     Item("dump", "script", _absolute, "",
-         "The absolute path of a program to run in the crash kernel before the dump."),
+         "The absolute path of a program to run in the crash kernel, between log and memory."),
     Item("dump", "script_wait", _number(1, 3600), "60",
          "After how many seconds the crash kernel ends that program."),
     Item("dump", "stall", _number(10, 86400), "300",

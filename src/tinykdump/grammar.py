@@ -25,7 +25,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("-l", "--load", action="store_true",
                      help="load the crash image; build it first if necessary")  # fmt: skip
     top.add_argument("-s", "--script", metavar="FILE",
-                     help="run FILE in the crash kernel before the dump")  # fmt: skip
+                     help="run FILE in the crash kernel before it saves the memory")  # fmt: skip
     top.add_argument("-k", "--key", metavar="KEY",
                      help="encrypt to KEY: a path with a / or a key in root's keyring")  # fmt: skip
     top.add_argument("--kernel", metavar="KVER",

@@ -168,6 +168,13 @@ def test_a_makedumpfile_that_cannot_be_killed_does_not_prevent_the_final_action(
     assert log.endswith("ACTION reboot -n -f\n")
 
 
+def test_the_log_is_saved_before_the_script_runs(crash: Crash) -> None:
+    """A script that takes all memory can end everything that comes after it."""
+    stages = "open_dump_directory() { :; }; read_log() { echo log; }; run_script() { exit 1; }"
+    init(crash, stages, real=("save_log",))
+    assert (crash.dump / "dmesg.txt.000").read_text() == "log\n"
+
+
 @pytest.mark.parametrize("saved", [False, True])
 def test_the_crash_kernels_log_is_saved_after_a_failure(crash: Crash, saved: bool) -> None:
     publish = "publish() { touch $TMP/saved; }" if saved else "publish() { die no; }"

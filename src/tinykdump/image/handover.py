@@ -24,7 +24,7 @@ FILES: Mapping[str, str] = {
     KEY: "the public key that dumps are encrypted to; absent: dumps are not encrypted",
     MODULES: "a line for each module in load order: its path, and its parameters for insmod",
     RENAMED: "a line for each offset in makedumpfile, in bytes, of a name that may need a change",
-    SCRIPT: "the user's program that runs before the dump; absent: none runs",
+    SCRIPT: "the user's program, which runs between log and memory; absent: none runs",
 }
 
 
