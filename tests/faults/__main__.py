@@ -17,8 +17,8 @@ from functools import cache
 from pathlib import Path
 
 from tests.faults import ground, report
-from tests.faults.bench import resumed
-from tests.faults.scenario import Kernel, Result, Scenario, Verdict
+from tests.faults.bench import CYCLES, resumed
+from tests.faults.scenario import Kernel, Result, Scenario, Shape, Verdict
 from tests.faults.table import ROWS
 from tests.vmtest.errors import MachineLost
 
@@ -39,13 +39,14 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as directory:
 
         @cache
-        def prepared(kernel: Kernel, cpus: int) -> ground.Ground:
-            return ground.prepare(kernel, cpus, Path(directory) / f"{kernel}-{cpus}")
+        def prepared(kernel: Kernel, shape: Shape) -> ground.Ground:
+            return ground.prepare(kernel, shape, Path(tempfile.mkdtemp(dir=directory)))
 
         for row in chosen(options.names):
             kernel = row.kernel or options.kernel
             with tempfile.TemporaryDirectory(dir=directory) as workdir:
-                result = run(row, kernel, prepared(kernel, row.cpus), Path(workdir))
+                result = run(row, kernel, prepared(kernel, row.shape), Path(workdir),
+                             options.cycles)  # fmt: skip
             print(f"{row.id}: {result.verdict} ({result.seconds:.0f} s): {result.gets}", flush=True)
             good &= result.verdict == "good"
             results = report.merge(results, [result])
@@ -59,27 +60,33 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("names", nargs="*", metavar="NAME", help="a group, or a row: GROUP/NAME")
     parser.add_argument("--kernel", choices=("stock", "patched"), default="stock",
                         help="Debian's, or that of kernel/, where any will do")  # fmt: skip
+    parser.add_argument("--cycles", type=int, default=CYCLES, metavar="N",
+                        help="crashes of the endurance row (%(default)s)")  # fmt: skip
     parser.add_argument("--record", action="store_true", help="only update the table in README.md")
     return parser
 
 
 def chosen(names: Sequence[str]) -> list[Scenario]:
-    """The rows that can run and that the names mean, in the order of the names; without, all."""
+    """The rows that can run and that the names mean, in the order of the names.
+
+    Without names, all but those that take too long.
+    """
     for name in names:
         if not any(row.matches(name) for row in ROWS):
             known = ", ".join(sorted({row.group for row in ROWS} | {row.id for row in ROWS}))
             raise SystemExit(f"faults: {name} is neither a group nor a row (they are: {known})")
+    usual = (row for row in ROWS if not row.by_name)
     named = (row for name in names for row in ROWS if row.matches(name))
-    return [row for row in dict.fromkeys(named if names else ROWS) if row.check]
+    return [row for row in dict.fromkeys(named if names else usual) if row.check]
 
 
-def run(row: Scenario, kernel: Kernel, armed: ground.Ground, workdir: Path) -> Result:
+def run(row: Scenario, kernel: Kernel, armed: ground.Ground, workdir: Path, cycles: int) -> Result:
     """Run a row, and keep its console."""
     assert row.check
     started = time.monotonic()
     seconds = 0.0
     verdict: Verdict
-    with resumed(armed, workdir) as bench:
+    with resumed(armed, workdir, cycles) as bench:
         try:
             gets, verdict = row.check(bench), "good"
         except MachineLost as error:

@@ -19,6 +19,8 @@ from tests.vmtest.vm import VM
 MIB = 1 << 20
 # Of a crash, also of one that takes long to come.
 SECONDS = 2 * service.CRASH_SECONDS
+# Crashes of the endurance row, unless the command line says another number.
+CYCLES = 100
 
 # A way to crash: gets the machine and the mark, which it gives to the process that crashes.
 Crash = Callable[[VM, str], None]
@@ -27,11 +29,13 @@ Crash = Callable[[VM, str], None]
 class Bench:
     """One row's machine, its sticks, and a directory for what is restored."""
 
-    def __init__(self, vm: VM, ground: Ground, workdir: Path) -> None:
+    def __init__(self, vm: VM, ground: Ground, workdir: Path, cycles: int) -> None:
         self.vm = vm
         self.keys = ground.keys
         self.kver = ground.kver
         self.workdir = workdir
+        # How often the endurance row crashes.
+        self.cycles = cycles
         self.mark = service.mark()
         # From the crash to the final action.
         self.seconds = 0.0
@@ -128,6 +132,6 @@ class Bench:
 
 
 @contextmanager
-def resumed(ground: Ground, workdir: Path) -> Iterator[Bench]:
+def resumed(ground: Ground, workdir: Path, cycles: int = CYCLES) -> Iterator[Bench]:
     with snapshot.resumed(ground.machine, ground.snapshot, workdir / "vm") as vm:
-        yield Bench(vm, ground, workdir)
+        yield Bench(vm, ground, workdir, cycles)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.faults.scenario import Kernel
+from tests.faults.scenario import Kernel, Shape
 from tests.vm import service
 from tests.vmtest import kernels, rootfs, snapshot, stick
 from tests.vmtest.machine import Machine, Stick
@@ -15,8 +15,6 @@ from tests.vmtest.vm import VM
 # Debian's kernel needs it; kernel-tinykdump needs no parameter.
 CRASHKERNEL = "crashkernel=192M"
 
-# The least for which kernel/ sets an area aside: the dumps are small, and many.
-MEMORY_MIB = 512
 # A second console, whose keyboard is a pty of this host: a row can type sysrq there.
 TYPED = "typed"
 KEYBOARD = ("-chardev", f"pty,id={TYPED}", "-serial", f"chardev:{TYPED}")
@@ -32,16 +30,18 @@ class Ground:
     keys: service.KeyPair
 
 
-def prepare(kernel: Kernel, cpus: int, directory: Path) -> Ground:
+def prepare(kernel: Kernel, shape: Shape, directory: Path) -> Ground:
     """Arm a machine with that kernel, or find its snapshot."""
     keys = service.cached_key_pair()
     directory.mkdir(parents=True, exist_ok=True)
     usual = stick.make(directory / "stick.img")
     root = rootfs.build()
-    fields: dict[str, Any] = {"memory_mib": MEMORY_MIB, "cpus": cpus, "arguments": KEYBOARD,
+    fields: dict[str, Any] = {"memory_mib": shape.memory_mib, "cpus": shape.cpus,
+                              "arguments": (*KEYBOARD, *shape.arguments),
+                              "erst_kib": shape.erst_kib, "lifetime": shape.lifetime,
                               "sticks": (Stick("stick", usual.path),)}  # fmt: skip
     # Free memory is zero, so it is never in a dump: without KVM, each MiB of it takes a second.
-    append = ("console=ttyS1", "console=ttyS0", "init_on_free=1")
+    append = ("console=ttyS1", "console=ttyS0", "init_on_free=1", *shape.append)
     if kernel == "patched":
         built = kernels.build()
         kver, machine = built.kver, built.machine(root, *append, **fields)

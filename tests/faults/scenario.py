@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from tests.faults.bench import Bench
 
-Group = Literal["stick", "crash-kernel", "system-kernel", "service", "hostile"]
+Group = Literal["stick", "crash-kernel", "system-kernel", "service", "hostile", "endurance"]
 # good: the person gets what the row promises; bad: something else; lost: the machine ended or hung
 # in another way than the row expects; not here: the row cannot run on this machine.
 Verdict = Literal["good", "bad", "lost", "not here"]
@@ -19,6 +19,26 @@ Kernel = Literal["stock", "patched"]
 
 # Does what the row says, and returns what the person gets. Raises AssertionError.
 Check = Callable[["Bench"], str]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What the machine of a row is made of; rows of the same shape start from one snapshot."""
+
+    cpus: int = 1
+    # The least for which kernel/ sets an area aside: the dumps are small, and many.
+    memory_mib: int = 512
+    # Further parameters of its kernel.
+    append: tuple[str, ...] = ()
+    # Further arguments for QEMU.
+    arguments: tuple[str, ...] = ()
+    # The size of ERST, where pstore keeps its records; 0: the machine has none.
+    erst_kib: int = 0
+    # Seconds of CPU time after which QEMU is killed.
+    lifetime: int = 3600
+
+
+PLAIN = Shape()
 
 
 @dataclass(frozen=True)
@@ -32,11 +52,13 @@ class Scenario:
     check: Check | None = None
     # Why it cannot run here; it has a check, or else a reason.
     reason: str = ""
-    cpus: int = 1
+    shape: Shape = PLAIN
     # Empty: any kernel will do.
     kernel: Kernel | Literal[""] = ""
     # Whether make check runs it, too.
     in_check: bool = False
+    # Whether it takes so long that only its name runs it.
+    by_name: bool = False
 
     def __post_init__(self) -> None:
         if (self.check is None) == (not self.reason):

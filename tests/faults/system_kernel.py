@@ -11,11 +11,12 @@ from pathlib import Path
 
 from tests.faults.bench import Bench, Crash
 from tests.faults.ground import TYPED
-from tests.faults.scenario import Scenario
+from tests.faults.scenario import Scenario, Shape
 from tests.vmtest.vm import VM
 
 LKDTM = "/sys/kernel/debug/provoke-crash/DIRECT"
 CPUS = 4
+FOUR = Shape(cpus=CPUS)
 
 
 def by(command: str, *sysctls: str, cpu: int | None = None) -> Crash:
@@ -107,12 +108,12 @@ ROWS = (
     Scenario("system-kernel", "right-after-arming", "a panic as soon as `tinykdump -l` ends", SAVED,
              crashing(after_arming, "sysrq triggered crash")),
     Scenario("system-kernel", "double-panic", "two of four processors panic at the same time",
-             SAVED, crashing(by(TWO), "Kernel panic - not syncing: dumptest"), cpus=CPUS,
+             SAVED, crashing(by(TWO), "Kernel panic - not syncing: dumptest"), shape=FOUR,
              kernel="patched"),
     *(
         Scenario("system-kernel", f"cpu-{cpu}", f"a panic on processor {cpu} of {CPUS}", SAVED,
                  crashing(by("echo c >/proc/sysrq-trigger", cpu=cpu), "sysrq triggered crash"),
-                 cpus=CPUS)
+                 shape=FOUR)
         for cpu in range(CPUS)
     ),
     Scenario("system-kernel", "hard-lockup", "the NMI watchdog finds a hard lockup", SAVED,

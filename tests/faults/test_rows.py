@@ -8,7 +8,7 @@ import pytest
 
 from tests.faults import ground
 from tests.faults.bench import resumed
-from tests.faults.scenario import Scenario
+from tests.faults.scenario import PLAIN, Scenario
 from tests.faults.table import ROWS
 from tests.vmtest.rootfs import Recipe, Root
 
@@ -20,7 +20,7 @@ def armed(
     build_root: Callable[[Recipe], Root], tmp_path_factory: pytest.TempPathFactory
 ) -> ground.Ground:
     build_root(Recipe())
-    return ground.prepare("stock", 1, tmp_path_factory.mktemp("ground"))
+    return ground.prepare("stock", PLAIN, tmp_path_factory.mktemp("ground"))
 
 
 @pytest.mark.parametrize("row", CHECKED, ids=[row.id for row in CHECKED])
