@@ -28,6 +28,16 @@ hide_other_disks() {
 	done
 }
 
+# usb-storage looks at a device as soon as it is there (usb_storage.delay_use=0), and once. Look again
+# at one that had no answer yet. The kernel may wait long for an answer, so nothing waits for that.
+look_again() {
+	for adapter in "$SYS"/class/scsi_host/host*; do
+		[ -e "$adapter/scan" ] || continue
+		set -- "$adapter"/device/target*
+		[ -e "$1" ] || echo "- - -" >"$adapter/scan" &
+	done
+}
+
 # After a kexec, some host controllers need a second reset.
 rebind_controllers() {
 	say "no stick yet: resetting the USB host controllers"
@@ -49,6 +59,7 @@ wait_for_stick() {
 		[ "$waited" -lt $((WAIT * 5)) ] ||
 			die "no stick $TARGET_TAG=$TARGET_VALUE within $WAIT s$AGAIN"
 		tick
+		[ $((waited % 25)) -ne 5 ] || look_again
 		[ $((waited % 25)) -ne 0 ] || say "waited $((waited / 5)) of $WAIT s for the stick"
 		[ "$waited" -ne $((WAIT * 5 / 2)) ] || rebind_controllers
 		usleep 200000 # openSUSE's busybox takes only whole seconds for sleep

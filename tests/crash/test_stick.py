@@ -89,6 +89,20 @@ def test_it_waits_for_the_stick_as_long_as_it_is_told(crash: Crash) -> None:
     assert time.monotonic() - start > 0.7  # it looks five times in that second
 
 
+def test_devices_that_did_not_answer_are_looked_at_again(crash: Crash) -> None:
+    """After a second, and only those that have no disk yet."""
+    hosts = crash.top / "sys/class/scsi_host"
+    for name in ("host0", "host1/device/target1:0:0"):
+        (hosts / name).mkdir(parents=True)
+    for name in ("host0", "host1"):
+        (hosts / name / "scan").write_text("")
+    find = f"findfs() {{ [ -s {hosts}/host0/scan ] && echo /dev/sdx; }}"
+    status, log = crash.run(f"WAIT=3; {find}; warn_of_others() {{ :; }}; wait_for_stick")
+    assert (status, log.splitlines()[-1][-8:]) == (0, "/dev/sdx")
+    assert (hosts / "host0/scan").read_text() == "- - -\n"
+    assert (hosts / "host1/scan").read_text() == ""
+
+
 def test_controllers_are_reset_when_no_stick_comes(crash: Crash) -> None:
     driver = crash.top / "sys/bus/pci/drivers/xhci_hcd"
     (driver / "0000:00:03.0").mkdir(parents=True)

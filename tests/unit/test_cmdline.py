@@ -13,7 +13,9 @@ from tinykdump.image.cmdline import (
 
 
 def kept(running: str) -> str:
-    return crash_cmdline(X86_64, running, "", ()).removesuffix(" ".join(X86_64.added)).strip()
+    line = crash_cmdline(X86_64, running, "", ())
+    first, last = " ".join(X86_64.defaults), " ".join(X86_64.added)
+    return line.removeprefix(first).removesuffix(last).strip()
 
 
 @pytest.mark.parametrize(
@@ -70,7 +72,17 @@ def test_values(cmdline: str, expected: tuple[str, ...]) -> None:
 
 def test_appended_parameters_come_last() -> None:
     words = crash_cmdline(X86_64, "console=ttyS0", 'nr_cpus=2 "a b"  c', ()).split(" ")
-    assert words == ["console=ttyS0", *X86_64.added, "nr_cpus=2", '"a', 'b"', "c"]
+    expected = [*X86_64.defaults, "console=ttyS0", *X86_64.added, "nr_cpus=2", '"a', 'b"', "c"]
+    assert words == expected
+
+
+@pytest.mark.parametrize(
+    ("running", "expected"), [("", ("0",)), ("usb-storage.delay_use=3", ("0", "3"))]
+)
+def test_the_delay_of_usb_storage_can_be_set(running: str, expected: tuple[str, ...]) -> None:
+    """The last value counts."""
+    line = crash_cmdline(X86_64, running, "", ())
+    assert values(line, "usb_storage.delay_use") == expected
 
 
 @settings(deadline=None)

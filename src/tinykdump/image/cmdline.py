@@ -38,7 +38,8 @@ def crash_cmdline(
         if _is_kept(word, architecture.kept)
     ]
     swiotlb = [f"swiotlb={BOUNCE_BUFFERS // _SLOT}"] if encrypts_memory(" ".join(kept)) else []
-    return " ".join([*kept, *architecture.added, *swiotlb, *more, *_WORD.findall(append)])
+    ours = (*architecture.added, *swiotlb, *more)
+    return " ".join([*architecture.defaults, *kept, *ours, *_WORD.findall(append)])
 
 
 def encrypts_memory(cmdline: str) -> bool:
