@@ -8,6 +8,11 @@ SITE = $(PREFIX)/lib/python3/dist-packages
 ZSH = $(PREFIX)/share/zsh/site-functions
 BASH_COMPLETION = $(PREFIX)/share/bash-completion/completions
 FISH = $(PREFIX)/share/fish/vendor_completions.d
+# SERIES=6.12 names the kernel of demo, kernel, crash-kernel, kernel-check, bench and rpm, as in
+# kernel/releases.toml.
+ifdef SERIES
+export TINYKDUMP_KERNEL_SERIES = $(SERIES)
+endif
 # Which lines of src no test of Python's own ran, to look at; there is no figure to reach.
 COVERAGE = --cov --cov-report=term
 

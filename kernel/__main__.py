@@ -21,8 +21,8 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--release",
         choices=releases.RELEASES,
-        default=releases.NEWEST.name,
-        help="the kernel, and the series for it (%(default)s)",
+        help="the kernel, and the series for it (default: TINYKDUMP_KERNEL_SERIES, or the newest "
+        "whose source can be had)",
     )
     command.add_argument(
         "--series", action="append", metavar="NAME", help="apply only this series (repeatable)"
@@ -58,7 +58,7 @@ def _request(args: argparse.Namespace) -> Request:
     fragments += ["fedora"] if args.fedora else []
     return replace(
         usual,
-        release=releases.RELEASES[args.release],
+        release=releases.RELEASES.get(args.release),
         series=[] if args.stock else args.series,
         fragments=tuple(fragments),
         source=args.source,

@@ -7,13 +7,14 @@ import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 from kernel import kconfig, releases
 from kernel.cache import directory
-from kernel.releases import Release
+from kernel.releases import NEWEST, RELEASES, Release
 from kernel.run import KernelError, logged, output, say, stopwatch
-from kernel.source import Source, get_source, given_tarball
+from kernel.source import NoSourceError, Source, get_source, given_tarball
 from kernel.tree import (
     Commit,
     Series,
@@ -40,7 +41,8 @@ CRASH_ONLY = ("small-sections", "small-watermark")
 class Request:
     """The kernel to build; by default the guests' kernel with all series."""
 
-    release: Release = releases.NEWEST
+    # None: the one that TINYKDUMP_KERNEL_SERIES names, or the newest whose source can be had
+    release: Release | None = None
     # None: all series that are for this kernel; an empty list: the stock kernel
     series: list[str] | None = None
     # Names of fragments in config/; the first is the base
@@ -97,11 +99,38 @@ def _result_hash(source: Source, commit: str, options: dict[str, str], compiler:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
+def find_source(request: Request) -> tuple[Release, Source]:
+    """The release to build, and its source. Raises NoSourceError if nobody has it."""
+    directory = request.cache / "kernel/source"
+    release = request.release or releases.chosen()
+    if not release and not request.source:
+        return _newest_source(directory)
+    release = release or NEWEST
+    return release, get_source(release, directory, request.source)
+
+
+# The places are asked once, not for each kernel of the tests.
+@cache
+def _newest_source(directory: Path) -> tuple[Release, Source]:
+    """The newest release whose source can be had. Raises NoSourceError for the newest of all."""
+    errors = []
+    for release in reversed(RELEASES.values()):
+        try:
+            source = get_source(release, directory, None)
+        except NoSourceError as error:
+            errors.append(error)
+            continue
+        for missing in errors:
+            say(f"{missing}; going on with Linux {release.name}")
+        return release, source
+    raise errors[0]
+
+
 def make_plan(request: Request) -> Plan:
     base = request.cache / "kernel"
-    source = get_source(request.release.name, base / "source", request.source)
+    release, source = find_source(request)
     tree = make_tree(source, base / "tree")
-    every = SERIES / request.release.name
+    every = SERIES / release.name
     series = find_series(every, request.series)
     if request.series is None and request.fragments[0] != CRASH:
         series = [one for one in series if one.name not in CRASH_ONLY]
@@ -110,7 +139,7 @@ def make_plan(request: Request) -> Plan:
     compiler = output(["gcc", "--version"]).splitlines()[0]
     commit = commits[-1].id if commits else pristine(tree)
     return Plan(
-        release=request.release,
+        release=release,
         source=source,
         tree=tree,
         directory=every,

@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Reads releases.toml, the table of the kernels that the series are for."""
 
+import os
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
+from kernel.run import KernelError
+
 _TABLE = Path(__file__).resolve().parent / "releases.toml"
+CHOICE = "TINYKDUMP_KERNEL_SERIES"
 
 
 @dataclass(frozen=True)
@@ -14,6 +18,8 @@ class Release:
     name: str
     # 7.2.13: the version of the source that was tested last
     tested: str
+    # The suites of Debian to search for the source, separated by spaces
+    suites: str
     # The number of object files in a build for the guests
     objects: int
     # The number of object files of the small crash kernel
@@ -24,3 +30,18 @@ RELEASES = {
     name: Release(name, **values) for name, values in tomllib.loads(_TABLE.read_text()).items()
 }
 NEWEST = list(RELEASES.values())[-1]
+
+
+def chosen() -> Release | None:
+    """The release that TINYKDUMP_KERNEL_SERIES names; None: the newest whose source can be had.
+
+    Raises KernelError if there is no such release.
+    """
+    name = os.environ.get(CHOICE)
+    if not name:
+        return None
+    if name not in RELEASES:
+        raise KernelError(
+            f"there are no series for Linux {name}", f"choose one of {', '.join(RELEASES)}"
+        )
+    return RELEASES[name]

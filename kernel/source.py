@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from kernel.releases import NEWEST, Release
 from kernel.run import KernelError, output, say
 
 KERNEL_ORG = "https://cdn.kernel.org/pub/linux/kernel"
 # A build behind a firewall should not wait long for kernel.org.
 PROBE_SECONDS = 10
-DEBIAN_SUITES = "sid forky"
 DEBIAN_KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
 
@@ -101,7 +101,8 @@ def _download(url: str, target: Path) -> None:
     partial.rename(target)
 
 
-def _from_kernel_org(series: str, directory: Path) -> Path:
+def _from_kernel_org(release: Release, directory: Path) -> Path:
+    series = release.name
     base = f"{KERNEL_ORG}/v{series.split('.', maxsplit=1)[0]}.x"
     try:
         # As in _download(), this cannot open a local file.
@@ -144,12 +145,12 @@ def _apt_sources() -> Iterator[str]:
             yield file.read_text()
 
 
-def _private_apt(archive: str, directory: Path) -> list[str]:
+def _private_apt(archive: str, suites: str, directory: Path) -> list[str]:
     """Options that make apt read these suites without changing the machine's own setup."""
     for name in ("sources", "lists/partial", "cache/archives/partial"):
         (directory / name).mkdir(parents=True, exist_ok=True)
     (directory / "sources/linux.sources").write_text(
-        f"Types: deb deb-src\nURIs: {archive}\nSuites: {DEBIAN_SUITES}\n"
+        f"Types: deb deb-src\nURIs: {archive}\nSuites: {suites}\n"
         f"Components: main\nSigned-By: {DEBIAN_KEYRING}\n"
     )
     options = {
@@ -168,12 +169,12 @@ def _private_apt(archive: str, directory: Path) -> list[str]:
     return [f"-o{name}={value}" for name, value in options.items()]
 
 
-def _debian(directory: Path) -> list[str]:
-    """Download the lists of Debian's archive; returns apt's options for them."""
+def _debian(suites: str, directory: Path) -> list[str]:
+    """Download the lists of these suites of Debian; returns apt's options for them."""
     archive = debian_archive(list(_apt_sources()))
     if not archive or not shutil.which("apt-get"):
         raise NoSourceError("apt on this machine has no Debian archive")
-    apt = _private_apt(archive, directory / "apt")
+    apt = _private_apt(archive, suites, directory / f"apt-{suites.replace(' ', '-')}")
     try:
         output(["apt-get", *apt, "update"])
     except KernelError as error:
@@ -190,13 +191,13 @@ def _versions(shown: str, series: str) -> list[str]:
     ]
 
 
-def _from_binary_package(series: str, directory: Path) -> Path:
+def _from_binary_package(release: Release, directory: Path) -> Path:
     """Debian's newest package linux-source-X.Y, which has Debian's patches."""
-    apt = _debian(directory)
-    package = f"linux-source-{series}"
+    apt = _debian(release.suites, directory)
+    package = f"linux-source-{release.name}"
     try:
         shown = output(["apt-cache", *apt, "show", package])
-        version = _versions(shown, series)[0]
+        version = _versions(shown, release.name)[0]
         say(f"downloading {package} {version} from Debian's archive")
         with tempfile.TemporaryDirectory(dir=directory) as name:
             unpacked = Path(name)
@@ -206,18 +207,18 @@ def _from_binary_package(series: str, directory: Path) -> Path:
             target = directory / f"linux-source-{version.partition('-')[0]}.tar.xz"
             return (unpacked / f"usr/src/{package}.tar.xz").rename(target)
     except (KernelError, IndexError, OSError) as error:
-        raise NoSourceError(f"Debian ({DEBIAN_SUITES}) has no {package}") from error
+        raise NoSourceError(f"Debian ({release.suites}) has no {package}") from error
 
 
-def _from_source_package(series: str, directory: Path) -> Path:
+def _from_source_package(release: Release, directory: Path) -> Path:
     """Debian's .orig.tar.xz, without patches, in the newest version that the pool still has."""
-    apt = _debian(directory)
-    nothing = f"Debian ({DEBIAN_SUITES}) has no source package of it"
+    apt = _debian(release.suites, directory)
+    nothing = f"Debian ({release.suites}) has no source package of it"
     try:
         shown = output(["apt-cache", *apt, "showsrc", "--only-source", "linux"])
     except KernelError as error:
         raise NoSourceError(nothing) from error
-    for package in _versions(shown, series):
+    for package in _versions(shown, release.name):
         say(f"downloading the source package linux {package} from Debian's archive")
         source = ["source", "--download-only", "--tar-only", "--only-source", f"linux={package}"]
         try:
@@ -237,22 +238,22 @@ def newest_source_package(name: str, directory: Path) -> Path:
     pattern = f"{name}_*.orig.tar.*"
     directory.mkdir(parents=True, exist_ok=True)
     if not any(directory.glob(pattern)):
-        apt = _debian(directory)
+        apt = _debian(NEWEST.suites, directory)
         say(f"downloading the source package {name} from Debian's archive")
         source = ["source", "--download-only", "--tar-only", "--only-source", name]
         try:
             output(["apt-get", *apt, *source], cwd=directory)
         except KernelError as error:
-            raise NoSourceError(f"Debian ({DEBIAN_SUITES}) has no source package {name}") from error
+            raise NoSourceError(f"Debian ({NEWEST.suites}) has no source package {name}") from error
     return max(directory.glob(pattern), key=lambda path: path.stat().st_mtime)
 
 
-def _from_cache(series: str, directory: Path) -> Path:
+def _from_cache(release: Release, directory: Path) -> Path:
     archives = {
         version: path
         for path in sorted(directory.glob("linux[-_]*.tar.xz"))
         for version in newest(
-            [path.name.removesuffix(".orig.tar.xz").removesuffix(".tar.xz")], series
+            [path.name.removesuffix(".orig.tar.xz").removesuffix(".tar.xz")], release.name
         )
     }
     if not archives:
@@ -261,18 +262,19 @@ def _from_cache(series: str, directory: Path) -> Path:
 
 
 # The places to search, in this order. Any of them may drop an old release.
-PLACES: tuple[Callable[[str, Path], Path], ...] = (
+Place = Callable[[Release, Path], Path]
+PLACES: tuple[Place, ...] = (
     _from_cache, _from_kernel_org, _from_binary_package, _from_source_package,
 )  # fmt: skip
 
 
 def get_source(
-    series: str,
+    release: Release,
     directory: Path,
     given: Path | None,
-    places: Sequence[Callable[[str, Path], Path]] = PLACES,
+    places: Sequence[Place] = PLACES,
 ) -> Source:
-    """The newest source of `series` (7.2) from the first place that has one, kept in `directory`.
+    """The newest source of a release from the first place that has one, kept in `directory`.
 
     `given`, a tarball, replaces the search. Raises NoSourceError with the reason of each place.
     """
@@ -282,10 +284,10 @@ def get_source(
     reasons = []
     for place in places:
         try:
-            return _describe(place(series, directory))
+            return _describe(place(release, directory))
         except NoSourceError as error:
             reasons.append(str(error))
     raise NoSourceError(
-        f"cannot find the source of Linux {series}: {', '.join(dict.fromkeys(reasons))}",
+        f"cannot find the source of Linux {release.name}: {', '.join(dict.fromkeys(reasons))}",
         "set TINYKDUMP_KERNEL_SOURCE to a tarball of it",
     )

@@ -7,7 +7,9 @@ from dataclasses import replace
 import pytest
 
 from kernel.build import Plan, Request
+from kernel.releases import Release
 from tests.kernel.boots import Boots
+from tests.kernel.versions import RELEASES, available
 from tests.vmtest.kernels import Kernel
 
 
@@ -20,13 +22,25 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+@pytest.fixture(scope="session", params=RELEASES, ids=lambda release: release.name)
+def release(request: pytest.FixtureRequest) -> Release:
+    """Each release, or the one that TINYKDUMP_KERNEL_SERIES names."""
+    return available(request.param)
+
+
 @pytest.fixture(scope="session")
-def wanted(pytestconfig: pytest.Config) -> Request:
+def usual(pytestconfig: pytest.Config) -> Request:
     """The kernel of the command line; by default the guests' kernel with all series."""
     only = pytestconfig.getoption("kernel_series", None)
     debug = pytestconfig.getoption("kernel_debug", False)
     fragments = (*Request().fragments, *(["debug"] if debug else []))
     return Request(series=only.split(",") if only else None, fragments=fragments)
+
+
+@pytest.fixture(scope="session")
+def wanted(usual: Request, release: Release) -> Request:
+    """The usual kernel, of each release."""
+    return replace(usual, release=release)
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The scenarios that are booted for each series, with their expected results."""
 
+from collections.abc import Collection
+
 from tests.kernel.scripts import Scenario
 
 _CRASHED = (
@@ -142,21 +144,23 @@ OTHER_CONFIGURATIONS: dict[str, tuple[Scenario, ...]] = {
     "no-cma": _WITHOUT_CMA,
 }
 
+# Of a release that has crashkernel=size,cma.
+_STATIC_CMA = Scenario(
+    "static-cma",
+    "reserved",
+    append="nokaslr crashkernel=64M crashkernel=64M,cma",
+    expect=(r"^FIGURE cma_ranges_boot \w+-\w+ $",),
+)
+
 # Booted with and without the series, for comparison. The first one with each size of memory
 # reserves nothing.
-STATIC = (
+_STATIC = (
     Scenario("static-none", "reserved", append="nokaslr", expect=(r"^FIGURE iomem_boot $",)),
     Scenario(
         "static-plain",
         "reserved",
         append="nokaslr crashkernel=128M",
         expect=(r"^FIGURE iomem_boot \w+-\w+ $",),
-    ),
-    Scenario(
-        "static-cma",
-        "reserved",
-        append="nokaslr crashkernel=64M crashkernel=64M,cma",
-        expect=(r"^FIGURE cma_ranges_boot \w+-\w+ $",),
     ),
     Scenario("static-none-6g", "reserved", memory="6G", append="nokaslr"),
     Scenario(
@@ -168,6 +172,11 @@ STATIC = (
         expect=(r"^FIGURE iomem_boot \w{8}-\w{8} \w{9}-\w{9} $",),
     ),
 )
+
+
+def compared(series: Collection[str]) -> tuple[Scenario, ...]:
+    """Those for comparison, of a release that has these series."""
+    return (*_STATIC, *[_STATIC_CMA] * ("crash-cma-ranges" in series))
 
 
 def bench_scenarios(rounds: int) -> dict[str, tuple[Scenario, ...]]:

@@ -2,30 +2,40 @@
 """Each commit of each series applies, passes checkpatch and builds."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from kernel import releases
 from kernel.build import CRASH_ONLY, SERIES, Plan, Request, objects_in
+from kernel.releases import Release
 from kernel.tree import Commit, find_series
 from tests.kernel import checks
+from tests.kernel.versions import RELEASES, available
 from tests.vmtest import kernels
 from tests.vmtest.kernels import Kernel
 
 PATCHES = [
-    patch for series in find_series(SERIES / releases.NEWEST.name, None) for patch in series.patches
+    (release, patch)
+    for release in RELEASES
+    for series in find_series(SERIES / release.name, None)
+    for patch in series.patches
 ]
 
 
-@pytest.fixture(params=PATCHES, ids=lambda patch: f"{patch.parent.name}/{patch.stem[:32]}")
+@pytest.fixture(
+    params=PATCHES,
+    ids=[f"{release.name}/{patch.parent.name}/{patch.stem[:32]}" for release, patch in PATCHES],
+)
 def commit(
-    request: pytest.FixtureRequest, plan: Plan, kernel_plan: Callable[[Request], Plan]
+    request: pytest.FixtureRequest, kernel_plan: Callable[[Request], Plan], usual: Request
 ) -> tuple[Plan, Commit]:
     """A commit, and the plan of the kernel that is built with it."""
-    patch: Path = request.param
-    if patch.parent.name in CRASH_ONLY:
-        plan = kernel_plan(kernels.SMALL)
+    patch: Path
+    release: Release
+    release, patch = request.param
+    wanted = kernels.SMALL if patch.parent.name in CRASH_ONLY else usual
+    plan = kernel_plan(replace(wanted, release=available(release)))
     found = [commit for commit in plan.commits if commit.patch == patch]
     if not found:
         pytest.skip(f"--kernel-series leaves out {patch.parent.name}")

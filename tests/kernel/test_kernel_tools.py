@@ -7,19 +7,20 @@ import re
 import subprocess
 import sys
 import tarfile
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from kernel import kconfig, source
-from kernel.build import HERE, SERIES, Plan, fragment
+from kernel import __main__ as command
+from kernel import build, kconfig, source
+from kernel.build import HERE, SERIES, Plan, Request, find_source, fragment
 from kernel.progress import remaining
-from kernel.releases import NEWEST
+from kernel.releases import CHOICE, NEWEST, RELEASES, Release, chosen
 from kernel.run import KernelError, explain, output
 from kernel.source import (
     NoSourceError,
+    Place,
     Source,
     debian_archive,
     get_source,
@@ -63,6 +64,7 @@ def test_debian_archive(text: str, expected: str | None) -> None:
     assert debian_archive(["", text]) == expected
 
 
+LINUX = Release("7.2", tested="7.2.13", suites="sid", objects=1, crash_objects=1)
 MAKEFILE = "# SPDX\nVERSION = 7\nPATCHLEVEL = 2\nSUBLEVEL = {}\nEXTRAVERSION ={}\nNAME = Baby\n"
 
 
@@ -90,38 +92,38 @@ def tarball(path: Path, directory: str, sublevel: int = 13) -> Path:
     return path
 
 
-def empty_place(_series: str, _directory: Path) -> Path:
+def empty_place(_release: Release, _directory: Path) -> Path:
     raise NoSourceError("the cache does not have it")
 
 
 def test_source_comes_from_the_first_place_that_has_it(tmp_path: Path) -> None:
     asked: list[str] = []
 
-    def place(name: str, sublevel: int) -> Callable[[str, Path], Path]:
-        def ask(series: str, directory: Path) -> Path:
+    def place(name: str, sublevel: int) -> Place:
+        def ask(release: Release, directory: Path) -> Path:
             asked.append(name)
-            return tarball(directory / f"{name}.tar.xz", f"linux-source-{series}", sublevel)
+            return tarball(directory / f"{name}.tar.xz", f"linux-source-{release.name}", sublevel)
 
         return ask
 
-    found = get_source("7.2", tmp_path, None, (empty_place, place("one", 13), place("two", 14)))
+    found = get_source(LINUX, tmp_path, None, (empty_place, place("one", 13), place("two", 14)))
     assert (found.version, asked) == ("7.2.13", ["one"])
 
 
 def test_given_tarball_replaces_the_search(tmp_path: Path) -> None:
     given = tarball(tmp_path / "given.tar.xz", "linux-7.2.9", 9)
-    assert get_source("7.2", tmp_path, given, (empty_place,)).version == "7.2.9"
+    assert get_source(LINUX, tmp_path, given, (empty_place,)).version == "7.2.9"
 
 
 def test_downloaded_source_is_found_in_the_cache(tmp_path: Path) -> None:
     tarball(tmp_path / "linux-7.2.9.tar.xz", "linux-7.2.9", 9)
     tarball(tmp_path / "linux-source-7.2.13.tar.xz", "linux-source-7.2")
     tarball(tmp_path / "linux_7.2.8.orig.tar.xz", "linux-7.2.8", 8)
-    assert get_source("7.2", tmp_path, None, (source.PLACES[0],)).version == "7.2.13"
+    assert get_source(LINUX, tmp_path, None, (source.PLACES[0],)).version == "7.2.13"
 
 
 def test_processes_that_make_the_same_tree_at_once_share_it(tmp_path: Path) -> None:
-    given = get_source("7.2", tmp_path, tarball(tmp_path / "given.tar.xz", "linux-7.2.13"))
+    given = get_source(LINUX, tmp_path, tarball(tmp_path / "given.tar.xz", "linux-7.2.13"))
     with ThreadPoolExecutor(4) as pool:
         made = list(pool.map(lambda _: make_tree(given, tmp_path / "tree"), range(4)))
     assert len(set(made)) == 1
@@ -137,18 +139,18 @@ def test_a_hook_of_another_repository_does_not_lead_git_there(
     other.mkdir(parents=True)
     for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):
         monkeypatch.setenv(name, str(other))
-    given = get_source("7.2", tmp_path, tarball(tmp_path / "given.tar.xz", "linux-7.2.13"))
+    given = get_source(LINUX, tmp_path, tarball(tmp_path / "given.tar.xz", "linux-7.2.13"))
     made = make_tree(given, tmp_path / "tree")
     assert git(made, "log", "--format=%s") == "Linux 7.2.13"
     assert not list(other.iterdir())
 
 
 def test_missing_source_is_one_line_with_all_reasons_and_a_hint(tmp_path: Path) -> None:
-    def elsewhere(_series: str, _directory: Path) -> Path:
+    def elsewhere(_release: Release, _directory: Path) -> Path:
         raise NoSourceError("nor has kernel.org")
 
     with pytest.raises(NoSourceError) as caught:
-        get_source("7.2", tmp_path, None, (empty_place, elsewhere))
+        get_source(LINUX, tmp_path, None, (empty_place, elsewhere))
     assert str(caught.value) == (
         "cannot find the source of Linux 7.2: the cache does not have it, nor has kernel.org "
         "(set TINYKDUMP_KERNEL_SOURCE to a tarball of it)"
@@ -165,7 +167,7 @@ def test_error_is_one_line_after_the_output_of_the_program() -> None:
 def test_file_that_is_no_tarball_of_linux_is_refused(tmp_path: Path) -> None:
     (tmp_path / "given.tar.xz").write_bytes(b"something else")
     with pytest.raises(KernelError, match="cannot be read"):
-        get_source("7.2", tmp_path, tmp_path / "given.tar.xz")
+        get_source(LINUX, tmp_path, tmp_path / "given.tar.xz")
 
 
 @pytest.mark.parametrize(
@@ -183,14 +185,91 @@ def test_time_left_is_estimated_from_the_speed(
     assert remaining(seconds, done, left) == text
 
 
-def test_package_and_cover_letters_name_the_tested_version() -> None:
+def test_package_names_the_tested_versions() -> None:
     spec = (HERE.parent / "tinykdump.spec").read_text()
-    assert f"{{!?kernel_version: %global kernel_version {NEWEST.tested}}}" in spec
-    assert f"%global kernel_series {NEWEST.name}\n" in spec
+    assert f"{{!?kernel_series: %global kernel_series {NEWEST.name}}}\n" in spec
+    versions = re.findall(r"^%\{!\?kernel_version: %global kernel_version (\S+)\}$", spec, re.M)
+    assert sorted(versions) == sorted(release.tested for release in RELEASES.values())
+
+
+@pytest.mark.parametrize("release", RELEASES.values(), ids=lambda release: release.name)
+def test_cover_letters_name_the_tested_version(release: Release) -> None:
     says_it = re.compile(r"^(?:The base is Linux |Based on v)([0-9.]*[0-9])", re.MULTILINE)
-    for letter in (SERIES / NEWEST.name).glob("*/0000-*"):
+    for letter in (SERIES / release.name).glob("*/0000-*"):
         (base,) = says_it.findall(letter.read_text())
-        assert base == NEWEST.tested, letter.parent.name
+        assert base == release.tested, letter.parent.name
+
+
+def have(monkeypatch: pytest.MonkeyPatch, *names: str) -> list[str]:
+    """Let these releases be all whose source can be had; returns those that are asked for."""
+    asked: list[str] = []
+
+    def get(release: Release, directory: Path, _given: Path | None) -> Source:
+        asked.append(release.name)
+        if release.name not in names:
+            raise NoSourceError(f"no source of {release.name}", "give a tarball")
+        return Source(release.tested, directory, "0")
+
+    monkeypatch.delenv(CHOICE, raising=False)
+    monkeypatch.setattr(build, "get_source", get)
+    return asked
+
+
+def test_newest_release_is_built_if_none_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    have(monkeypatch, *RELEASES)
+    assert find_source(Request(cache=tmp_path))[0] == NEWEST
+    assert capsys.readouterr().err == ""
+
+
+def test_without_its_source_one_line_says_so_and_an_older_release_is_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    oldest = next(iter(RELEASES.values()))
+    asked = have(monkeypatch, oldest.name)
+    for _kernel in range(2):
+        release, found = find_source(Request(cache=tmp_path))
+        assert (release, found.version) == (oldest, oldest.tested)
+    assert asked == [*reversed(RELEASES)]
+    assert capsys.readouterr().err == "".join(
+        f"kernel: no source of {name} (give a tarball); going on with Linux {oldest.name}\n"
+        for name in reversed(RELEASES)
+        if name != oldest.name
+    )
+
+
+def test_without_any_source_the_error_is_about_the_newest_release(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    have(monkeypatch)
+    with pytest.raises(NoSourceError, match=f"no source of {NEWEST.name}"):
+        find_source(Request(cache=tmp_path))
+
+
+@pytest.mark.parametrize("name", RELEASES)
+def test_release_that_is_named_is_built_or_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    have(monkeypatch, *(set(RELEASES) - {name}))
+    monkeypatch.setenv(CHOICE, name)
+    with pytest.raises(NoSourceError, match=f"no source of {name}"):
+        find_source(Request(cache=tmp_path))
+    have(monkeypatch, name)
+    monkeypatch.setenv(CHOICE, name)
+    assert find_source(Request(cache=tmp_path))[0] == RELEASES[name]
+
+
+def test_release_without_series_is_an_error_that_lists_those_with_them(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(CHOICE, "3.10")
+    line = f"there are no series for Linux 3.10 (choose one of {', '.join(RELEASES)})"
+    with pytest.raises(KernelError) as caught:
+        chosen()
+    assert str(caught.value) == line
+    assert command.main(["build"]) == 1
+    assert capsys.readouterr().err == f"kernel: {line}\n"
 
 
 def test_fragments_are_merged_and_compared() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import kernel.build
 from kernel.build import CRASH, Request
+from kernel.source import newest
 from tests.vmtest import accel, cache, initramfs, rootfs
 from tests.vmtest.machine import Disk, Machine
 
@@ -79,14 +80,14 @@ def build(request: Request | None = None) -> Kernel:
     """The kernel with all series, or another one; built now if it is not in the cache.
 
     With the guests' configuration, the environment can name kernels with and without the series,
-    and the small crash kernel.
+    and the small crash kernel. One of another release than the wanted one is not used.
     """
     request = request or Request()
     named = ""
-    if request == SMALL:
+    if request.fragments == SMALL.fragments and request.series is None:
         named = os.environ.get(NAMED_SMALL, "")
     elif request.fragments == Request().fragments and not request.series:
         named = os.environ.get(PATCHED if request.series is None else STOCK, "")
-    if named:
+    if named and (not request.release or newest([Kernel(Path(named)).kver], request.release.name)):
         return Kernel(Path(named))
     return Kernel(kernel.build.build(kernel.build.make_plan(request)))

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from kernel.build import Request
+from kernel.releases import Release
 from tests.kernel.pstore import image
 from tests.kernel.pstore.machine import COMMON, Guest
 from tests.vmtest.kernels import Kernel
@@ -24,16 +25,18 @@ def _machine(kernel: Kernel, directory: Path) -> Machine:
 
 @pytest.fixture(scope="session")
 def patched(
-    build_kernel: Callable[[Request], Kernel], tmp_path_factory: pytest.TempPathFactory
-) -> Machine:
-    return _machine(build_kernel(Request()), tmp_path_factory.mktemp("patched"))
+    build_kernel: Callable[[Request], Kernel], release: Release,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Machine:  # fmt: skip
+    return _machine(build_kernel(Request(release)), tmp_path_factory.mktemp("patched"))
 
 
 @pytest.fixture(scope="session")
 def stock(
-    build_kernel: Callable[[Request], Kernel], tmp_path_factory: pytest.TempPathFactory
-) -> Machine:
-    return _machine(build_kernel(Request(series=[])), tmp_path_factory.mktemp("stock"))
+    build_kernel: Callable[[Request], Kernel], release: Release,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Machine:  # fmt: skip
+    return _machine(build_kernel(Request(release, series=[])), tmp_path_factory.mktemp("stock"))
 
 
 @pytest.fixture
