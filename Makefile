@@ -41,7 +41,7 @@ quick: deps ## run the tests that boot nothing and are fast, in a minute
 faults: deps ## run the fault matrix: what is done to a machine, and what the person gets (an hour or more)
 	@$(PYTHON) -m tests.faults
 
-bench: deps ## measure CPU time, sizes and growth of the reservation, without pass or fail
+bench: deps ## measure CPU time, sizes and growth of the reservation, and write build/bench/report.html
 	@tools/deps kernel
 	@$(PYTHON) -m tests.bench
 

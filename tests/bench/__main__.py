@@ -1,79 +1,81 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Runs all benchmarks: `make bench`.
+"""Runs all benchmarks, or the named ones: `make bench`.
 
-Prints figures as soon as they are measured, and writes them to build/bench.
+Writes build/bench/report.json, .md and .html after each figure. What an earlier run measured stays
+there until it is measured again.
 """
 
 import argparse
 import os
+import platform
+import subprocess
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import islice
 from pathlib import Path
 
 from tests import fakehost
-from tests.bench import cpu, growth, restoring, screen, sizing, writing
+from tests.bench import cpu, growth, report, restoring, screen, sizing, writing
+from tests.bench.report import Measured
 from tests.vmtest import rootfs
 
-OUTPUT = Path(__file__).parents[2] / "build/bench"
+CHECKOUT = Path(__file__).parents[2]
+OUTPUT = CHECKOUT / "build/bench"
 
 
-def measure_build() -> None:
+def measure_build() -> Iterator[Measured]:
     """Measure the CPU time of a build."""
-    print(f"tinykdump -b, warm: {cpu.build_seconds(rootfs.build()):.2f} s of CPU", flush=True)
+    yield from cpu.measure(rootfs.build())
 
 
-def measure_writing() -> None:
+def measure_writing() -> Iterator[Measured]:
     """Measure what the crash side needs to write a dump, with the busybox of the guests."""
     os.environ[fakehost.BUSYBOX] = str(rootfs.build().tree / "usr/bin/busybox")
-    print(writing.measure(), flush=True)
+    yield from writing.measure()
 
 
-def measure_restore() -> None:
+def measure_restore() -> Iterator[Measured]:
     """Compare restore with gpg alone, where the disk counts, and where it does not."""
     for place in (tempfile.gettempdir(), "/dev/shm"):  # noqa: S108 - the one in memory
-        print(restoring.measure(place), flush=True)
+        yield from restoring.measure(place)
 
 
-def measure_sizing(kernel: sizing.Kernel) -> None:
+def measure_sizing(kernel: sizing.Kernel) -> Iterator[Measured]:
     """Compare the computed need with the smallest reservation; takes about an hour."""
-    _size(kernel, "sizing", None)
+    yield from _sized(kernel, None)
 
 
-def measure_floor(kernel: sizing.Kernel) -> None:
+def measure_floor(kernel: sizing.Kernel) -> Iterator[Measured]:
     """The same for the usual image, FAT and 1 GiB only; takes ten minutes."""
-    _size(kernel, "floor", 1)
+    yield from _sized(kernel, 1)
 
 
-def _size(kernel: sizing.Kernel, name: str, count: int | None) -> None:
-    rows: list[sizing.Found] = []
+def _sized(kernel: sizing.Kernel, count: int | None) -> Iterator[Measured]:
     with tempfile.TemporaryDirectory() as directory:
         for row in islice(sizing.measure(kernel, Path(directory)), count):
-            rows.append(row)
-            (OUTPUT / f"{name}-{kernel}.json").write_text(sizing.report(rows) + "\n")
-    print(sizing.table(rows), flush=True)
+            yield from sizing.figures(row)
 
 
-def measure_screen() -> None:
+def measure_screen() -> Iterator[Measured]:
     """Measure what a large screen costs on a kernel like Fedora's; takes 20 minutes."""
-    rows: list[screen.Found] = []
     with tempfile.TemporaryDirectory() as directory:
         for row in screen.measure(Path(directory)):
-            rows.append(row)
-            (OUTPUT / "screen.txt").write_text(screen.table(rows) + "\n")
-    print(screen.table(rows), flush=True)
+            yield from screen.figures(row)
 
 
-def measure_growth() -> None:
+def measure_growth() -> Iterator[Measured]:
     """Measure how the region grows under load; takes half an hour."""
-    if not growth.measure([]):
+    outcomes = growth.measure([])
+    yield from growth.figures(outcomes)
+    if any(outcome.failures for outcome in outcomes):
         raise SystemExit(
             "bench: growing failed more often than allowed (see build/bench/kernel.json)"
         )
 
 
-BENCHES: dict[str, Callable[[], None]] = {
+BENCHES: dict[str, Callable[[], Iterator[Measured]]] = {
     "build": measure_build,
     "writing": measure_writing,
     "restore": measure_restore,
@@ -84,9 +86,46 @@ BENCHES: dict[str, Callable[[], None]] = {
     "sizing-small": partial(measure_sizing, "small"),
 }
 # Not all run by default: each is the first row of another one.
-SHORT: dict[str, Callable[[], None]] = {
+SHORT: dict[str, Callable[[], Iterator[Measured]]] = {
     f"floor-{kernel}": partial(measure_floor, kernel) for kernel in sizing.KERNELS
 }
+
+
+def commit() -> str:
+    """The commit that is measured, with a + if files differ from it."""
+    words = ["git", "describe", "--always", "--abbrev=10", "--exclude=*", "--dirty=+"]
+    done = subprocess.run(words, cwd=CHECKOUT, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "unknown"  # in a tarball
+
+
+def versions() -> dict[str, str]:
+    """The programs of this machine that every figure depends on."""
+    said = subprocess.run(["qemu-system-x86_64", "--version"], capture_output=True, text=True,
+                          check=True).stdout  # fmt: skip
+    return {"Linux": platform.release(), "Python": platform.python_version(),
+            "QEMU": said.split()[3]}  # fmt: skip
+
+
+def recorded(figures: Iterable[Measured]) -> Iterator[report.Row]:
+    """Each figure with the state of this machine while it was measured."""
+    load = os.getloadavg()[0]
+    for measured in figures:
+        now = os.getloadavg()[0]
+        taken = time.strftime("%Y-%m-%d %H:%M", time.gmtime())
+        yield report.Row(measured, report.Host(taken, commit(), max(load, now), versions()))
+        load = now
+
+
+def keep(row: report.Row) -> None:
+    """Put a row into the reports. Raises ValueError if there is a report.json of another format."""
+    saved = OUTPUT / "report.json"
+    rows = report.from_json(saved.read_text()) if saved.exists() else ()
+    rows = report.merged(rows, [row])
+    for name, render in (("json", report.to_json), ("md", report.to_markdown),
+                         ("html", report.to_html)):  # fmt: skip
+        draft = OUTPUT / f"report.{name}.new"
+        draft.write_text(render(rows) + "\n")
+        draft.rename(OUTPUT / f"report.{name}")
 
 
 def main() -> None:
@@ -99,7 +138,9 @@ def main() -> None:
         parser.error(f"unknown: {', '.join(unknown)}")
     OUTPUT.mkdir(parents=True, exist_ok=True)
     for name in names:
-        known[name]()
+        for row in recorded(known[name]()):
+            keep(row)
+            print(report.summary(row), flush=True)
 
 
 if __name__ == "__main__":

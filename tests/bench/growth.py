@@ -8,10 +8,11 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from kernel.build import HERE, Request, make_plan
+from tests.bench.report import Measured
 from tests.kernel.boots import Boots
 from tests.kernel.scenarios import bench_scenarios
 from tests.kernel.scripts import Outcome, Scenario
@@ -73,8 +74,18 @@ def pick(scenarios: Iterable[Scenario], names: list[str]) -> tuple[Scenario, ...
     return tuple(known[name] for name in names) if names else tuple(known.values())
 
 
-def measure(names: list[str], rounds: int = ROUNDS) -> bool:
-    """Whether every guest met its goals, which the guests check themselves."""
+def figures(outcomes: Iterable[Outcome]) -> Iterator[Measured]:
+    """The figures that curves are made of. Pure."""
+    for outcome in outcomes:
+        for name in ("median_ms", "worst_ms"):
+            if text := outcome.figures.get(name):
+                yield Measured(f"growth of the reservation, {COLUMNS[name]}",
+                               outcome.scenario.name, "ms", (float(text),),
+                               f"python -m tests.bench.growth {outcome.scenario.name}")  # fmt: skip
+
+
+def measure(names: list[str], rounds: int = ROUNDS) -> list[Outcome]:
+    """The outcomes of all scenarios, or the named ones; the guests check whether goals are met."""
     request = Request()
     plan, kernel = make_plan(request), kernels.build(request)
     known = bench_scenarios(rounds)
@@ -90,7 +101,7 @@ def measure(names: list[str], rounds: int = ROUNDS) -> bool:
             # All scenarios take hours, so keep the figures if this is interrupted.
             REPORT.write_text(report(outcomes) + "\n")
     print(table(outcomes), flush=True)
-    return not any(outcome.failures for outcome in outcomes)
+    return outcomes
 
 
 def main() -> int:
@@ -99,7 +110,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="for each load (%(default)s)")
     parser.add_argument("scenarios", nargs="*", help="see tests/kernel/scenarios.py")
     words = parser.parse_args()
-    return 0 if measure(words.scenarios, words.rounds) else 1
+    return 1 if any(each.failures for each in measure(words.scenarios, words.rounds)) else 0
 
 
 if __name__ == "__main__":

@@ -3,19 +3,20 @@
 
 import hashlib
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from tests import keyring
+from tests.bench.report import Measured
 from tests.unit.test_restore import flat
 from tinykdump.dump import SUMS
-from tinykdump.memory import MIB
 from tinykdump.parts import look
 from tinykdump.restore import restore
 
@@ -53,8 +54,8 @@ def make(directory: Path, keys: keyring.Keyring) -> None:
     (directory / SUMS).write_text("".join(sums))
 
 
-def measure(place: str) -> str:
-    """The best of some runs of each, one after the other, since the machine may be busy."""
+def measure(place: str) -> Iterator[Measured]:
+    """Some runs of each, one after the other, since the machine may be busy."""
     with tempfile.TemporaryDirectory(prefix="tk-", dir=place) as directory:
         top = Path(directory)
         keys = keyring.make(top / "keys")
@@ -73,13 +74,14 @@ def measure(place: str) -> str:
             assert (target / "vmcore").stat().st_size == SIZE
             (target / "vmcore").unlink()
         keys.close()
-    gpg, whole, printed = (Took(min(each.wall for each in column), min(each.cpu for each in column))
-                           for column in zip(*rows, strict=True))  # fmt: skip
-    return (
-        f"restore of {SIZE >> 20} MiB in {place}: {whole.wall:.2f} s, "
-        f"{SIZE / whole.wall / MIB:.0f} MiB/s, {whole.wall / gpg.wall:.2f} times gpg --decrypt "
-        f">/dev/null (CPU time: {whole.cpu:.2f} and {gpg.cpu:.2f} s); --dmesg: {printed.wall:.2f} s"
-    )
+    where = "in memory" if place == "/dev/shm" else "on disk"  # noqa: S108 - only its name
+    group = f"restore of {SIZE >> 20} MiB {where}"
+    commands = {"gpg --decrypt alone": alone, "tinykdump restore": ["tinykdump", "restore"],
+                "tinykdump restore --dmesg": log}  # fmt: skip
+    for (name, words), runs in zip(commands.items(), zip(*rows, strict=True), strict=True):
+        command = shlex.join(words)
+        yield Measured(group, name, "s", tuple(each.wall for each in runs), command)
+        yield Measured(group, f"{name}, CPU", "s of CPU", tuple(each.cpu for each in runs), command)
 
 
 def run(argv: list[str]) -> Took:

@@ -5,11 +5,12 @@ On machines with EFI and screens of different sizes: with the drivers of the fir
 the crash kernel, and without them, as tinykdump loads it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tests.bench import sizing
+from tests.bench.report import Measured
 from tests.bench.sizing import Kind, Tries
 from tests.vmtest import kernels, rootfs, snapshot
 from tests.vmtest.machine import DISPLAY, OVMF, Disk, screen_mode
@@ -55,12 +56,10 @@ def measure(workdir: Path) -> Iterator[Found]:
                         need.minimum // MIB, need.total // MIB)  # fmt: skip
 
 
-def table(rows: Sequence[Found]) -> str:
-    """The rows as a table."""
-    lines = ["screen     drivers   smallest  need  reserved"]
-    lines += [
-        f"{row.width}x{row.height}  {'started' if row.draws else 'left out':8}  "
-        f"{row.smallest:4} MiB  {row.need:4}  {row.reserved:8}"
-        for row in rows
-    ]
-    return "\n".join(lines)
+def figures(row: Found) -> Iterator[Measured]:
+    """The figures of one row. Pure."""
+    drivers = "started" if row.draws else "left out"
+    group = f"reservation, screen {row.width}x{row.height}, drivers {drivers}"
+    for name, size in (("captures at", row.smallest), ("need", row.need),
+                       ("reserved", row.reserved)):  # fmt: skip
+        yield Measured(group, name, "MiB", (float(size),), "python -m tests.bench screen")

@@ -6,14 +6,14 @@ each memory size and saves a snapshot. Each try resumes the snapshot, sets the r
 one of the images and crashes.
 """
 
-import json
 import shlex
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from tests.bench.report import Measured
 from tests.vm import service
 from tests.vmtest import kernels, rootfs, snapshot, stick
 from tests.vmtest.errors import MachineLost
@@ -226,17 +226,13 @@ class Tries:
         return any(dump.complete for dump in service.dumps(image, place / "copy"))
 
 
-def table(rows: Sequence[Found]) -> str:
-    """The rows as a table."""
-    lines = ["kernel   stick  dump  memory  smallest  need  reserved  reserved/smallest"]
-    lines += [
-        f"{row.kernel:7}  {row.filesystem:5}  {row.compression:4}  {row.memory_gib:2} GiB  "
-        f"{row.smallest:4} MiB  {row.need:4}  {row.reserved:8}  {row.ratio:.2f}"
-        for row in rows
-    ]
-    return "\n".join(lines)
-
-
-def report(rows: Sequence[Found]) -> str:
-    """The rows as JSON."""
-    return json.dumps([asdict(row) | {"ratio": round(row.ratio, 3)} for row in rows], indent=2)
+def figures(row: Found) -> Iterator[Measured]:
+    """The figures of one row. Pure."""
+    kind = f"{row.filesystem}, {row.compression}, {row.memory_gib} GiB"
+    for name, size, note in (
+        ("captures at", row.smallest, f"{row.smallest - STEP_MIB} MiB fail"),
+        ("need", row.need, ""),
+        ("reserved", row.reserved, f"{row.ratio:.2f} times the smallest"),
+    ):
+        yield Measured(f"reservation, {row.kernel} kernel, {kind}", name, "MiB", (float(size),),
+                       f"python -m tests.bench sizing-{row.kernel}", note=note)  # fmt: skip

@@ -9,10 +9,11 @@ import resource
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from tests import fakehost, keyring
+from tests.bench.report import Measured
 from tests.crash.world import Crash
 from tinykdump import keys as keys_of_tinykdump
 
@@ -55,8 +56,8 @@ def program(argv: Sequence[str | Path], data: Path) -> None:
         subprocess.run(argv, stdin=handle, stdout=subprocess.DEVNULL, check=True)
 
 
-def measure() -> str:
-    """A table: the best of some runs of each, one after the other."""
+def measure() -> Iterator[Measured]:
+    """Some runs of each, one after the other."""
     busybox = fakehost.real("busybox")
     with tempfile.TemporaryDirectory(prefix="tk-", dir="/dev/shm") as directory:
         top = Path(directory)
@@ -86,13 +87,9 @@ def measure() -> str:
             "busybox sha256sum alone": lambda: program([busybox, "sha256sum"], data),
             "gpg --print-md alone": lambda: program([*gpg, "--print-md", "sha256"], data),
         }
-        found = {
-            name: min(cpu_seconds(action) for _ in range(RUNS)) for name, action in work.items()
-        }
+        runs = [{name: cpu_seconds(action) for name, action in work.items()} for _ in range(RUNS)]
         keys.close()
-    lines = [f"writing {SIZE >> 20} MiB, seconds of CPU:"]
-    lines += [
-        f"  {name:24} {seconds:5.2f}  {(SIZE >> 20) / seconds:6.0f} MiB/s"
-        for name, seconds in found.items()
-    ]
-    return "\n".join(lines)
+    for name in work:
+        values = tuple(run[name] for run in runs)
+        yield Measured(f"writing {SIZE >> 20} MiB", name, "s of CPU", values,
+                       "python -m tests.bench writing")  # fmt: skip
