@@ -61,9 +61,7 @@ def test_an_error_when_syncing_names_the_directory(
         files.publish({tmp_path / "image": b"new"})
 
 
-def test_two_that_make_a_directory_at_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_two_that_make_a_directory_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As the services do at boot. Each finds out that it is not there, then both make it."""
     (tmp_path / "there").mkdir(mode=0o777)
     monkeypatch.setattr(Path, "exists", lambda path: path != tmp_path / "there")

@@ -223,7 +223,8 @@ def test_the_note_is_written_under_the_lock(
     machine: FakeHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another process would delete it while it is written: files.publish() deletes leftovers."""
-    publish, locked = files.publish, []
+    publish = files.publish
+    locked: list[Path] = []
 
     def look(content: Mapping[Path, bytes]) -> None:
         with machine.path("/run/tinykdump/lock").open("a") as handle:

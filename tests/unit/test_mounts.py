@@ -59,7 +59,7 @@ def test_ctrl_c_just_after_the_mount(machine: FakeHost, monkeypatch: pytest.Monk
 
 def test_one_that_cannot_be_mounted_leaves_nothing(machine: FakeHost) -> None:
     with (
-        pytest.raises(TinykdumpError, match="^mount failed: "),
+        pytest.raises(TinykdumpError, match=r"^mount failed: "),
         mounts.mounted(machine.host, Path("/dev/sdb1"), "vfat", below=BELOW),
     ):
         pytest.fail("the block ran")

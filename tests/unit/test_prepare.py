@@ -136,8 +136,9 @@ def test_a_disk_that_is_replaced_meanwhile(
     assert devices(machine) == before
 
 
+@pytest.mark.usefixtures("machine")
 def test_a_disk_that_is_pulled_out_while_it_is_partitioned(
-    machine: FakeHost, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     def played(argv: list[str], **_: object) -> Finished:
         if argv[0] == "sfdisk":
