@@ -101,6 +101,7 @@ class Status:
     test: Trial | None
     rehearsal: Rehearsal | None
     problems: tuple[str, ...]  # one line each: what is wrong (what to do); the worst first
+    notes: tuple[str, ...] = ()  # what works, but could be better (what to do)
 
     @property
     def next(self) -> str:
@@ -179,6 +180,8 @@ class Status:
             done, colour = self.rehearsal, "" if self.rehearsal.passed else _YELLOW
             verdict = "" if done.passed else "failed: "
             yield "rehearsal", f"{shown(done.time)}: {done.kernel}, {verdict}{done.result}", colour
+        for note in self.notes:
+            yield "note", note, ""
         for problem in self.problems:
             yield "problem", problem, _YELLOW if self.armed else _RED
         yield "next", self.next, _BOLD

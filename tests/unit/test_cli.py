@@ -55,6 +55,18 @@ def test_build(machine: FakeHost, keys: Keyring, capfd: pytest.CaptureFixture[st
     assert machine.snapshot() == first, "two builds of the same inputs differ"
 
 
+@pytest.mark.parametrize(("version", "said"), [("1.7.6", True), ("1.7.7", False)])
+def test_a_build_says_that_makedumpfile_is_old(
+    machine: FakeHost, capfd: pytest.CaptureFixture[str], version: str, said: bool
+) -> None:
+    place = machine.path("/usr/bin/makedumpfile")
+    # Behind its end: the rest of the program stays as it is, and the first version counts.
+    content = place.read_bytes().replace(b"makedumpfile: version", b"makedumpfile: Version")
+    place.write_bytes(content + f"makedumpfile: version {version}".encode())
+    assert cli.main(["--build"]) == 0
+    assert ("note: makedumpfile before 1.7.7" in capfd.readouterr().err) == said
+
+
 def test_options_override_the_file(machine: FakeHost, keys: Keyring) -> None:
     machine.module("extra/more.ko")
     machine.write("/root/other.asc", keys.public("other@example.org"))

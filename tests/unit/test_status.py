@@ -255,3 +255,18 @@ def test_only_a_terminal_gets_colours(
 def test_the_configuration_need_not_encrypt(fake: FakeHost) -> None:
     found = survey.collect(fake.host, resolve([], {"encrypt": "no"}))
     assert "key:          none: dumps are plain text\n" in found.to_text()
+
+
+OLD = "makedumpfile: version 1.7.6 (released on 1 Jan 2026)"
+
+
+def test_an_old_makedumpfile_is_a_note_and_no_problem(fake: FakeHost) -> None:
+    """Monitoring stays quiet: most distributions have no newer one."""
+    fake.write("/usr/bin/makedumpfile", OLD, 0o755)
+    found = survey.collect(fake.host, resolve([], {}))
+    (note,) = found.notes
+    assert "before 1.7.7 also saves the free memory" in note
+    assert f"note:         {note}\n" in found.to_text()
+    assert note not in (*found.problems, found.next, found.check()[1])
+    fake.write("/usr/bin/makedumpfile", OLD.replace("1.7.6", "1.7.7"), 0o755)
+    assert survey.collect(fake.host, resolve([], {})).notes == ()

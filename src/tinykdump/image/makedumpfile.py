@@ -25,6 +25,10 @@ def renamed(program: bytes) -> tuple[int, ...]:
 # by its commit 72c3414949bd). Only the version in the program tells whether it has the fix.
 _VERSION = re.compile(rb"makedumpfile: version ([0-9]{1,3})\.([0-9]{1,3})\.([0-9]{1,3})")
 _LEAVES_OUT_FREE_PAGES = (1, 7, 7)
+KEEPS_FREE_PAGES = (
+    "makedumpfile before 1.7.7 also saves the free memory of Linux 6.12 and later, so dumps take "
+    "more space and time (install a newer makedumpfile, where there is one)"
+)
 
 
 def leaves_out_free_pages(program: bytes) -> bool:
