@@ -181,8 +181,27 @@ start_sync() {
 }
 
 end_sync() {
-	[ -z "$syncing" ] || wait "$syncing" ||
-		{ fail stick "writing ${1##*/}: $(sed -n 1p "$TMP/fsync")"; return 1; }
+	[ -n "$syncing" ] || return 0
+	look_at_clock
+	began=$CLOCK
+	wait "$syncing" || { fail stick "writing ${1##*/}: $(sed -n 1p "$TMP/fsync")"; return 1; }
+	look_at_clock
+	echo $((CLOCK - began)) >>"$TMP/waits"
+}
+
+# Sets CLOCK, in hundredths of a second. The 1 keeps 08 from being an octal number.
+look_at_clock() {
+	read -r CLOCK _ </proc/uptime
+	CLOCK=$((${CLOCK%.*} * 100 + 1${CLOCK#*.} - 100))
+}
+
+# How long the stick kept the dump waiting, in seconds.
+waited_for_stick() {
+	waited=0
+	while read -r each; do
+		waited=$((waited + each))
+	done <"$TMP/waits"
+	printf '%d.%02d s' $((waited / 100)) $((waited % 100))
 }
 
 show_progress() {
@@ -274,6 +293,8 @@ forget() {
 
 # All parts are on the medium. Log "saved" when the new name is there, too.
 publish() {
+	stage "the memory is written; waited $(waited_for_stick) of that for the stick"
+	note_stages
 	say "the dump takes $(du -m "$DUMP" | cut -f1) MiB"
 	[ ! -s "$TMP/test" ] || date +%s | note_test
 	mv "$DUMP" "$FINAL_NAME" 2>"$TMP/mv" || die "renaming $DUMP: $(tail -n 1 "$TMP/mv")"
@@ -281,6 +302,13 @@ publish() {
 		die "renaming $DUMP: $(sed -n 1p "$TMP/dd")"
 	touch "$TMP/saved"
 	stage "saved as ${FINAL_NAME#"$STICK"/}$WITHOUT"
+}
+
+# Write the file STAGES, by which a slow stick can be told from a slow kernel. It is not encrypted, so
+# it does not say which kernel it was.
+note_stages() {
+	sed 's/crash kernel .* is up.*/the crash kernel is up/' "$TMP/stages" |
+		to_stick "$DUMP/STAGES" 2>"$TMP/dd" || say "writing STAGES: $(sed -n 1p "$TMP/dd")"
 }
 
 # Keep KEEP complete dumps of this machine.

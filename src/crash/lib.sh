@@ -14,6 +14,8 @@
 #   failed    a "failed:" line was logged
 #   saved     the dump is complete
 #   test      the id of a crash on purpose, if it was one
+#   stages    the stages, with their times
+#   waits     how long each sync of the stick kept the dump waiting, in hundredths of a second
 #   shell     messages of the shell itself
 #
 # Variables that are not set here come from /etc/tinykdump.conf.
@@ -50,6 +52,7 @@ set_paths() {
 stage() {
 	read -r uptime _ </proc/uptime
 	say "[$uptime s] $*"
+	echo "[$uptime s] $*" >>"$TMP/stages"
 	tick
 }
 

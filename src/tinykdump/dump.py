@@ -7,7 +7,8 @@ and SHA256SUMS lists each part that was written completely. Anyone can have writ
 other names and any contents must be expected.
 
 The dump of a crash on purpose has a file TEST: its id, and once the dump is saved, the time in
-seconds since 1970 by the crash kernel's clock.
+seconds since 1970 by the crash kernel's clock. A complete dump has a file STAGES: what the crash
+kernel did, and when.
 """
 
 import re
@@ -19,6 +20,7 @@ PARTIAL = ".partial"
 SUMS = "SHA256SUMS"
 README = "README"
 TEST = "TEST"
+STAGES = "STAGES"
 
 # What a user calls the newest complete dump.
 LATEST = "latest"

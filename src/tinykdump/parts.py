@@ -16,6 +16,7 @@ from typing import BinaryIO
 
 from tinykdump.dump import (
     README,
+    STAGES,
     STREAMS,
     SUMS,
     TEST,
@@ -99,7 +100,7 @@ def look(directory: Path) -> Dump:
         if (name, encrypted) in known
     )
     taken = {part.path.name for stream in streams for part in stream.parts}
-    ignored = tuple(name for name in there if name not in (*taken, SUMS, README, TEST))
+    ignored = tuple(name for name in there if name not in (*taken, SUMS, README, STAGES, TEST))
     return Dump(directory, streams, ignored)
 
 

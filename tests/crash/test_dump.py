@@ -104,6 +104,27 @@ def test_publish(crash: Crash) -> None:
     assert [path.name for path in crash.dumps.iterdir()] == [TIME]
 
 
+def test_the_dump_tells_where_the_time_went(crash: Crash) -> None:
+    """A slow stick can be told from a slow kernel: here a sync takes two seconds."""
+    slow = """
+        start_sync() { usleep 2000000 & syncing=$!; }
+        read_memory() { head -c 1000000 /dev/zero; }
+    """
+    up = "stage 'crash kernel 6.12 is up, image of tinykdump 1'"
+    status, log = crash.run(f"{slow} {up}; {OPEN}; stage 'saving'; save vmcore.flat read_memory; "
+                            "publish")  # fmt: skip
+    assert status == 0, log
+    stages = (crash.dumps / TIME / "STAGES").read_text().splitlines()
+    times, texts = zip(*(line[1:].split(" s] ") for line in stages), strict=True)
+    assert texts[:2] == ("the crash kernel is up", "saving")
+    found = re.fullmatch(
+        r"the memory is written; waited ([0-9.]+) s of that for the stick", texts[2]
+    )
+    assert found
+    # Less than two seconds: meanwhile, the sum is computed.
+    assert 0.5 < float(found[1]) <= float(times[2]) - float(times[1])
+
+
 def test_the_log_tells_how_fast_it_was(crash: Crash) -> None:
     """For the estimate of the next dump."""
     status, log = crash.run(

@@ -53,8 +53,11 @@ def test_a_dump_is_saved_encrypted_and_restored(
     assert dump.complete
     assert dump.size < status["expected_dump"] < service.MEMORY_MIB << 20
     assert sorted(path.name for path in dump.directory.iterdir()) == [
-        "SHA256SUMS", "dmesg.txt.gpg.000", "vmcore.flat.gpg.000",
+        "SHA256SUMS", "STAGES", "dmesg.txt.gpg.000", "vmcore.flat.gpg.000",
     ]  # fmt: skip
+    stages = (dump.directory / "STAGES").read_text()
+    for stage in ("found the stick", "saving the memory", "the memory is written; waited "):
+        assert stage in stages
     plain = image.path.read_bytes()
     for secret in (mark, "Kernel panic", "OSRELEASE=", "makedumpfile"):
         assert secret.encode() not in plain, f"{secret} is on the stick in plain text"
