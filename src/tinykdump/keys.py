@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from tinykdump.clock import local, shown
 from tinykdump.errors import TinykdumpError
-from tinykdump.files import private, sync_tree
+from tinykdump.files import private, sync_directory, sync_tree
 from tinykdump.host import Host
 from tinykdump.keyring import ending, gpg, imported, looking, open_home, secret_key_ids
 from tinykdump.run import run
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 MACHINE_KEYS = Path("/var/lib/tinykdump/keys")
 ROOT_KEYS = Path("/root/.gnupg")
 MACHINE_USER = "tinykdump"
+_MAKING = "making"  # a file in the home while a key is made
 
 EXTEND = "extend it with gpg --quick-set-expire and export it again, or name another key"
 
@@ -180,10 +181,9 @@ def machine_key(host: Host, *, create: bool) -> Key:
                 "this machine has no key yet",
                 "on the running system, tinykdump -b makes it, and tinykdump.service at boot",
             )
-        if others or not any(home.glob("private-keys-v1.d/*")):
+        is_unfinished = home.joinpath(_MAKING).exists()
+        if others or is_unfinished or not any(home.glob("private-keys-v1.d/*")):
             _make_machine_key(home, fips=fips)
-            # gpg does not: a crash soon after would lose the key that its own dump needs.
-            sync_tree(home)
             found, _ = _usable_key(home, fips=fips)
     if found is None:
         raise TinykdumpError(
@@ -218,7 +218,15 @@ def _listed(keyring: "gnupg.GPG", name: str) -> Sequence[Mapping[str, Any]]:
 
 
 def _make_machine_key(home: Path, *, fips: bool) -> None:
+    """Make a key, and write it to the disk. Raises TinykdumpError or OSError.
+
+    gpg writes the secret parts before the public one. If it is ended in between, nothing was
+    encrypted to them, and _MAKING says that another key can be made.
+    """
     private(home)
+    making = home / _MAKING
+    making.touch()
+    sync_directory(home)
     keyring = open_home(home)
     try:
         made = keyring.gen_key(
@@ -233,6 +241,9 @@ def _make_machine_key(home: Path, *, fips: bool) -> None:
         run(["gpgconf", "--homedir", home, "--kill", "all"], check=False)
     if not made.fingerprint:
         raise TinykdumpError(f"gpg made no key in {home}", f"see gpg --homedir {home} --list-keys")
+    # gpg does not: a crash soon after would lose the key that its own dump needs.
+    sync_tree(home)
+    making.unlink()
 
 
 def _export(keyring: "gnupg.GPG", listed: Mapping[str, Any]) -> Key:

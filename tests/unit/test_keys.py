@@ -190,6 +190,30 @@ def test_a_new_key_is_on_the_disk(fake: FakeHost, monkeypatch: pytest.MonkeyPatc
     assert {path.stat().st_ino for path in written} <= synced
 
 
+def test_a_key_that_was_not_finished_is_made_again(
+    fake: FakeHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Secret parts without a public one, as gpg leaves them when it is killed or the disk is
+    full."""
+    home = fake.path(str(MACHINE_KEYS))
+
+    def interrupted(_: Path) -> None:
+        (home / "pubring.kbx").unlink()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(keys_module, "sync_tree", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            machine_key(fake.host, create=True)
+    assert len(list(home.glob("private-keys-v1.d/*"))) == 2
+    with pytest.raises(TinykdumpError, match="this machine has no key yet"):
+        machine_key(fake.host, create=False)
+    assert decrypts(home, machine_key(fake.host, create=True))
+    (home / "pubring.kbx").unlink()
+    with pytest.raises(TinykdumpError, match="gpg cannot find the key that it made"):
+        machine_key(fake.host, create=True)
+
+
 def curves(home: Path) -> list[str]:
     """The curve of each key and subkey."""
     lines = Keyring(home).gpg("--no-autostart", "--with-colons", "--list-keys").decode().split("\n")
