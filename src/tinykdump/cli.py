@@ -175,12 +175,13 @@ def test(host: Host, options: argparse.Namespace) -> int:
     if options.rehearse:
         return rehearse(host, options)
     config = load_config(host, {}, options.config)
-    found, target = trial.find_stick(host)
+    found, _ = trial.find_stick(host)
     _check_terminal(options)
     print(trial.warning(config, found), flush=True)
     if not options.yes:
         _ask("Type the word", "crash")
-    with state.lock(host):
+    with state.lock(host):  # an image may have been unloaded meanwhile, or the stick pulled out
+        _, target = trial.find_stick(host)
         trial.crash_now(host, target)
     return 1
 

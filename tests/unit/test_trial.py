@@ -272,13 +272,38 @@ def test_what_is_refused(machine: FakeHost, capfd: pytest.CaptureFixture[str], c
     assert machine.path("/dev/kmsg").read_text() == ""
 
 
+class Terminal(io.StringIO):
+    """Standard input that is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("case", ["unloaded", "pulled out"])
+def test_what_happens_while_it_asks(
+    machine: FakeHost, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, case: str
+) -> None:
+    """Without a crash kernel or a stick, a crash would be for nothing."""
+
+    class Slow(Terminal):
+        def readline(self, *_: Any) -> str:  # type: ignore[override]  # bytes, says its first base
+            if case == "unloaded":
+                machine.write("/sys/kernel/kexec_crash_loaded", "0\n")
+            else:
+                machine.remove("/sys/class/block")
+                machine.remove("/dev/disk")
+            return "crash\n"
+
+    monkeypatch.setattr("sys.stdin", Slow())
+    assert cli.main(["test"]) == 1
+    says = {"unloaded": "this machine is not armed (", "pulled out": "no stick with LABEL="}
+    assert capfd.readouterr().err.startswith(f"tinykdump: {says[case]}")
+    assert machine.path(SYSRQ).read_text() == ""
+
+
 def test_it_asks(
     machine: FakeHost, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
-
     monkeypatch.setattr("sys.stdin", io.StringIO("crash\n"))
     assert cli.main(["test"]) == 1
     says = "tinykdump: nobody can be asked: there is no terminal (add --yes)\n"
