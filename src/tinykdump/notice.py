@@ -9,11 +9,13 @@ import json
 import os
 import socket
 import tempfile
+import time
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from tinykdump import files, state
+from tinykdump.clock import local
 from tinykdump.host import Host
 from tinykdump.status import Crash
 
@@ -36,11 +38,16 @@ class _Note:
 
 
 def is_seen(host: Host, crash: Crash) -> bool:
-    """Whether somebody has seen that crash, or a later one."""
+    """Whether somebody has seen that crash, or a later one.
+
+    A note of a crash that is still to come is of a clock that was wrong, or of a forged dump.
+    """
     note = _read(host)
     if note is None:
         return False
-    return note.seen if note.id == crash.id else crash.time <= note.time
+    if note.id == crash.id:
+        return note.seen
+    return crash.time <= note.time <= local(time.time())
 
 
 def announce(host: Host, crash: Crash) -> bool:
@@ -80,8 +87,8 @@ def _read(host: Host) -> _Note | None:
     """The note, or None if there is none that can be read."""
     try:
         found = json.loads(host.text(NOTE) or "")
-        time = datetime.fromisoformat(found["time"]).astimezone()
-        return _Note(str(found["id"]), time, found["seen"] is True)
+        when = datetime.fromisoformat(found["time"]).astimezone()
+        return _Note(str(found["id"]), when, found["seen"] is True)
     except (ValueError, KeyError, TypeError, OverflowError):
         return None
 

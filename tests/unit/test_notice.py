@@ -139,6 +139,15 @@ def test_each_new_crash_is_told_and_no_older_one(machine: FakeHost, journal: soc
     assert (motd(machine), entries(journal)) == ("", [])
 
 
+def test_a_crash_of_a_wrong_clock_hides_no_other(machine: FakeHost, journal: socket.socket) -> None:
+    """Nor does a forged dump on a stick."""
+    machine.write(NOTE, '{"id": "x", "time": "2100-01-01T00:00:00+00:00", "seen": true}')
+    crashed(machine)
+    cli.main(["notice"])
+    assert motd(machine)
+    assert len(entries(journal)) == 1
+
+
 @pytest.mark.parametrize(
     ("suffix", "says"), [("", "; the dump was saved "), (".partial", "; no complete dump was ")]
 )
