@@ -58,7 +58,7 @@ def make(host: Host, config: Config, file: Path) -> str:
             new.flush()
             os.fsync(new.fileno())
         files.sync_directory(file.absolute().parent)
-    except OSError:
+    except BaseException:  # also Ctrl-C
         file.unlink(missing_ok=True)  # a part of a key would be taken for a backup
         raise
     note = {"key": key.fingerprint, "date": local(int(time.time())).isoformat()}

@@ -2,6 +2,7 @@
 """tinykdump key, with real keys: the machine's own, and one that the user has."""
 
 import json
+import os
 import subprocess
 from collections.abc import Iterator
 from datetime import datetime
@@ -165,6 +166,19 @@ def test_a_full_disk(machine: FakeHost, tmp_path: Path,
         assert not full.exists()
     finally:
         subprocess.run(["umount", full.parent], check=True)
+    assert not machine.path(NOTE).exists()
+
+
+def test_an_interrupted_backup_leaves_no_part_of_a_key(
+    machine: FakeHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(_: int) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", interrupted)
+        assert cli.main(["key", "backup", str(tmp_path / "key")]) == cli.INTERRUPTED
+    assert not tmp_path.joinpath("key").exists()
     assert not machine.path(NOTE).exists()
 
 
