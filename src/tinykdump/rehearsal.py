@@ -112,10 +112,12 @@ def rehearse(host: Host, what: Subject, tell: Tell) -> Rehearsal:
     with _alone(host):
         began, number = time.time(), secrets.token_hex(8)
         kind = _filesystem(host, what.image)
-        made = _prepare(host, what, kind, number)
-        tell(f"rehearsing {what.system.kver}: a guest with {made.memory // MIB} MiB, "
-             f"{what.reserved // MIB} MiB of them reserved, and a stick with {kind}")  # fmt: skip
         try:
+            made = _prepare(host, what, kind, number)
+            tell(
+                f"rehearsing {what.system.kver}: a guest with {made.memory // MIB} MiB, "
+                f"{what.reserved // MIB} MiB of them reserved, and a stick with {kind}"
+            )
             seen = _crash(host, what, made, program, tell)
             done = _checked(host, what, kind, number, seen)
         finally:

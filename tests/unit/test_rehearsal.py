@@ -208,6 +208,24 @@ def test_a_guest_that_does_not_start(
     assert not machine.path(NOTE).exists()
 
 
+@pytest.mark.usefixtures("emulated")
+def test_a_full_disk_does_not_stay_full(
+    machine: FakeHost, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """When there is no room for the stick, the guest's kernel and image are there already."""
+
+    def full(argv: list[str], **given: Any) -> Finished:
+        raise TinykdumpError(f"{argv[0]} failed: No space left on device", given["hint"])
+
+    monkeypatch.setattr(rehearsal, "run", full)
+    assert cli.main(["test", "--rehearse"]) == 1
+    assert capfd.readouterr().err == (
+        "tinykdump: mkfs.vfat failed: No space left on device (check that /var has room)\n"
+    )
+    there = machine.path(str(rehearsal.PLACE))
+    assert [each.name for each in there.iterdir()] == ["console.log"]
+
+
 @pytest.mark.slow
 def test_a_failure_is_noted_and_a_problem(
     machine: FakeHost, emulated: list[str], capfd: pytest.CaptureFixture[str]
