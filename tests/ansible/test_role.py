@@ -2,7 +2,10 @@
 """The Ansible role: on Debian in a guest, with our package, systemd and grub."""
 
 import json
+import os
+import shlex
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -36,6 +39,29 @@ def test_every_variable_is_described() -> None:
     specs = yaml.safe_load((role / "meta/argument_specs.yml").read_text())["argument_specs"]
     options = specs["main"]["options"]
     assert {name: option["default"] for name, option in options.items()} == defaults
+
+
+@pytest.mark.checkout
+@pytest.mark.parametrize(("text", "is_valid"), [("keep = 3", True), ("kepe = 3", False)])
+def test_an_invalid_configuration_is_refused(tmp_path: Path, text: str, is_valid: bool) -> None:
+    """Also if Ansible does not log in as root: the new file is in a directory of that user."""
+    yaml = pytest.importorskip("yaml")
+    tasks = yaml.safe_load((CONTRIB / "roles/tinykdump/tasks/configure.yml").read_text())
+    (validate,) = (task["ansible.builtin.template"]["validate"] for task in tasks
+                   if "ansible.builtin.template" in task)  # fmt: skip
+    program = tmp_path / "bin/tinykdump"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m tinykdump "$@"\n')
+    program.chmod(0o755)
+    file = tmp_path / "home/ansible.conf"
+    file.parent.mkdir()
+    file.write_text(f"[dump]\n{text}\n")
+    os.chown(file.parent, 65534, 65534)
+    environment = {**os.environ, "PATH": f"{program.parent}:/usr/bin:/bin"}
+    done = subprocess.run(shlex.split(validate % file), env=environment, capture_output=True,
+                          text=True, check=False)  # fmt: skip
+    assert (done.returncode == 0) is is_valid, done.stderr
+    assert not Path("/run/tinykdump.conf").exists()
 
 
 @pytest.fixture(scope="module")
