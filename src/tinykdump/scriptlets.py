@@ -185,6 +185,14 @@ def disarm(host: Host) -> None:
     )
 
 
+def _state(host: Host) -> str:
+    """What the machine is after an installation that failed; an upgrade can leave it armed."""
+    with suppress(TinykdumpError):
+        if mine := load.ours(host):
+            return f"still armed with the earlier image of {mine.kver}"
+    return "not armed"
+
+
 VERBS = {
     "install": install,
     "refresh": refresh,
@@ -204,7 +212,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         VERBS[words[0]](host)
     except (TinykdumpError, OSError) as error:
-        say(f"{'not armed' if words[0] == 'install' else words[0]}: {line(error)}")
+        say(f"{_state(host) if words[0] == 'install' else words[0]}: {line(error)}")
     except KeyboardInterrupt:
         say(f"{words[0]}: interrupted (run tinykdump -l)")
     return 0

@@ -204,6 +204,23 @@ def test_an_error_in_the_configuration_is_one_line(
     assert line.startswith(f"tinykdump: {start}/etc/default/tinykdump: [dump] wiat: no such key")
 
 
+def test_an_upgrade_that_fails_leaves_the_machine_armed(
+    machine: FakeHost, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And does not say otherwise."""
+    cli.main(["-b"])
+    note = machine.path(f"/var/lib/tinykdump/images/{KVER}/manifest.json").read_text()
+    machine.write("/run/tinykdump/loaded.json", note)
+    machine.write("/sys/kernel/kexec_crash_loaded", "1\n")
+    machine.write("/etc/default/tinykdump", "[dump]\nwiat = 3\n")
+    make_live(monkeypatch)
+    capfd.readouterr()
+    assert scriptlets.main(["install"]) == 0
+    (line,) = said(capfd)
+    start = f"tinykdump: still armed with the earlier image of {KVER}: /etc/default/tinykdump: "
+    assert line.startswith(start)
+
+
 def test_install_beside_kdump_service_is_one_line(
     machine: FakeHost, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
