@@ -17,14 +17,20 @@ mount_pstore() {
 	[ ! -d /sys/fs/pstore ] || mount -t pstore pstore /sys/fs/pstore
 }
 
+# Whether a disk, or a part of one, is behind USB, by its name in sysfs.
+is_behind_usb() {
+	case $(readlink -f "$SYS/class/block/$1") in
+	*/usb[0-9]*/*) ;;
+	*) return 1 ;;
+	esac
+}
+
 # Remove the device nodes of all disks that are not behind USB, so that they cannot be read,
 # mounted or written.
 hide_other_disks() {
 	for disk in "$SYS"/class/block/*; do
-		case $(readlink -f "$disk") in
-		*/usb[0-9]*/*) ;;
-		*) rm -f "$DEV/$(sed -n 's/^DEVNAME=//p' "$disk/uevent")" ;;
-		esac
+		is_behind_usb "${disk##*/}" ||
+			rm -f "$DEV/$(sed -n 's/^DEVNAME=//p' "$disk/uevent")"
 	done
 }
 
@@ -54,7 +60,10 @@ wait_for_stick() {
 	waited=0 # in fifths of a second
 	while :; do
 		hide_other_disks
-		DEVICE=$(findfs "$TARGET_TAG=$TARGET_VALUE" 2>/dev/null) && break
+		# A disk of another kind can have come while it looked.
+		DEVICE=$(findfs "$TARGET_TAG=$TARGET_VALUE" 2>/dev/null) &&
+			is_behind_usb "${DEVICE##*/}" && break
+		DEVICE=
 		waited=$((waited + 1))
 		[ "$waited" -lt $((WAIT * 5)) ] ||
 			die "no stick $TARGET_TAG=$TARGET_VALUE within $WAIT s$AGAIN"

@@ -56,6 +56,25 @@ def test_only_disks_behind_usb_keep_their_nodes(crash: Crash) -> None:
     assert left == ["null", "sdb", "sdb1"]
 
 
+def plug(crash: Crash, name: str, controller: str = "usb1") -> None:
+    device = crash.top / f"sys/devices/{controller}/1-1/block/{name}"
+    device.mkdir(parents=True)
+    (device / "uevent").write_text(f"DEVNAME={name}\n")
+    block = crash.top / "sys/class/block" / name
+    block.parent.mkdir(parents=True, exist_ok=True)
+    block.symlink_to(device)
+    (crash.top / "dev" / name).touch()
+
+
+def test_an_internal_disk_that_comes_while_it_looks(crash: Crash) -> None:
+    """Its driver can be built in and finds it late. It is no stick, whatever its label."""
+    plug(crash, "sdx", "ata1")
+    find = f"findfs() {{ touch {crash.top}/dev/sdx; echo {crash.top}/dev/sdx; }}"
+    status, log = crash.run(f"{find}; wait_for_stick")
+    assert (status, "found the stick" in log) == (1, False)
+    assert "failed: no stick LABEL=TINYKDUMP within 1 s" in log
+
+
 @pytest.mark.parametrize(
     ("script", "says"),
     [
@@ -66,15 +85,15 @@ def test_only_disks_behind_usb_keep_their_nodes(crash: Crash) -> None:
     ],
 )
 def test_wait_for_stick(crash: Crash, script: str, says: str) -> None:
-    (crash.top / "sys/class/block/sdx").mkdir(parents=True)
+    plug(crash, "sdx")
     status, log = crash.run(f"{script}; warn_of_others() {{ :; }}; wait_for_stick")
     assert says in log
     assert status == (0 if "found" in says else 1)
 
 
 def test_two_sticks_with_the_same_name(crash: Crash) -> None:
-    for name in ("sdx", "sdy"):
-        (crash.top / "dev" / name).touch()
+    plug(crash, "sdx")
+    plug(crash, "sdy")
     find = 'findfs() { for node in "$DEV"/sd*; do echo "$node"; return; done; }'
     status, log = crash.run(f"{find}; hide_other_disks() {{ :; }}; wait_for_stick")
     dev = crash.top / "dev"

@@ -59,6 +59,7 @@ def test_every_path_ends_in_the_final_action(
 PULL = """
 findfs() { cat {top}/sticks 2>/dev/null; }
 hide_other_disks() { :; }
+is_behind_usb() { :; }
 warn_of_others() { :; }
 pull() {
     rm {top}/sys/class/block/sdx
