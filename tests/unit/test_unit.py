@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The services' units, as systemd reads them; tests/vm runs them."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -12,9 +13,11 @@ CHECKOUT = Path(__file__).parents[2]
 UNITS = sorted((CHECKOUT / "src/systemd").glob("*.service"))
 
 
-def analyze(*words: str | Path) -> str:
+def analyze(*words: str | Path, units: Path | None = None) -> str:
     assert shutil.which("systemd-analyze"), "systemd-analyze is not installed (run tools/deps)"
-    done = subprocess.run(["systemd-analyze", *words], capture_output=True, check=False, text=True)
+    environment = {**os.environ, **({"SYSTEMD_UNIT_PATH": f"{units}:"} if units else {})}
+    done = subprocess.run(["systemd-analyze", *words], capture_output=True, check=False, text=True,
+                          env=environment)  # fmt: skip
     return done.stdout + done.stderr
 
 
@@ -34,3 +37,31 @@ def test_systemd_understands_it(tmp_path: Path, unit: Path) -> None:
     copy = tmp_path / unit.name
     copy.write_text(unit.read_text().replace("/usr/bin/tinykdump", "/bin/true"))
     assert analyze("verify", "--man=no", copy) == ""
+
+
+LATE = """\
+[Unit]
+DefaultDependencies=no
+After=late.target
+Before={}
+[Service]
+ExecStart=/bin/true
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "waits"), [("tinykdump.service", True), ("tinykdump-harvest.service", False)]
+)
+def test_what_the_end_of_the_boot_waits_for(tmp_path: Path, name: str, waits: bool) -> None:
+    """A service that starts after a target and before one that the target waits for is a cycle,
+    which systemd finds."""
+    text = (CHECKOUT / "src/systemd" / name).read_text().replace("/usr/bin/tinykdump", "/bin/true")
+    units = {name: text, "late.service": LATE.format(name), "late.target": "[Unit]\n"}
+    for unit, content in units.items():
+        (tmp_path / unit).write_text(content)
+    wants = tmp_path / "late.target.wants"
+    wants.mkdir()
+    for unit in (name, "late.service"):
+        (wants / unit).symlink_to(tmp_path / unit)
+    said = analyze("verify", "--man=no", tmp_path / "late.target", units=tmp_path)
+    assert ("Found ordering cycle" in said) is waits, said
