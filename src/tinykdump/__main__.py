@@ -4,8 +4,9 @@
 import sys
 
 from tinykdump.cli import main
-from tinykdump.report import interruptible
+from tinykdump.report import interruptible, piped
 
 if __name__ == "__main__":
     interruptible()
-    sys.exit(main())
+    with piped():
+        sys.exit(main())

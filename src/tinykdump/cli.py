@@ -71,6 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         top.print_usage(sys.stderr)
         say("nothing to do (use -b, -l or a command)")
         return 2
+    except BrokenPipeError:  # see report.piped()
+        raise
     except (TinykdumpError, OSError) as error:
         if getattr(options, "check", False):  # monitoring reads standard output
             print(f"TINYKDUMP UNKNOWN - {line(error)}")

@@ -4,6 +4,8 @@
 import errno
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from tinykdump.errors import TinykdumpError
 
@@ -39,3 +41,19 @@ def interruptible() -> None:
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:  # nohup(1)
             signal.signal(number, signal.default_int_handler)
+
+
+@contextmanager
+def piped() -> Iterator[None]:
+    """End as other programs do, by SIGPIPE, if nobody reads the rest of the output: head(1).
+
+    Python ignores that signal, because a write to a program that has ended must be an error.
+    """
+    try:
+        try:
+            yield
+        finally:
+            print(end="", flush=True)
+    except BrokenPipeError:
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        signal.raise_signal(signal.SIGPIPE)

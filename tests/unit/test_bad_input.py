@@ -245,6 +245,22 @@ def test_an_interrupted_build_prints_one_line(fake: FakeHost, number: signal.Sig
     assert fake.snapshot() == before
 
 
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("words", [["--help"], ["list", "--json"], ["status", "--check"]])
+def test_a_reader_that_has_enough(fake: FakeHost, words: list[str], unbuffered: str) -> None:
+    """Such as head(1). No message, and the end that a shell expects."""
+    environment = {**os.environ, "PYTHONPATH": SOURCE, "TINYKDUMP_ROOT": str(fake.root),
+                   "PYTHONUNBUFFERED": unbuffered}  # fmt: skip
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        done = subprocess.run([sys.executable, "-m", "tinykdump", *words], stdout=writing,
+                              stderr=subprocess.PIPE, env=environment, check=False)  # fmt: skip
+    finally:
+        os.close(writing)
+    assert (done.returncode, done.stderr) == (-signal.SIGPIPE, b"")
+
+
 @pytest.mark.parametrize(
     "words", [["--frobnicate"], ["-k"], ["restore", "a", "b"], ["nonsense"], ["--bu"]]
 )
