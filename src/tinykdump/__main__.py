@@ -4,9 +4,10 @@
 import sys
 
 from tinykdump.cli import main
-from tinykdump.report import interruptible, piped
+from tinykdump.report import interruptible, legible, piped
 
 if __name__ == "__main__":
     interruptible()
+    legible()
     with piped():
         sys.exit(main())

@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import TextIOWrapper
 
 from tinykdump.errors import TinykdumpError
 
@@ -41,6 +42,15 @@ def interruptible() -> None:
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:  # nohup(1)
             signal.signal(number, signal.default_int_handler)
+
+
+def legible() -> None:
+    """Print what the user's locale cannot encode as escapes: text of a stick can have anything.
+
+    Python does so on standard error, but raises an exception on standard output.
+    """
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 @contextmanager

@@ -690,11 +690,12 @@ def test_a_log_that_was_cut(dump: Dump, capfd: pytest.CaptureFixture[str]) -> No
     assert "has no dmesg.txt (restore the vmcore)" in capfd.readouterr().err
 
 
-def on_terminal(dump: Dump, *words: str) -> str:
+def on_terminal(dump: Dump, *words: str, encoding: str = "utf-8") -> str:
     """What `tinykdump restore` writes to a terminal, in a process of its own."""
     ours, theirs = os.openpty()
     argv = [sys.executable, "-m", "tinykdump", "restore", "--keys", str(dump.keys.home), *words]
-    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": SOURCE, "TERM": "xterm"}
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": SOURCE, "TERM": "xterm",
+                   "PYTHONIOENCODING": encoding}  # fmt: skip
     with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs,
                           env=environment) as running:  # fmt: skip
         os.close(theirs)
@@ -704,13 +705,15 @@ def on_terminal(dump: Dump, *words: str) -> str:
                 said += chunk
     os.close(ours)
     assert running.returncode == 0, said
-    return said.decode()
+    return said.decode(encoding)
 
 
 def test_a_log_on_a_terminal_cannot_control_it(dump: Dump) -> None:
     dump.add("dmesg.txt.gpg", b"a \x1b]0;title\x07\t\xc3\xa9 \xff \xc2\x9b2J\n")
     said = on_terminal(dump, "--dmesg", str(dump.path))
     assert said == "a \\x1b]0;title\\x07\t\u00e9 \ufffd \\x9b2J\r\n"
+    said = on_terminal(dump, "--dmesg", str(dump.path), encoding="latin-1")
+    assert said == "a \\x1b]0;title\\x07\t\u00e9 \\ufffd \\x9b2J\r\n"
 
 
 @pytest.mark.parametrize("size", [1000, 40 << 20])
