@@ -91,9 +91,10 @@ def _restore(host: Host, config: Config, directory: Path, target: Path) -> Resto
     found = parts.look(directory)
     if os.path.lexists(target):
         _refuse_others(target)
-        if not _is_leftover(target):
-            return None
-        files.delete(target)
+        with restore.alone(target):
+            if not _is_leftover(target):
+                return None
+            files.delete(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     _check_space(target.parent, sum(stream.size for stream in found.streams))
     return restore.restore(found, target, keys.homes(host), plain=not config.encrypt)

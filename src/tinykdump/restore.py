@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Restores a dump from a stick: which streams, to which files, and what is missing."""
 
+import errno
+import fcntl
 import os
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -42,28 +44,62 @@ def restore(
     """
     is_new = not os.path.lexists(target)
     target.mkdir(parents=True, exist_ok=not is_new, mode=0o700)
-    files: list[Path] = []
-    failures: list[TinykdumpError] = []
     try:
-        for stream in dump.streams:
-            _refuse_to_overwrite(target / stream.file)
-        for stream in dump.streams:
-            try:
-                _refuse_forged(stream, plain=plain)
-                file, problem = output.write(stream, target / stream.file, homes, advance)
-            except TinykdumpError as error:
-                failures.append(error)
-                continue
-            files.append(file)
-            failures.extend([problem] if problem else [])
+        with alone(target):
+            files, failures = _streams(dump, target, homes, plain=plain, advance=advance)
     finally:
-        if is_new and not files:
-            with suppress(OSError):
+        if is_new:
+            with suppress(OSError):  # it has what was restored
                 target.rmdir()
     if all(stream.file != "vmcore" for stream in dump.streams):
         why = "if crash-kernel.txt exists, it says why"
         failures.append(TinykdumpError(f"{dump.directory} has no vmcore", why))
     return Restored(tuple(files), dump.ignored, tuple(failures))
+
+
+def _streams(
+    dump: Dump, target: Path, homes: Sequence[Path], *, plain: bool, advance: Advance
+) -> tuple[list[Path], list[TinykdumpError]]:
+    """The files that were written, and what is missing. Raises TinykdumpError or OSError."""
+    files: list[Path] = []
+    failures: list[TinykdumpError] = []
+    for stream in dump.streams:
+        _refuse_to_overwrite(target / stream.file)
+    for stream in dump.streams:
+        try:
+            _refuse_forged(stream, plain=plain)
+            file, problem = output.write(stream, target / stream.file, homes, advance)
+        except TinykdumpError as error:
+            failures.append(error)
+            continue
+        files.append(file)
+        failures.extend([problem] if problem else [])
+    return files, failures
+
+
+@contextmanager
+def alone(target: Path) -> Iterator[None]:
+    """Raise TinykdumpError if a dump is being restored to that directory, or OSError.
+
+    Each would delete the other's file, or call it complete. On NFS, nobody notices the other.
+    """
+    descriptor = os.open(target, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        _lock(descriptor, target)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock(directory: int, target: Path) -> None:
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise TinykdumpError(f"a dump is being restored to {target}", "wait for it") from None
+    except OSError as error:
+        # flock(2): on NFS, only what is open for writing can be locked.
+        if error.errno not in (errno.EBADF, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK):
+            raise
 
 
 def log(

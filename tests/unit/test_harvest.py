@@ -17,6 +17,7 @@ from tests.keyring import Keyring
 from tests.unit.test_restore import CORE, LOG, Dump, flat, names
 from tinykdump import cli, dump, files, hardware, harvest
 from tinykdump.host import Host
+from tinykdump.restore import alone
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts")
 
@@ -209,6 +210,23 @@ def test_a_directory_of_somebody_else(
     assert cli.main(["harvest"]) == 0
     assert names(target) == ["vmcore", "vmcore-dmesg.txt"]
     assert names(elsewhere) == ["notes"]
+
+
+def test_a_dump_that_somebody_restores_now(
+    machine: FakeHost, save: Callable[..., Path], capfd: pytest.CaptureFixture[str]
+) -> None:
+    save(FIRST)
+    target = crash(machine, TARGET)
+    target.mkdir(parents=True)
+    (target / "vmcore.partial").write_text("half")
+    with alone(target):
+        assert cli.main(["harvest"]) == 1
+    assert capfd.readouterr().err == (
+        f"tinykdump: a dump is being restored to {target} (wait for it)\n"
+    )
+    assert names(target) == ["vmcore.partial"]
+    assert cli.main(["harvest"]) == 0
+    assert names(target) == ["vmcore", "vmcore-dmesg.txt"]
 
 
 def test_two_at_a_time(machine: FakeHost, capfd: pytest.CaptureFixture[str]) -> None:

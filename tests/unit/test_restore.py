@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Dumps in the format of src/crash, restored with the real gpg and makedumpfile."""
 
+import errno
 import hashlib
 import os
 import subprocess
@@ -21,7 +22,7 @@ from tinykdump.dump import README, STREAMS, SUMS, part_name
 from tinykdump.errors import TinykdumpError
 from tinykdump.host import Host
 from tinykdump.parts import look
-from tinykdump.restore import Restored, restore
+from tinykdump.restore import Restored, alone, restore
 
 LOG = b"[    1.0] panic\n" * 20000
 
@@ -455,6 +456,31 @@ def test_a_directory_that_somebody_makes_meanwhile(
     said = restoring()
     assert (said.status, said.files) == (1, [])
     assert said.errors == [f"tinykdump: {restoring.output}: File exists (name a new one)"]
+
+
+def test_two_to_the_same_directory(restoring: Restore, dump: Dump) -> None:
+    dump.add("dmesg.txt.gpg", LOG)
+    restoring.output.mkdir(parents=True)
+    partial = restoring.output / "vmcore-dmesg.txt.partial"
+    partial.write_text("of the first one")
+    with alone(restoring.output):
+        said = restoring()
+    says = f"tinykdump: a dump is being restored to {restoring.output} (wait for it)"
+    assert said == Said(1, [partial.name], [says])
+    assert partial.read_text() == "of the first one"
+
+
+def test_a_directory_that_cannot_be_locked(
+    restoring: Restore, dump: Dump, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on NFS."""
+
+    def refuse(*_: int) -> None:
+        raise OSError(errno.EBADF, "Bad file descriptor")
+
+    dump.add("vmcore.flat.gpg", flat(CORE))
+    monkeypatch.setattr("fcntl.flock", refuse)
+    assert restoring() == Said(0, ["vmcore"], [])
 
 
 @pytest.mark.parametrize("name", ["vmcore-dmesg.txt", "vmcore", "vmcore-incomplete"])
