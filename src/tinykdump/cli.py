@@ -359,7 +359,7 @@ def unload(host: Host, _options: argparse.Namespace) -> int:
 
 def restore_dump(host: Host, options: argparse.Namespace) -> int:
     """Decrypt and put in order; 0 when all of it is there and whole."""
-    with dumps.opened(host, options.dump) as directory:
+    with dumps.opened(host, options.dump) as directory, keys.ending_agent(host):
         return _restore(host, options, directory)
 
 

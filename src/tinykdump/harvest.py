@@ -97,7 +97,8 @@ def _restore(host: Host, config: Config, directory: Path, target: Path) -> Resto
             files.delete(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     _check_space(target.parent, sum(stream.size for stream in found.streams))
-    return restore.restore(found, target, keys.homes(host), plain=not config.encrypt)
+    with keys.ending_agent(host):
+        return restore.restore(found, target, keys.homes(host), plain=not config.encrypt)
 
 
 def _refuse_others(target: Path) -> None:

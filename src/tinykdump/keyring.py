@@ -112,7 +112,10 @@ def _is_running(home: Path, socket_name: str) -> bool:
     """Whether a daemon of GnuPG answers at its socket for that home. Raises TinykdumpError."""
     place = run(["gpgconf", "--homedir", home, "--list-dirs", socket_name]).stdout
     with socket.socket(socket.AF_UNIX) as running:
-        return running.connect_ex(place.rstrip(b"\n")) == 0
+        try:
+            return running.connect_ex(place.rstrip(b"\n")) == 0
+        except OSError:  # the path is longer than a socket's can be
+            return False
 
 
 def secret_key_ids(home: Path) -> frozenset[str]:

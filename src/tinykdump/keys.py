@@ -5,7 +5,8 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -59,6 +60,17 @@ def homes(host: Host) -> tuple[Path, ...]:
     machine = host.path(MACHINE_KEYS)
     there = tuple(home for home in (machine, own) if os.access(home, os.R_OK | os.X_OK))
     return there or (own,)
+
+
+@contextmanager
+def ending_agent(host: Host) -> Iterator[None]:
+    """End the agent of the machine's key with the block: it needs no passphrase to be remembered.
+
+    Raises TinykdumpError.
+    """
+    home = host.path(MACHINE_KEYS)
+    with ending(home) if os.access(home, os.R_OK | os.X_OK) else nullcontext():
+        yield
 
 
 def configured(key: str, host: Host) -> Key:

@@ -41,7 +41,8 @@ def check(host: Host, place: Path, wanted: Wanted, target: Path) -> str:
             _check_sums(stream)
         return "the sums are right; not decrypted, because the secret key is not on this machine"
     homes = [host.path(keys.MACHINE_KEYS)]
-    done = restore.restore(found, target, homes, plain=not wanted.key)
+    with keys.ending_agent(host):
+        done = restore.restore(found, target, homes, plain=not wanted.key)
     for failure in done.failures:
         raise failure
     by_name = {path.name: path for path in done.files}

@@ -14,13 +14,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.fakehost import SOURCE
+from tests.fakehost import SOURCE, FakeHost
 from tests.keyring import Keyring
 from tests.unit.test_vmcoreinfo import TEXT, kdump
 from tinykdump import cli, hardware
 from tinykdump.dump import README, STREAMS, SUMS, part_name
 from tinykdump.errors import TinykdumpError
 from tinykdump.host import Host
+from tinykdump.keys import MACHINE_KEYS, machine_key
 from tinykdump.parts import look
 from tinykdump.restore import Restored, alone, restore
 
@@ -682,6 +683,20 @@ def test_the_machines_key_and_the_users(
     dump.add("dmesg.txt.gpg", LOG)
     assert cli.main(["restore", "--dmesg", str(dump.path)]) == 0
     assert capfd.readouterr().out.encode() == LOG
+
+
+def test_no_agent_of_the_machines_key_stays_behind(
+    fake: FakeHost, dump: Dump, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TINYKDUMP_ROOT", str(fake.root))
+    key = machine_key(fake.host, create=True)
+    public = fake.write("/key", key.public)
+    content = dump.keys.gpg("--trust-model", "always", "--recipient-file", str(public),
+                            "--encrypt", "--compress-algo", "none", stdin=flat(CORE))  # fmt: skip
+    dump.put("vmcore.flat.gpg", content)
+    assert cli.main(["restore", str(dump.path), "-o", str(tmp_path / "out")]) == 0
+    assert names(tmp_path / "out") == ["vmcore"]
+    assert not list(fake.path(str(MACHINE_KEYS)).glob("S.*"))
 
 
 @pytest.mark.parametrize("suffix", [".gpg", ""])
