@@ -22,6 +22,7 @@ from kernel.tree import (
     checkout,
     exclusive,
     find_series,
+    git,
     make_tree,
     pristine,
 )
@@ -94,8 +95,8 @@ def _fragments(names: tuple[str, ...], series: list[Series]) -> list[str]:
     return [fragment(name) for name in (names[0], *own, *names[1:])]
 
 
-def _result_hash(source: Source, commit: str, options: dict[str, str], compiler: str) -> str:
-    parts = [source.sha256, commit, kconfig.render(options), compiler]
+def _result_hash(source: Source, files: str, options: dict[str, str], compiler: str) -> str:
+    parts = [source.sha256, files, kconfig.render(options), compiler]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
@@ -138,6 +139,8 @@ def make_plan(request: Request) -> Plan:
     options = kconfig.merge(_fragments(request.fragments, series))
     compiler = output(["gcc", "--version"]).splitlines()[0]
     commit = commits[-1].id if commits else pristine(tree)
+    # Git's hash of all files: the messages of commits do not change a kernel.
+    files = git(tree, "rev-parse", f"{commit}^{{tree}}")
     return Plan(
         release=release,
         source=source,
@@ -147,7 +150,7 @@ def make_plan(request: Request) -> Plan:
         commits=tuple(commits),
         objects=base / "build" / "-".join([tree.name, *request.fragments]),
         options=options,
-        result=base / _result_hash(source, commit, options, compiler),
+        result=base / _result_hash(source, files, options, compiler),
         jobs=request.jobs,
     )
 
