@@ -7,20 +7,25 @@ may not mount FAT, which is then said.
 
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
 
+from kernel.build import Request
 from tests import plugged
 from tests.fakehost import FakeHost
+from tests.vm import service
+from tests.vmtest import kernels
+from tests.vmtest.kernels import Kernel
 from tests.vmtest.rootfs import Root
-from tinykdump import cli, keys, rehearsal
+from tinykdump import actions, cli, keys, rehearsal
 from tinykdump.config_files import load_config
 from tinykdump.image.manifest import parse
 from tinykdump.memory import MIB
 
 CONFIG = "/etc/default/tinykdump"
+EXT4 = "[dump]\nfilesystems = ext4\n"
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +33,7 @@ def tree(root: Root, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeH
     """The root with an image for ext4, to the key of the machine."""
     made = FakeHost(tmp_path_factory.mktemp("host") / "root")
     subprocess.run(["cp", "-a", root.tree, made.root], check=True)  # it has device nodes
-    made.write(CONFIG, "[dump]\nfilesystems = ext4\n")
+    made.write(CONFIG, EXT4)
     keys.machine_key(made.host, create=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TINYKDUMP_ROOT", str(made.root))
@@ -63,6 +68,30 @@ def test_it_passes_and_is_noted(
     assert (noted.passed, noted.kernel, noted.result) == (True, root.kver, says)
     assert rehearsal.problem(noted, image) == ""
     assert [each.name for each in host.path(str(rehearsal.PLACE)).iterdir()] == ["console.log"]
+
+
+def test_the_small_crash_kernel(
+    host: FakeHost,
+    root: Root,
+    build_kernel: Callable[[Request], Kernel],
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """The installed kernel crashes, and the small one saves the dump."""
+    small = build_kernel(kernels.SMALL)
+    subprocess.run(["make", "install-crash-kernel", f"CRASH_KERNEL={small.directory}",
+                    f"DESTDIR={host.root}"], check=True, cwd=service.REPOSITORY)  # fmt: skip
+    host.write(CONFIG, f"{EXT4}[image]\nkernel = small\n")
+    try:
+        image, _ = actions.build_image(host.host, load_config(host.host, {}), root.kver)
+        assert (image.kver, image.modules) == (small.kver, ())
+        assert cli.main(["--kernel", root.kver, "test", "--rehearse"]) == 0
+    finally:
+        host.write(CONFIG, EXT4)
+    out, err = capfd.readouterr()
+    says = "saved; log and vmcore were decrypted and read"
+    assert out.endswith(f"the rehearsal of {root.kver} passed: {says}\n")
+    assert f"rehearsing {root.kver}: a guest with 512 MiB, 36 MiB of them reserved" in err
+    assert f"crash kernel {small.kver} is up" in err
 
 
 def test_a_dump_to_a_key_that_is_not_here(
