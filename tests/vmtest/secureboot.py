@@ -38,6 +38,10 @@ class SecureBoot:
     def firmware(self) -> Firmware:
         return Firmware(CODE, self.directory / "variables.fd", secure=True)
 
+    def sign(self, kernel: Path, target: Path) -> None:
+        """Write another kernel to ``target``, with the key's signature."""
+        subprocess.run(_signing(self.directory, kernel, target), check=True, capture_output=True)
+
 
 def make(kernel: Path) -> SecureBoot:
     """For that kernel image, which may have another signature; made if it is not in the cache."""
@@ -62,6 +66,10 @@ def _commands(directory: Path) -> Sequence[Sequence[str | Path]]:
          "--output", directory / "variables.fd", "--set-pk", _OWNER, certificate,
          "--add-kek", _OWNER, certificate, "--add-db", _OWNER, certificate, "--sb"],
         ["sbattach", "--remove", directory / "unsigned"],
-        ["sbsign", "--key", key, "--cert", certificate, "--output", directory / "signed",
-         directory / "unsigned"],
+        _signing(directory, directory / "unsigned", directory / "signed"),
     )  # fmt: skip
+
+
+def _signing(directory: Path, kernel: Path, target: Path) -> Sequence[str | Path]:
+    return ["sbsign", "--key", directory / "key.pem", "--cert", directory / "certificate.pem",
+            "--output", target, kernel]  # fmt: skip

@@ -15,12 +15,13 @@ import pytest
 from kernel.build import Request
 from tests.rpm import repository
 from tests.vm import service, vmcore
-from tests.vmtest import kernels, snapshot, stick
+from tests.vmtest import kernels, secureboot, snapshot, stick
 from tests.vmtest.kernels import Kernel
 from tests.vmtest.machine import EHCI, XHCI, Controller, Machine, Stick
 from tests.vmtest.rootfs import Recipe, Root
 from tests.vmtest.vm import VM, running
 from tinykdump.dump import TOP, is_complete
+from tinykdump.kernels import SMALL_IMAGE
 
 MEMORY_MIB = 1024
 CRASH_SECONDS = 1500.0  # beside builds
@@ -233,3 +234,29 @@ def copied(little: tuple[Machine, Path], image: stick.Image, place: Path) -> ser
     subprocess.run(["tar", "-x", "--no-same-owner", "-C", copy], input=content, check=True)
     (directory,) = copy.glob(f"{TOP}/*/*")
     return service.Dump(directory, is_complete(directory.name))
+
+
+def test_secure_boot(small: Kernel, root: Root, image: stick.Image, tmp_path: Path) -> None:
+    """The firmware trusts one key: a small kernel without its signature is not loaded."""
+    made = secureboot.make(root.kernel)
+    machine = root.machine("crashkernel=64M", EMPTY, kernel=made.signed, firmware=made.firmware,
+                           memory_mib=MEMORY_MIB, reboots=False,
+                           sticks=(Stick("stick", image.path),))  # fmt: skip
+    signed = tmp_path / "signed"
+    made.sign(small.directory / "vmlinuz", signed)
+    with running(machine, tmp_path / "vm") as vm:
+        vm.wait_for_agent()
+        assert "Kernel is locked down from EFI Secure Boot" in vm.console
+        service.install(
+            vm, keys=service.cached_key_pair(), configuration="[image]\nkernel = small\n"
+        )
+        service.install_small(vm, small.directory)
+        done = vm.run(["tinykdump", "--load"], check=False, timeout=300)
+        assert done.status == 1
+        assert "with Secure Boot the kernel must be signed" in done.stderr.decode()
+        vm.put(signed, str(SMALL_IMAGE))
+        vm.run(["tinykdump", "--load"], timeout=300)
+        assert service.reserved(vm) <= RESERVED_MIB << 20
+        mark = service.mark()
+        service.crash(vm, mark)
+        check(vm, image, mark, tmp_path)
