@@ -77,7 +77,7 @@ def examine(dump: service.Dump, mark: str, place: Path, end_mib: int = MEMORY_MI
     """Restore a dump, which is complete, and look for the mark in it."""
     assert dump.complete
     assert sorted(path.name for path in dump.directory.iterdir()) == [
-        "SHA256SUMS", "dmesg.txt.gpg.000", "vmcore.flat.gpg.000",
+        "SHA256SUMS", "STAGES", "dmesg.txt.gpg.000", "vmcore.flat.gpg.000",
     ]  # fmt: skip
     service.restore(dump, place / "restored", service.cached_key_pair().home)
     core = place / "restored/vmcore"
