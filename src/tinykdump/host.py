@@ -117,10 +117,10 @@ class Host:
 
     def walk(self, name: str | Path) -> Iterator[tuple[Path, list[str]]]:
         """Every directory below ``name`` with the sorted names of its files."""
-        top = self.path(self.resolve(name) or name)
+        top = str(self.path(self.resolve(name) or name))
         for directory, subdirectories, files in os.walk(top):
             subdirectories.sort()
-            yield Path(str(name)) / Path(directory).relative_to(top), sorted(files)
+            yield Path(f"{name}{directory.removeprefix(top)}"), sorted(files)
 
     def write(self, name: str | Path, value: str) -> None:
         """Write a kernel interface in one write(2). Raises OSError with the kernel's errno."""

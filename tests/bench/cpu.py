@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Measures the CPU time of `tinykdump -b` on the host, for the kernel of the guests."""
+"""Measures the CPU time of builds on the host, for the kernel of the guests."""
 
 import os
 import resource
@@ -32,6 +32,17 @@ def writable(tree: Path) -> Iterator[Path]:
 
 
 RUNS = 5
+BUILD, LOOK, PYTHON = "tinykdump -b", "tinykdump -l, up to date, without kexec", "python3 alone"
+
+# What tinykdump -l does for an image that is up to date, until it calls kexec.
+_UP_TO_DATE = """
+import os, sys
+from tinykdump import actions, cli
+from tinykdump.config_files import load_config
+from tinykdump.host import Host
+host = Host.given(os.environ)
+assert not actions.build_image(host, load_config(host, {}, None), sys.argv[1])[1]
+"""
 
 
 def seconds_of(command: Sequence[str], environment: Mapping[str, str]) -> float:
@@ -42,21 +53,29 @@ def seconds_of(command: Sequence[str], environment: Mapping[str, str]) -> float:
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
-def build_seconds(root: Root, runs: int = 1) -> tuple[float, ...]:
-    """CPU seconds of builds whose inputs are in the page cache.
+def seconds(root: Root, runs: int = RUNS) -> Mapping[str, tuple[float, ...]]:
+    """CPU seconds of builds whose inputs are in the page cache, and of a look at the image.
 
     Because the build is for another machine, the image has the drivers of all USB host
-    controllers, and the build does not run the image's programs.
+    controllers, and the build does not run the image's programs. As in a package, Python finds
+    compiled modules.
     """
-    command = [sys.executable, "-m", "tinykdump", "-b", "--kernel", root.kver]
-    with writable(root.tree) as tree:
+    python = [sys.executable, "-c", "pass"]
+    build = [sys.executable, "-m", "tinykdump", "-b", "--kernel", root.kver]
+    look = [sys.executable, "-c", _UP_TO_DATE, root.kver]
+    commands = {BUILD: build, LOOK: look, PYTHON: python}
+    with writable(root.tree) as tree, tempfile.TemporaryDirectory() as compiled:
         keys.machine_key(Host(tree), create=True)
-        environment = os.environ | {"TINYKDUMP_ROOT": str(tree)}
-        return tuple(seconds_of(command, environment) for _ in range(runs + 1))[1:]
+        environment = {"PATH": os.environ["PATH"], "TINYKDUMP_ROOT": str(tree),
+                       "PYTHONPYCACHEPREFIX": compiled}  # fmt: skip
+        for command in commands.values():
+            seconds_of(command, environment)
+        rounds = [{name: seconds_of(command, environment) for name, command in commands.items()}
+                  for _ in range(runs)]  # fmt: skip
+    return {name: tuple(each[name] for each in rounds) for name in commands}
 
 
 def measure(root: Root) -> Iterator[Measured]:
-    """A build on the host."""
-    command = f"TINYKDUMP_ROOT=... python3 -m tinykdump -b --kernel {root.kver}"
-    yield Measured("build of an image", "tinykdump -b, warm", "s of CPU",
-                   build_seconds(root, RUNS), command)  # fmt: skip
+    """A build on the host, with the kernel of the guests."""
+    for name, values in seconds(root).items():
+        yield Measured("build of an image", name, "s of CPU", values, "python -m tests.bench build")

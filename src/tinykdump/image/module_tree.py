@@ -71,17 +71,19 @@ class ModuleTree:
         return modprobe.parse(configuration(self.host, "modprobe.d"))
 
     @cached_property
-    def files(self) -> Mapping[str, Path]:
-        """Module name -> the path that depmod would choose."""
-        found: dict[str, Path] = {}
+    def files(self) -> Mapping[str, tuple[Path, str]]:
+        """Module name -> directory and name of the file that depmod would choose.
+
+        There are thousands, so they are no paths: making those takes longer than reading the tree.
+        """
+        found: dict[str, tuple[Path, str]] = {}
         for directory, names in self.host.walk(self.kernel.modules):
             for name in names:
                 stem, dot, suffix = name.partition(".ko")
                 if dot and f".ko{suffix}" in SUFFIXES:
-                    path = directory / name
                     old = found.get(normal(stem))
-                    if old is None or self._rank(path) < self._rank(old):
-                        found[normal(stem)] = path
+                    if old is None or self._rank(directory) < self._rank(old[0]):
+                        found[normal(stem)] = directory, name
         return found
 
     @cached_property
@@ -89,9 +91,9 @@ class ModuleTree:
         lines = [line.split() for line in configuration(self.host, "depmod.d")]
         return tuple(n for words in lines if words[0] == "search" for n in words[1:]) or _SEARCH
 
-    def _rank(self, path: Path) -> int:
-        """A module's rank in depmod's order; directories without a rule count as the kernel's."""
-        place = path.relative_to(self.kernel.modules).parent
+    def _rank(self, directory: Path) -> int:
+        """A directory's rank in depmod's order; those without a rule count as the kernel's."""
+        place = directory.relative_to(self.kernel.modules)
         directories = [place, *place.parents]
         for rank, name in enumerate(self._search):
             if Path(name) in directories:
@@ -176,7 +178,7 @@ class ModuleTree:
 
     def _load(self, name: str) -> Module:
         if name not in self._read:
-            path = self.files[name]
+            path = Path(*self.files[name])
             info = parse_module(unpack(self.host.read(path), path), str(path))
             if info.kernel != self.kernel.kver and not self._is_weak(path, info):
                 raise TinykdumpError(
@@ -208,12 +210,13 @@ class ModuleTree:
     def drives_usb(self, name: str) -> bool:
         """Whether a module is a USB driver, judged by its directory."""
         name = normal(name)
-        path = self.files.get(name) or self.builtin.get(name)
-        return path is not None and "drivers/usb" in str(path.parent)
+        if name in self.files:
+            return "drivers/usb" in str(self.files[name][0])
+        return name in self.builtin and "drivers/usb" in str(self.builtin[name].parent)
 
     def usb_host_drivers(self) -> tuple[Module, ...]:
         """The drivers of USB host controllers; built-in ones have an empty path."""
-        names = [name for name, path in self.files.items() if "usb/host" in str(path.parent)]
+        names = [name for name, (place, _) in self.files.items() if "usb/host" in str(place)]
         builtin = [name for name, path in self.builtin.items() if "usb/host" in str(path.parent)]
         return (
             *(self._candidate(name) for name in sorted(names)),
@@ -223,7 +226,7 @@ class ModuleTree:
     def watchdog_drivers(self) -> tuple[str, ...]:
         """The names of the drivers of watchdogs."""
         return tuple(
-            sorted(name for name, path in self.files.items() if path.parent.name == "watchdog")
+            sorted(name for name, (place, _) in self.files.items() if place.name == "watchdog")
         )
 
     def _candidate(self, name: str) -> Module:
@@ -238,7 +241,7 @@ class ModuleTree:
             aliases = tuple(pattern for pattern, module in self._all_aliases if module == name)
             if not self._all_aliases:
                 aliases = ("*",)
-            return Module(name, self.files[name], ModInfo("", aliases=aliases))
+            return Module(name, Path(*self.files[name]), ModInfo("", aliases=aliases))
 
     def _builtin_driver(self, name: str) -> Module:
         info = self.builtin_info(name)
