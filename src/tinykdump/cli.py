@@ -183,8 +183,7 @@ def test(host: Host, options: argparse.Namespace) -> int:
     if not options.yes:
         _ask("Type the word", "crash")
     with state.lock(host):  # an image may have been unloaded meanwhile, or the stick pulled out
-        _, target = trial.find_stick(host)
-        trial.crash_now(host, target)
+        trial.crash_now(host, *trial.find_stick(host))
     return 1
 
 

@@ -43,6 +43,7 @@ class _Note:
     boot: str  # of the machine that crashed
     clock: int  # seconds since 1970 by the machine's own clock
     target: str  # the dump target of the image that was loaded
+    stick: str  # the UUID of the stick's file system
 
 
 def find_stick(host: Host) -> tuple[Stick, str]:
@@ -73,11 +74,11 @@ def warning(config: Config, found: Stick) -> str:
     )
 
 
-def crash_now(host: Host, target: str) -> None:
+def crash_now(host: Host, found: Stick, target: str) -> None:
     """Write an id to the log and to the note, sync the file systems, and crash the machine.
 
-    The loaded image has the dump target ``target``. Never returns. Raises TinykdumpError if the
-    kernel cannot keep the id or did not crash, OSError.
+    The loaded image has the dump target ``target``, which the stick has. Never returns. Raises
+    TinykdumpError if the kernel cannot keep the id or did not crash, OSError.
     """
     if not host.exists(_SYSRQ):
         raise TinykdumpError(f"there is no {_SYSRQ}", "run a kernel with CONFIG_MAGIC_SYSRQ")
@@ -87,13 +88,18 @@ def crash_now(host: Host, target: str) -> None:
     now = time.time()
     trial = Trial(id=secrets.token_hex(8), time=local(now), came_out=None, seconds=None, result="")
     try:
-        _write(host, _Note(trial, host.text(_BOOT) or "", _clock(host, now), target))
+        uuid = _uuid(host, found)
+        _write(host, _Note(trial, host.text(_BOOT) or "", _clock(host, now), target, uuid))
         host.write(_KMSG, f"<5>tinykdump: test {trial.id}\n")
         os.sync()
         host.write(_SYSRQ, "c")
     finally:
         host.path(NOTE).unlink(missing_ok=True)
     raise TinykdumpError("the kernel did not crash", "see dmesg")
+
+
+def _uuid(host: Host, each: Stick) -> str:
+    return stick.probe(host, each.device).get("UUID", "")
 
 
 def _clock(host: Host, now: float) -> int:
@@ -127,8 +133,9 @@ def is_settled(host: Host) -> bool:
 def settle(host: Host) -> None:
     """Find out, and note, what came of the last test; if nothing tells so far, change nothing.
 
-    A stick that is not mounted is mounted read-only, where only root can enter. Raises
-    TinykdumpError or OSError.
+    A stick that is not mounted is mounted read-only, where only root can enter. The crash kernel
+    takes any stick with the target's tag, but only the one of the test tells that nothing came
+    out. Raises TinykdumpError or OSError.
     """
     note = _read(host)
     if note is None or is_settled(host):
@@ -143,7 +150,7 @@ def settle(host: Host) -> None:
     if log is not None:
         result = f"{log.verdict}, as the crash kernel's log says" if log.saved else log.verdict
         _write(host, replace(note, trial=replace(note.trial, came_out=log.saved, result=result)))
-    elif found:
+    elif any(_uuid(host, each) == note.stick for each in found):
         result = "no dump on the stick has its id"
         _write(host, replace(note, trial=replace(note.trial, came_out=False, result=result)))
 
@@ -191,7 +198,8 @@ def _read(host: Host) -> _Note | None:
             seconds=None if values["seconds"] is None else int(values["seconds"]),
             result=str(values["result"]),
         )  # fmt: skip
-        return _Note(trial, str(found["boot"]), int(found["clock"]), str(found["target"]))
+        return _Note(trial, str(found["boot"]), int(found["clock"]), str(found["target"]),
+                     str(found["stick"]))  # fmt: skip
     except (ValueError, KeyError, TypeError, OverflowError):
         return None
 

@@ -141,6 +141,19 @@ def test_a_dump_that_is_not_complete(
     assert cli.main(["status", "--check"]) == 1
 
 
+def test_another_stick_does_not_say_that_nothing_came_out(
+    machine: FakeHost, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """But if it has the id, that is what became of the test."""
+    number = crashed(machine, monkeypatch)
+    (machine.path("/dev/sdb1")).write_bytes(
+        plugged.made(machine.path("/other"), "vfat").read_bytes()
+    )
+    assert status(capfd)["test"]["came_out"] is None
+    saved(machine, f"{number}\n1044\n")
+    assert status(capfd)["test"]["came_out"] is True
+
+
 def test_no_dump_has_its_id(
     machine: FakeHost, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
