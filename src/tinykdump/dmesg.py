@@ -23,8 +23,9 @@ _REASONS = tuple(
 )
 
 # "CPU: 0 UID: 0 PID: 1 Comm: sh Tainted: G    E   6.12.1-amd64 #1" in a crash, and the first line.
+# All flags with their names have fewer than 600 characters (print_tainted() in the kernel).
 _KERNELS = (
-    re.compile(r"(?:Not tainted|Tainted: [A-Z =\[\],_]+?) +([0-9]\S{0,63}) #[0-9]"),
+    re.compile(r"(?:Not tainted|Tainted: [A-Z =\[\],_]{1,600}?) ([0-9]\S{0,63}) #[0-9]"),
     re.compile(_PREFIX + r"Linux version ([0-9]\S{0,63})", re.MULTILINE),
 )
 

@@ -3,6 +3,7 @@
 
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -227,6 +228,14 @@ def test_a_stick_that_cannot_be_mounted(
 )  # fmt: skip
 def test_what_a_log_says(log: str, kernel: str, reason: str) -> None:
     assert (dmesg.kernel(log), dmesg.reason(log)) == (kernel, reason)
+
+
+def test_a_log_that_is_made_to_take_long() -> None:
+    """It takes milliseconds; with a pattern that tries all ways to divide the spaces, hours."""
+    start = time.process_time()
+    assert dmesg.kernel("Tainted: " + " " * 100_000) == ""
+    assert dmesg.kernel(("Tainted: " + " " * 600) * 1000) == ""
+    assert time.process_time() - start < 5
 
 
 def test_recipients(keys: Keyring) -> None:
