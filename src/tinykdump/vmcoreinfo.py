@@ -68,11 +68,11 @@ def parse(text: bytes) -> Info:
 
 
 def find(read: Read) -> Info | None:
-    """vmcoreinfo of a vmcore; None if it has none or is in another format."""
-    start = read(0, 512)
+    """vmcoreinfo of a vmcore; None if it has none, is in another format or cannot be read."""
     try:
+        start = read(0, 512)
         text = _of_kdump(read, start) if start.startswith(_KDUMP) else _of_elf(read, start)
-    except (struct.error, ValueError, OverflowError):
+    except (struct.error, ValueError, OverflowError, OSError):  # pread(2) refuses some offsets
         return None
     return parse(text) if text else None
 

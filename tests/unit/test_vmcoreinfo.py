@@ -2,7 +2,9 @@
 """vmcoreinfo in vmcores of both formats, and in forged ones."""
 
 import io
+import os
 import struct
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -67,8 +69,12 @@ def test_formats(core: bytes) -> None:
      kdump(TEXT)[:4100], elf(TEXT)[:60], elf(b"", notes=b""), elf(b"", notes=b"\xff" * 100),
      elf(TEXT).replace(b"VMCOREINFO", b"VMCOREINFX")],
 )  # fmt: skip
-def test_none(core: bytes) -> None:
+def test_none(core: bytes, tmp_path: Path) -> None:
+    """Also read from a file, as restore does."""
     assert find(reading(core)) is None
+    (tmp_path / "vmcore").write_bytes(core)
+    with (tmp_path / "vmcore").open("rb") as file:
+        assert find(lambda at, size: os.pread(file.fileno(), size, at)) is None
 
 
 def test_no_more_than_its_limit_is_read() -> None:
