@@ -23,8 +23,8 @@ total=$(meminfo MemTotal)
 figure MemTotal "$total"
 look boot
 half=$(($(get_mib) / 2))
-# Larger than the series allows, even without a reservation.
-try larger 2048
+# Larger than half of the memory below 4 GiB, which the series allows without a reservation.
+try larger 4096
 try half $half
 try larger_again $((half * 2))
 try nothing 0
