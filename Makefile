@@ -16,7 +16,7 @@ endif
 # Which lines of src no test of Python's own ran, to look at; there is no figure to reach.
 COVERAGE = --cov --cov-report=term
 
-.PHONY: help deps demo session check long-check quick faults bench lint kernel crash-kernel kernel-check rpm deb \
+.PHONY: help deps demo session check long-check quick faults endurance bench lint kernel crash-kernel kernel-check rpm deb \
 	release install install-files install-crash-kernel
 
 help: ## list these targets
@@ -40,6 +40,9 @@ quick: deps ## run the tests that boot nothing and are fast, in a minute
 
 faults: deps ## run the fault matrix: what is done to a machine, and what the person gets (an hour or more)
 	@$(PYTHON) -m tests.faults
+
+endurance: deps ## crash one machine CYCLES times (100, which takes hours), and look at what could grow
+	@$(PYTHON) -m tests.faults endurance --kernel patched --cycles $(or $(CYCLES),100)
 
 bench: deps ## measure CPU time, sizes and growth of the reservation, and write build/bench/report.html
 	@tools/deps kernel

@@ -247,7 +247,7 @@ def _kexec(*words: str) -> None:
     """kexec(8); --kexec-syscall-auto uses kexec_file_load(2), which Secure Boot requires."""
     run(
         ["kexec", "--load-panic", "--kexec-syscall-auto", *words],
-        hint="see dmesg; with Secure Boot the kernel must be signed, also inside a unified image",
+        hint="see dmesg; Secure Boot and lockdown want a signed kernel, also in a unified image",
     )
 
 

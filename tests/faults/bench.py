@@ -100,19 +100,26 @@ class Bench:
         done = subprocess.run(command, check=False, capture_output=True, text=True)
         return target, done.returncode, done.stderr
 
-    def saved(self) -> str:
-        """The new dump is complete, and has the mark in its log and in its memory."""
+    def saved(self, text: str = "") -> str:
+        """The new dump is complete, and has the mark in its log and in its memory.
+
+        Its log has `text`, too: what is printed in an NMI does not reach the console any more.
+        """
         dump = self.dumps()[-1]
         assert dump.complete, f"the dump is partial; {self.last_words()}"
         self.says("dump saved; final action: ")
-        self.whole(dump)
+        log = self.whole(dump)
+        assert text in log, f"the log does not say {text!r}"
         return f"complete dump of {dump.size // MIB} MiB, restored"
 
-    def whole(self, dump: service.Dump) -> None:
+    def whole(self, dump: service.Dump) -> str:
+        """The dump can be restored, and has the mark in its memory and in its log, returned."""
         target, status, said = self.restore(dump)
         assert status == 0, f"restore ends with {status}: {said}"
-        assert self.mark in (target / "vmcore-dmesg.txt").read_text(errors="replace")
+        log = (target / "vmcore-dmesg.txt").read_text(errors="replace")
+        assert self.mark in log
         assert self.mark in vmcore.log(target / "vmcore")
+        return log
 
     def log_only(self) -> str:
         """The dump is partial and says so; its log has the mark."""

@@ -32,8 +32,6 @@ class Shape:
     append: tuple[str, ...] = ()
     # Further arguments for QEMU.
     arguments: tuple[str, ...] = ()
-    # The size of ERST, where pstore keeps its records; 0: the machine has none.
-    erst_kib: int = 0
     # Seconds of CPU time after which QEMU is killed.
     lifetime: int = 3600
 

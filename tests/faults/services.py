@@ -12,6 +12,8 @@ from tests.vmtest.vm import VM
 
 KILLER = Path(__file__).parent / "killer.py"
 STEPS = 100  # there are fewer
+# xhci-pci-renesas names it.
+FIRMWARE = "/lib/firmware/renesas_usb_fw.mem"
 
 
 def status(vm: VM) -> dict[str, Any]:
@@ -106,6 +108,37 @@ def full_run(bench: Bench) -> str:
     return disk_full("/run", bench)
 
 
+def updated(bench: Bench) -> str:
+    """The next boot, or the next `tinykdump -l`, puts both into the image."""
+    vm = bench.vm
+    service.reconfigure(vm, "[image]\nmodules = xhci_pci_renesas\n")
+    before = service.manifest(vm, bench.kver)
+    # Debian's are compressed with xz: with other options, the same module has other bytes.
+    vm.shell(f"cd /lib/modules/{bench.kver}/kernel/drivers/usb/storage;"
+             "xz -dc usb-storage.ko.xz | xz -0 --check=crc32 >new; mv new usb-storage.ko.xz;"
+             f"mkdir -p {Path(FIRMWARE).parent}; echo text >{FIRMWARE}")  # fmt: skip
+    vm.run(["tinykdump", "-l"])
+    after = service.manifest(vm, bench.kver)
+    assert after["sha256"] != before["sha256"], "the image was not built again"
+    image = f"/var/lib/tinykdump/images/{bench.kver}/initramfs-{after['sha256'][:16]}.img"
+    names = vm.shell(f"zstd -dc {image} | cpio -t --quiet").text.split()
+    assert FIRMWARE.lstrip("/") in names, names
+    bench.crash()
+    return f"the image is built again; {bench.saved()}"
+
+
+def suspended(bench: Bench) -> str:
+    """S3: the memory stays, and everything else loses its power."""
+    vm = bench.vm
+    vm.start(["/bin/sh", "-c", "echo deep >/sys/power/mem_sleep; echo mem >/sys/power/state"])
+    vm.wait_for_event("SUSPEND", timeout=120)
+    vm.qmp("system_wakeup")
+    vm.wait_for_event("WAKEUP", timeout=120)
+    assert status(vm)["armed"]
+    bench.crash()
+    return bench.saved("ACPI: PM: Waking up from system sleep state S3")
+
+
 ROWS = (
     Scenario("service", "killed-while-loading", "SIGKILL at each step of resize and load",
              "the next run repairs; no memory is lost", killed_while_loading, kernel="patched"),
@@ -120,4 +153,9 @@ ROWS = (
              "complete dump", two_at_once),
     Scenario("service", "changed-between", "the configuration changes between build and load",
              "the image is built again; a complete dump", changed_between),
+    Scenario("service", "updated", "a module of the image and a firmware file are updated, and the "
+             "kernel is not", "the image is built again; a complete dump", updated,
+             kernel="stock"),
+    Scenario("service", "suspended", "suspend to memory and resume while armed, then a panic",
+             "a complete dump", suspended, kernel="stock"),
 )  # fmt: skip

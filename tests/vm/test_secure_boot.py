@@ -54,7 +54,7 @@ def test_only_a_signed_kernel_is_loaded_and_saves_a_dump(
         (line,) = load(vm, made.unsigned, f"/lib/modules/{root.kver}/vmlinuz")
         assert line.startswith("tinykdump: kexec failed: kexec_file_load failed: ")
         assert line.endswith(
-            " (see dmesg; with Secure Boot the kernel must be signed, also inside a unified image)"
+            " (see dmesg; Secure Boot and lockdown want a signed kernel, also in a unified image)"
         )
         assert "signature verification failed" in vm.run(["dmesg"]).text
         assert json.loads(vm.run(["tinykdump", "status", "--json"], check=False).text)["armed"]

@@ -29,9 +29,13 @@ def has_process(vmcore: Path, name: str, *, memory_mib: int) -> bool:
     """
     if len(name) != 15:
         raise ValueError(f"{name!r} would not fill task_struct.comm")
+    return has(vmcore, name.encode() + b"\0", memory_mib=memory_mib)
+
+
+def has(vmcore: Path, pattern: bytes, *, memory_mib: int) -> bool:
+    """Whether these bytes, all in one page, are in the machine's memory."""
     program = drgn.Program()
     program.set_core_dump(vmcore)
-    pattern = name.encode() + b"\0"
     for address in range(0, memory_mib << 20, _PAGE):
         try:
             page = program.read(address, _PAGE, physical=True)
