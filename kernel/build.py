@@ -137,6 +137,8 @@ def make_plan(request: Request) -> Plan:
         series = [one for one in series if one.name not in CRASH_ONLY]
     commits = apply(tree, series)
     options = kconfig.merge(_fragments(request.fragments, series))
+    for name in release.without:
+        options.pop(f"CONFIG_{name}", None)
     compiler = output(["gcc", "--version"]).splitlines()[0]
     commit = commits[-1].id if commits else pristine(tree)
     # Git's hash of all files: the messages of commits do not change a kernel.

@@ -20,6 +20,8 @@ class Release:
     tested: str
     # The suites of Debian to search for the source, separated by spaces
     suites: str
+    # The options of the fragments in config/ that it does not have, without CONFIG_
+    without: list[str]
     # The number of object files in a build for the guests
     objects: int
     # The number of object files of the small crash kernel

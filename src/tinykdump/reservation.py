@@ -16,7 +16,10 @@ from tinykdump.memory import MIB, Need
 _SIZE = (Path("/sys/kernel/kexec/crash_size"), Path("/sys/kernel/kexec_crash_size"))
 _LOADED = (Path("/sys/kernel/kexec/crash_loaded"), Path("/sys/kernel/kexec_crash_loaded"))
 # Only a kernel that can grow the reservation has this file.
-_SIZE_MAX = Path("/sys/kernel/kexec/crash_size_max")
+_SIZE_MAX = (
+    Path("/sys/kernel/kexec/crash_size_max"),
+    Path("/sys/kernel/kexec_crash_size_max"),
+)
 
 # For each write, the kernel tries once. After an error that can pass, tinykdump tries again, for
 # PATIENCE seconds in total, with pauses that double from FIRST_PAUSE to LONGEST_PAUSE seconds.
@@ -42,7 +45,7 @@ def read(host: Host) -> Reservation:
             "the running kernel has no support for crash kernels",
             "run a kernel with CONFIG_CRASH_DUMP and CONFIG_KEXEC",
         )
-    return Reservation(size, _number(host, (_SIZE_MAX,)) or 0, _number(host, _LOADED) == 1)
+    return Reservation(size, _number(host, _SIZE_MAX) or 0, _number(host, _LOADED) == 1)
 
 
 def _number(host: Host, names: tuple[Path, ...]) -> int | None:

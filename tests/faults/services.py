@@ -27,7 +27,7 @@ def killed_while_loading(bench: Bench) -> str:
     size = service.reserved(vm)
     for number in range(1, STEPS):
         # Everything has to be done again: grow the reservation, and load.
-        vm.shell("tinykdump unload; echo 16777216 >/sys/kernel/kexec/crash_size")
+        vm.shell("tinykdump unload; echo 16777216 >/sys/kernel/kexec_crash_size")
         killed = vm.run(["python3", "-I", "/root/killer.py", str(number), "load.py", "-l"],
                         check=False)  # fmt: skip
         if killed.status == 0:

@@ -64,7 +64,7 @@ def test_debian_archive(text: str, expected: str | None) -> None:
     assert debian_archive(["", text]) == expected
 
 
-LINUX = Release("7.2", tested="7.2.13", suites="sid", objects=1, crash_objects=1)
+LINUX = Release("7.2", "7.2.13", "sid", without=[], objects=1, crash_objects=1)
 MAKEFILE = "# SPDX\nVERSION = 7\nPATCHLEVEL = 2\nSUBLEVEL = {}\nEXTRAVERSION ={}\nNAME = Baby\n"
 
 
@@ -198,6 +198,28 @@ def test_cover_letters_name_the_tested_version(release: Release) -> None:
     for letter in (SERIES / release.name).glob("*/0000-*"):
         (base,) = says_it.findall(letter.read_text())
         assert base == release.tested, letter.parent.name
+
+
+@pytest.mark.parametrize("release", RELEASES.values(), ids=lambda release: release.name)
+def test_options_that_a_release_lacks_are_those_of_a_fragment(release: Release) -> None:
+    wanted = kconfig.merge(path.read_text() for path in (HERE / "config").glob("*.config"))
+    assert [name for name in release.without if f"CONFIG_{name}" not in wanted] == []
+
+
+@pytest.mark.parametrize("release", RELEASES.values(), ids=lambda release: release.name)
+def test_patch_that_is_shared_is_one_of_a_newer_release(release: Release) -> None:
+    """What does not differ is there once: in another release, it is a link with the same name."""
+    names = [*RELEASES]
+    newer = names[names.index(release.name) + 1 :]
+    for patch in (SERIES / release.name).glob("*/*.patch"):
+        if patch.is_symlink():
+            shared = patch.resolve().relative_to(SERIES)
+            assert shared.parts[0] in newer
+            assert shared.parts[1:] == patch.parts[-2:]
+        else:
+            others = [SERIES / name / patch.parent.name / patch.name for name in newer]
+            text = patch.read_text()
+            assert not any(one.exists() and one.read_text() == text for one in others), patch
 
 
 def have(monkeypatch: pytest.MonkeyPatch, *names: str) -> list[str]:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from kernel.build import SERIES
+from kernel.releases import RELEASES, Release
 from kernel.tree import find_series
 from tests.rpm import repository
 from tests.rpm.distributions import RPM as DISTRIBUTIONS
@@ -79,6 +80,18 @@ def test_patches_apply_in_the_order_of_the_kernel_tests(tmp_path: Path, locale: 
     )  # fmt: skip
     patches = [one for series in find_series(SERIES / release, None) for one in series.patches]
     assert shown.stdout == "".join(patch.read_text() for patch in patches)
+
+
+@pytest.mark.parametrize("release", RELEASES.values(), ids=lambda release: release.name)
+def test_another_kernel_can_be_chosen(release: Release) -> None:
+    chosen = f"--define=kernel_series {release.name}"
+    text = "\n".join(rpmspec("fedora", "-P", "--with=kernel", chosen))
+    assert re.findall(r"^Version:\s+(\S+)$", text, re.M)[0] == release.tested
+    assert re.findall(r"^for series in \S*/series/(\S+)/", text, re.M) == [release.name]
+    assert re.findall(r"/linux/kernel/v(\d+)\.x/linux-(\S+)\.tar", text) == [
+        (release.name.split(".")[0], release.tested)
+    ]
+    assert re.findall(r"^ExclusiveArch:\s+(.+)$", text, re.M) == ["x86_64"]
 
 
 @pytest.mark.parametrize("name", DISTRIBUTIONS)

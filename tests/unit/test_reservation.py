@@ -14,6 +14,7 @@ from tinykdump.reservation import Reservation
 OLD = {"/sys/kernel/kexec_crash_size": "0\n", "/sys/kernel/kexec_crash_loaded": "0\n"}
 NEW = {"/sys/kernel/kexec/crash_size": "1048576\n", "/sys/kernel/kexec/crash_loaded": "1\n"}
 CMA = {**NEW, "/sys/kernel/kexec/crash_size_max": "268435456\n"}
+OLD_CMA = {**OLD, "/sys/kernel/kexec_crash_size_max": "268435456\n"}
 
 
 @pytest.mark.parametrize(
@@ -23,6 +24,7 @@ CMA = {**NEW, "/sys/kernel/kexec/crash_size_max": "268435456\n"}
         (NEW, Reservation(MIB, 0, True)),
         ({**OLD, **NEW}, Reservation(MIB, 0, True)),
         (CMA, Reservation(MIB, 256 * MIB, True)),
+        (OLD_CMA, Reservation(0, 256 * MIB, False)),
         ({"/sys/kernel/kexec_crash_size": "4096"}, Reservation(4096, 0, False)),
     ],
 )

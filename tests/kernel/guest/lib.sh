@@ -18,7 +18,16 @@ ktap_test_result()
 	fi
 }
 
+# The directory with loaded, crash_loaded, crash_size and crash_size_max. Before Linux 6.19, these are
+# /sys/kernel/kexec_loaded and so on.
 KEXEC=/sys/kernel/kexec
+if [ ! -d $KEXEC ]; then
+	KEXEC=/run/kexec
+	mkdir -p $KEXEC
+	for file in /sys/kernel/kexec_*; do
+		ln -sf "$file" "$KEXEC/${file#*kexec_}"
+	done
+fi
 MIB=1048576
 
 # parameter NAME: print the value of NAME=VALUE on the kernel's command line.

@@ -9,7 +9,7 @@ look()
 {
 	figure "iomem_$1" "$(sed -n 's/^ *\(.*\) : Crash kernel/\1/p' /proc/iomem | tr '\n' ' ')"
 	figure "size_$1" "$(cat $KEXEC/crash_size)"
-	figure "cma_ranges_$1" "$(tr '\n' ' ' < $KEXEC/crash_cma_ranges)"
+	figure "cma_ranges_$1" "$(cat $KEXEC/crash_cma_ranges 2>/dev/null | tr '\n' ' ')"
 }
 
 try()

@@ -53,7 +53,7 @@ CASES = {
 def arm(vm: VM, kver: str) -> service.KeyPair:
     """Arm a machine whose region is too small, so that it is replaced by a larger one."""
     keys = service.cached_key_pair()
-    vm.shell(f"echo {16 * MIB} >/sys/kernel/kexec/crash_size")
+    vm.shell(f"echo {16 * MIB} >/sys/kernel/kexec_crash_size")
     service.install(vm, keys=keys)
     service.kernel_install(vm, "add", kver)
     assert service.reserved(vm) > 32 * MIB
