@@ -17,7 +17,7 @@ from itertools import islice
 from pathlib import Path
 
 from tests import fakehost
-from tests.bench import cpu, growth, report, restoring, screen, sizing, writing
+from tests.bench import cpu, growth, installed, peers, report, restoring, screen, sizing, writing
 from tests.bench.report import Measured
 from tests.vmtest import rootfs
 
@@ -40,6 +40,20 @@ def measure_restore() -> Iterator[Measured]:
     """Compare restore with gpg alone, where the disk counts, and where it does not."""
     for place in (tempfile.gettempdir(), "/dev/shm"):  # noqa: S108 - the one in memory
         yield from restoring.measure(place)
+    yield from restoring.curve()
+
+
+def measure_installed() -> Iterator[Measured]:
+    """Measure how builds and status grow with kernels and modules that are installed."""
+    yield from installed.measure(rootfs.build())
+
+
+def measure_peers(source: Path | None) -> Iterator[Measured]:
+    """Compare crashes and images with kdump-tools and kdump-utils; takes half an hour."""
+    if source is None:
+        print("peers: kdump-utils is left out (name its sources with --kdump-utils)", flush=True)
+    with tempfile.TemporaryDirectory() as directory:
+        yield from peers.measure(peers.peers(source), Path(directory))
 
 
 def measure_sizing(kernel: sizing.Kernel) -> Iterator[Measured]:
@@ -79,6 +93,7 @@ BENCHES: dict[str, Callable[[], Iterator[Measured]]] = {
     "build": measure_build,
     "writing": measure_writing,
     "restore": measure_restore,
+    "installed": measure_installed,
     "growth": measure_growth,
     "screen": measure_screen,
     "sizing-stock": partial(measure_sizing, "stock"),
@@ -89,6 +104,7 @@ BENCHES: dict[str, Callable[[], Iterator[Measured]]] = {
 SHORT: dict[str, Callable[[], Iterator[Measured]]] = {
     f"floor-{kernel}": partial(measure_floor, kernel) for kernel in sizing.KERNELS
 }
+PEERS = "peers"
 
 
 def commit() -> str:
@@ -130,15 +146,20 @@ def keep(row: report.Row) -> None:
 
 def main() -> None:
     """Run the named benchmarks, or all."""
+    known = [*BENCHES, PEERS, *SHORT]
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    known = {**BENCHES, **SHORT}
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(known)}")
-    names = parser.parse_args().names or list(BENCHES)
+    parser.add_argument("--kdump-utils", type=Path, metavar="DIRECTORY",
+                        help="its sources, for peers")  # fmt: skip
+    options = parser.parse_args()
+    beside = partial(measure_peers, options.kdump_utils)
+    benches: dict[str, Callable[[], Iterator[Measured]]] = {**BENCHES, PEERS: beside, **SHORT}
+    names = options.names or [*BENCHES, PEERS]
     if unknown := [name for name in names if name not in known]:
         parser.error(f"unknown: {', '.join(unknown)}")
     OUTPUT.mkdir(parents=True, exist_ok=True)
     for name in names:
-        for row in recorded(known[name]()):
+        for row in recorded(benches[name]()):
             keep(row)
             print(report.summary(row), flush=True)
 

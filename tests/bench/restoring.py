@@ -4,6 +4,7 @@
 import hashlib
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -21,6 +22,7 @@ from tinykdump.parts import look
 from tinykdump.restore import restore
 
 SIZE = 256 << 20  # bytes of the vmcore
+SIZES_MIB = (64, 256, 1024)  # of the curve
 RUNS = 5
 LOG = b"[    1.000000] a line of the log\n" * 4000
 
@@ -40,11 +42,11 @@ def took(action: Callable[[], object]) -> Took:
     return Took(time.monotonic() - started, sum(os.times()[:4]) - sum(before[:4]))
 
 
-def make(directory: Path, keys: keyring.Keyring) -> None:
+def make(directory: Path, keys: keyring.Keyring, size: int = SIZE) -> None:
     """A dump of a vmcore that cannot be compressed, in pieces as makedumpfile writes them."""
     piece = 1 << 15
-    noise = os.urandom(SIZE)
-    core = flat([(at, noise[at : at + piece]) for at in range(0, SIZE, piece)])
+    noise = os.urandom(size)
+    core = flat([(at, noise[at : at + piece]) for at in range(0, size, piece)])
     sums = []
     for name, content in (("dmesg.txt.gpg.000", LOG), ("vmcore.flat.gpg.000", core)):
         packed = keys.gpg("--trust-model", "always", "-r", "good@example.org", "--encrypt",
@@ -82,6 +84,27 @@ def measure(place: str) -> Iterator[Measured]:
         command = shlex.join(words)
         yield Measured(group, name, "s", tuple(each.wall for each in runs), command)
         yield Measured(group, f"{name}, CPU", "s of CPU", tuple(each.cpu for each in runs), command)
+
+
+def curve() -> Iterator[Measured]:
+    """How the time of restore grows with the dump, in memory."""
+    with tempfile.TemporaryDirectory(prefix="tk-", dir="/dev/shm") as directory:
+        top = Path(directory)
+        keys = keyring.make(top / "keys")
+        for size in SIZES_MIB:
+            dump, target = top / "dump", top / "out"
+            dump.mkdir()
+            make(dump, keys, size << 20)
+            runs = []
+            for _ in range(2):
+                runs.append(took(partial(restore, look(dump), target, [keys.home])))
+                shutil.rmtree(target)
+            shutil.rmtree(dump)
+            for unit, values in (("s", [each.wall for each in runs]),
+                                 ("s of CPU", [each.cpu for each in runs])):  # fmt: skip
+                yield Measured(f"restore by size of the dump, {unit}", f"{size} MiB", unit,
+                               tuple(values), "tinykdump restore", note="in memory")  # fmt: skip
+        keys.close()
 
 
 def run(argv: list[str]) -> Took:
