@@ -75,6 +75,7 @@ def need_of(host: Host, image: Manifest, content: bytes = b"") -> Need:
         log=log,
         screen=hardware.screen_bytes(host) if image.draws else 0,
         data=memory.kernel_data(settings, built_in="usbcore" not in image.modules),
+        capture=memory.capture(image.filesystems),
         bounce=cmdline.BOUNCE_BUFFERS if cmdline.encrypts_memory(image.cmdline) else 0,
     )
     return memory.need(parts, image.margin)

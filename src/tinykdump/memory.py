@@ -8,25 +8,29 @@ cache of the stick. The need is the larger peak.
 """
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from tinykdump.image.cmdline import values
 
 MIB = 1 << 20
 
-# make bench measures both: they are the smallest reservation that saves a dump, minus everything
+# make bench measures these: they are the smallest reservation that saves a dump, minus everything
 # that can be computed. KERNEL_DATA covers per-CPU areas, page tables, slabs and buffers of
-# drivers. CAPTURE covers makedumpfile, gpg and the pages that wait to be written to the stick.
+# drivers. CAPTURE covers makedumpfile, gpg and the pages that wait to be written to the stick, and
+# JOURNAL what a file system with a journal keeps of them.
 KERNEL_DATA = 5 * MIB
-CAPTURE = 8 * MIB
+CAPTURE = 9 * MIB // 2
+JOURNAL = 5 * MIB // 2
+_WITHOUT_JOURNAL = {"vfat", "exfat"}
 
 # A kernel that has USB and disk drivers built in, as Fedora's, has more of that: tables, threads
 # and queues of all that it has built in. tests/kernel/service/test_fedora.py checks the sum.
-BUILT_IN_DATA = 6 * MIB
+BUILT_IN_DATA = 19 * MIB // 2
 
 # The small crash kernel has much less of both than any other kernel, although all is built in. On a
-# guest with 1 GiB, 30 MiB saved a dump, and 32 are computed (make bench: sizing-small, that row
-# alone). It is known by this option.
+# guest with 1 GiB, 28 MiB are computed, and saved a dump (make bench: floor-small). It is known by
+# this option.
 SMALL_DATA = 1 * MIB
 _SMALL = "CONFIG_SLUB_TINY=y"
 
@@ -42,7 +46,7 @@ _BITMAP_LIMIT = 8 * MIB
 # First, makedumpfile reads the crashed kernel's log buffer. For each 32 bytes of text
 # (PRB_AVGBITS in kernel/printk) there are a descriptor of 24 bytes and a printk_info of 88 bytes.
 # makedumpfile writes the log to a file in memory, with 15 more bytes for the time of each record.
-# gpg does not run yet, so a log buffer of up to 1 MiB needs no more memory than the dump that
+# gpg does not run yet, so the default log buffer of 256 KiB needs less memory than the dump that
 # follows.
 _BYTES_PER_LOG_BYTE = 6
 _LOG_READER = 2 * MIB
@@ -146,6 +150,12 @@ def kernel_data(kernel_config: str, *, built_in: bool) -> int:
     return KERNEL_DATA + BUILT_IN_DATA * built_in
 
 
+def capture(filesystems: Collection[str]) -> int:
+    """Bytes for a dump to one of these file systems; none: not known."""
+    is_simple = filesystems and _WITHOUT_JOURNAL.issuperset(filesystems)
+    return CAPTURE if is_simple else CAPTURE + JOURNAL
+
+
 @dataclass(frozen=True)
 class Parts:
     """The inputs of the need; sizes in bytes."""
@@ -160,12 +170,13 @@ class Parts:
     bounce: int = 0  # bounce buffers of the crash kernel
     screen: int = 0  # the crash kernel's copy of the screen
     data: int = KERNEL_DATA  # of the kernel itself, from kernel_data()
+    capture: int = CAPTURE  # for the dump, from capture()
 
 
 def need(parts: Parts, margin: int) -> Need:
     """Compute the need of a crash kernel. ``margin`` is in percent of the sum."""
     bitmaps = min(parts.memory // _BYTES_PER_BITMAP_BYTE, _BITMAP_LIMIT)
-    dumping = max(CAPTURE + bitmaps, _LOG_READER + _BYTES_PER_LOG_BYTE * parts.log)
+    dumping = max(parts.capture + bitmaps, _LOG_READER + _BYTES_PER_LOG_BYTE * parts.log)
     data = parts.data + parts.bounce + parts.screen
     fixed = (
         Row("kernel image", parts.kernel),

@@ -168,6 +168,7 @@ def need_of(
         memory=memory_gib << 30,
         section=kernelimage.architecture(header, image.kernel).section_of(settings),
         data=memory.kernel_data(settings, built_in="usbcore" not in image.modules),
+        capture=memory.capture(image.filesystems),
         screen=screen,
     )
     return memory.need(parts, image.margin)

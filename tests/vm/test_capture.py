@@ -35,7 +35,7 @@ def test_a_dump_is_saved_encrypted_and_restored(
     assert manifest["key"] == keys.fingerprint
     assert manifest["packed"] <= 5_000_000
     assert manifest["unpacked"] <= 14_000_000
-    assert service.reserved(vm) <= 88 << 20
+    assert service.reserved(vm) <= 84 << 20
     # The guest has no udev to load its drivers and name its disks.
     vm.shell("modprobe -a xhci_pci usb_storage uas sd_mod;"
              "until [ -e /sys/class/block/sda ]; do sleep 0.2; done")  # fmt: skip
