@@ -2,16 +2,13 @@
 """The manual pages are valid, and agree with the code in both directions."""
 
 import argparse
-import io
 import re
 import subprocess
-import tarfile
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
-from tests.vm import service
 from tinykdump import (
     backup,
     cli,
@@ -187,14 +184,17 @@ def test_the_keys_of_status_as_json() -> None:
     assert status.VERSION == 1
 
 
-def installed() -> set[str]:
-    """The files that `make install` installs and that a page must name."""
-    with tarfile.open(fileobj=io.BytesIO(service.archive())) as tar:
-        names = [member.name.removeprefix("./") for member in tar if member.isfile()]
-    return {f"/{name}" for name in names if not name.startswith(UNNAMED)}
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> frozenset[str]:
+    """The files that `make install` installs."""
+    place = tmp_path_factory.mktemp("installed")
+    command = ["make", "--no-print-directory", "install", f"DESTDIR={place}"]
+    subprocess.run(command, check=True, cwd=CHECKOUT, stdout=subprocess.DEVNULL)
+    return frozenset(str(path.relative_to(place)) for path in place.rglob("*") if path.is_file())
 
 
-def test_files() -> None:
+def test_files(installed: frozenset[str]) -> None:
+    """The pages name them, but for those that users need not know."""
     named = set(heads(COMMANDS, "FILES", "Pa"))
     used = {
         str(config.FILE), str(config.DROP_INS), str(state.IMAGES / "KVER"), str(keys.MACHINE_KEYS),
@@ -204,15 +204,14 @@ def test_files() -> None:
         str(harvest.NOTES), str(kernels.SMALL_IMAGE.parent), "tinykdump/MACHINE/TIME",
     }  # fmt: skip
     directories = tuple(f"{name}/" for name in used)
-    shipped = {name for name in installed() if not name.startswith(directories)}
+    names = {f"/{name}" for name in installed if not name.startswith(UNNAMED)}
+    shipped = {name for name in names if not name.startswith(directories)}
     assert named == used | shipped
 
 
-def test_pages_are_installed() -> None:
-    with tarfile.open(fileobj=io.BytesIO(service.archive())) as tar:
-        names = set(tar.getnames())
+def test_pages_are_installed(installed: frozenset[str]) -> None:
     for name in ("man/man5/tinykdump.5", "man/man8/tinykdump.8", "licenses/tinykdump/LICENSE"):
-        assert f"./usr/share/{name}" in names
+        assert f"usr/share/{name}" in installed
 
 
 def test_messages_in_examples_are_real() -> None:

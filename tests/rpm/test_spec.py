@@ -5,6 +5,7 @@ import hashlib
 import hmac
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -204,6 +205,31 @@ def test_tests_of_check() -> None:
     assert "BuildRequires:  python3-pytest\n" in text
     without = "\n".join(rpmspec("fedora", "-P", "--without=kernel", "--without=tests"))
     assert "pytest" not in without
+
+
+# What the environment of the tests has, and a build of the package has not (pyproject.toml).
+FOREIGN = """
+import sys
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("ansible", "drgn", "qemu", "rich", "xdist", "yaml"):
+            raise ModuleNotFoundError(f"{name} is not required", name=name)
+
+sys.meta_path.insert(0, Missing())
+"""
+
+
+def test_check_imports_only_what_is_required(tmp_path: Path) -> None:
+    text = "\n".join(rpmspec("fedora", "-P", "--without=kernel"))
+    (command,) = re.findall(r"^pytest ((?:.*\\\n)*.*)", text, re.MULTILINE)
+    (tmp_path / "foreign.py").write_text(FOREIGN)
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    words = ["-p", "foreign", "-p", "pytest_timeout", "--collect-only", "--quiet",
+             *shlex.split(command.replace("\\\n", ""))]  # fmt: skip
+    done = subprocess.run([sys.executable, "-m", "pytest", *words], cwd=CHECKOUT, env=environment,
+                          capture_output=True, text=True, check=False)  # fmt: skip
+    assert done.returncode == 0, done.stdout[-4000:]
 
 
 def digests(built: tuple[Path, ...]) -> dict[str, str]:
