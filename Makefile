@@ -67,8 +67,8 @@ kernel-check: deps ## test the kernel series: apply, checkpatch, build, KUnit, b
 long-check: deps ## run the guests that take ten minutes each: under SELinux, and set up by Ansible
 	@$(PYTHON) -m pytest -m long tests
 
-rpm: ## build source and binary packages of the last commit in build/rpm (KERNEL=1: also kernel-tinykdump)
-	@tools/rpm $(if $(KERNEL),--kernel)
+rpm: ## build source and binary packages of the last commit in build/rpm (KERNEL=1: also kernels, KERNEL=small: one)
+	@tools/rpm $(if $(KERNEL),$(if $(filter small,$(KERNEL)),--crash-kernel,--kernel))
 
 deb: deps ## build Debian's source and binary packages of the last commit in build/deb
 	@tools/deb

@@ -31,7 +31,7 @@ FILESYSTEMS: tuple[stick.FileSystem, ...] = ("vfat", "ext4")
 COMPRESSIONS = ("lzo", "zstd")
 MEMORY_GIB = (1, 4, 16)
 
-STEP_MIB = 4
+STEP_MIB = 2  # reservations are multiples of this
 CAPTURES = 2
 STICK_MIB = 3072
 BUILD_SECONDS = 1200.0

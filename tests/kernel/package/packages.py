@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""kernel-tinykdump with vm.config, built by the spec and kept in the cache."""
+"""The kernel packages, built by the spec and kept in the cache; kernel-tinykdump with vm.config."""
 
 import os
 import shutil
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,23 +63,63 @@ def build(plan: Plan, release: str) -> KernelPackage:
 
 
 def _build(plan: Plan, release: str, directory: Path) -> None:
-    compiler = "ccache gcc" if shutil.which("ccache") else "gcc"
-    os.environ.setdefault("CCACHE_DIR", str(plan.objects.parent / "ccache"))
     macros = {
         "kernel_config": CONFIGS / "vm.config",
         "kernel_minimal": 1,
-        "kernel_cc": compiler,
-        "kernel_tree": plan.tree,
-        "kernel_objects": plan.objects.with_name(f"{plan.objects.name}-package"),
         "baserelease": release,
         # What rpm does by default takes minutes for vmlinux, and is read once.
         "_binary_payload": "w3.zstdio",
     }
+    _run(plan, directory, "--kernel", macros)
+
+
+@dataclass(frozen=True)
+class CrashPackage:
+    """kernel-tinykdump-crash, and the key that its kernel is signed with."""
+
+    directory: Path
+
+    @property
+    def package(self) -> Path:
+        (found,) = self.directory.glob("kernel-tinykdump-crash-*.x86_64.rpm")
+        return found
+
+    @property
+    def certificate(self) -> Path:
+        return self.directory / "key.pem"
+
+
+def build_crash(plan: Plan) -> CrashPackage:
+    """The small kernel's package alone, signed; built now if it is not in the cache."""
+    key = cache.key(plan.commit, plan.source.sha256, SPEC, CONFIGS / "crash.config")
+    return CrashPackage(
+        cache.entry("crash-rpm", key, lambda directory: _build_crash(plan, directory))
+    )
+
+
+def _build_crash(plan: Plan, directory: Path) -> None:
+    key = directory / "key.pem"
+    subprocess.run(["openssl", "req", "-new", "-x509", "-newkey", "rsa:2048", "-nodes", "-days",
+                    "3650", "-subj", "/CN=tinykdump test", "-keyout", key, "-out", key],
+                   check=True, capture_output=True)  # fmt: skip
+    _run(plan, directory, "--crash-kernel", {"kernel_key": key})
+
+
+def _run(plan: Plan, directory: Path, option: str, macros: Mapping[str, object]) -> None:
+    """Call tools/rpm on the plan's tree, and keep the binary packages."""
+    compiler = "ccache gcc" if shutil.which("ccache") else "gcc"
+    os.environ.setdefault("CCACHE_DIR", str(plan.objects.parent / "ccache"))
+    where = {
+        "kernel_cc": compiler,
+        "kernel_tree": plan.tree,
+        "kernel_objects": plan.objects.with_name(f"{plan.objects.name}-package"),
+    }
+    defined = (f"--define={name} {value}" for name, value in {**where, **macros}.items())
     with locked(plan):
         checkout(plan.tree, plan.commit)
         built = repository.build(
             repository.REPOSITORY, repository.work_tree(), directory / "build",
-            "--kernel", "--binary", *(f"--define={name} {value}" for name, value in macros.items()),
+            option, "--binary", *defined,
         )  # fmt: skip
     for path in built:
         path.rename(directory / path.name)
