@@ -3,7 +3,7 @@
 
 atheris changes the input by what the code does with it (libFuzzer). It is not a test of make
 check, because it ends only when time is up: pip install atheris. A target fails when it raises
-anything but the error that it documents, takes 20 seconds, or 1.5 GiB. What fails is kept in
+anything but the error that it documents, takes 100 seconds, or 1.5 GiB. What fails is kept in
 build/fuzz/TARGET, and belongs into the unit test of that module.
 """
 
@@ -138,7 +138,7 @@ def main(name: str, seconds: str = "600") -> None:
     corpus.mkdir(parents=True, exist_ok=True)
     for number, seed in enumerate(seeds):
         (corpus / f"seed-{number}").write_bytes(seed)
-    limits = ["-timeout=20", "-rss_limit_mb=1536", "-max_len=20000", "-verbosity=1"]
+    limits = ["-timeout=100", "-rss_limit_mb=1536", "-max_len=20000", "-verbosity=1"]
     atheris.Setup([sys.argv[0], str(corpus), f"-max_total_time={seconds}",
                    f"-artifact_prefix={found}/", *limits], target)  # fmt: skip
     atheris.Fuzz()

@@ -17,9 +17,6 @@ CRASHKERNEL = "crashkernel=192M"
 
 # Where pstore keeps its records, of 8 KiB each.
 ERST_KIB = 256
-# A second console, whose keyboard is a pty of this host: a row can type sysrq there.
-TYPED = "typed"
-KEYBOARD = ("-chardev", f"pty,id={TYPED}", "-serial", f"chardev:{TYPED}")
 
 
 @dataclass(frozen=True)
@@ -39,11 +36,11 @@ def prepare(kernel: Kernel, shape: Shape, directory: Path) -> Ground:
     usual = stick.make(directory / "stick.img")
     root = rootfs.build()
     fields: dict[str, Any] = {"memory_mib": shape.memory_mib, "cpus": shape.cpus,
-                              "arguments": (*KEYBOARD, *shape.arguments),
+                              "arguments": shape.arguments,
                               "erst_kib": ERST_KIB, "lifetime": shape.lifetime,
                               "sticks": (Stick("stick", usual.path),)}  # fmt: skip
     # Free memory is zero, so it is never in a dump: without KVM, each MiB of it takes a second.
-    append = ("console=ttyS1", "console=ttyS0", "init_on_free=1", *shape.append)
+    append = ("init_on_free=1", *shape.append)
     if kernel == "patched":
         built = kernels.build()
         kver, machine = built.kver, built.machine(root, *append, **fields)

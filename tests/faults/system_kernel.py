@@ -5,12 +5,9 @@ The kernel of kernel/ has LKDTM, a module that crashes on request
 (Documentation/fault-injection/provoke-crashes.rst).
 """
 
-import os
 from collections.abc import Callable
-from pathlib import Path
 
 from tests.faults.bench import Bench, Crash
-from tests.faults.ground import TYPED
 from tests.faults.scenario import Scenario, Shape
 from tests.vmtest.vm import VM
 
@@ -64,15 +61,10 @@ def lockup(vm: VM, mark: str) -> None:
 
 
 def interrupt(vm: VM, mark: str) -> None:
-    """sysrq by a serial console: the kernel handles it in the interrupt of the port."""
+    """Alt, Print and C of a PS/2 keyboard: the kernel handles them in its interrupt."""
     prepare(vm, mark)
-    # The port has no interrupts before somebody opens it.
-    vm.shell("exec 3</dev/ttyS1; sleep 1000 >/dev/null 2>&1 &")
-    (port,) = (each["filename"] for each in vm.qmp("query-chardev") if each["label"] == TYPED)
-    vm.qmp("chardev-send-break", id=TYPED)
-    place = os.open(Path(port.removeprefix("pty:")), os.O_WRONLY | os.O_NOCTTY)
-    os.write(place, b"c")
-    os.close(place)
+    names = ("alt", "sysrq", "c")
+    vm.qmp("send-key", keys=[{"type": "qcode", "data": name} for name in names])
 
 
 def after_arming(vm: VM, mark: str) -> None:
@@ -102,8 +94,8 @@ ROWS = (
     Scenario("system-kernel", "lockup-and-nmi", "the only processor loops with its interrupts off; "
              "then the NMI button", SAVED, crashing(lockup, "NMI: Not continuing"),
              kernel="patched"),
-    Scenario("system-kernel", "interrupt", "a panic in a hard interrupt (sysrq by a serial port)",
-             SAVED, crashing(interrupt, "sysrq triggered crash")),
+    Scenario("system-kernel", "interrupt", "a panic in a hard interrupt (sysrq by the keyboard)",
+             SAVED, crashing(interrupt, "<IRQ>"), kernel="stock"),
     Scenario("system-kernel", "out-of-memory", "no memory is left, with vm.panic_on_oom", SAVED,
              crashing(by(EATER, "vm/panic_on_oom=1"), "Out of memory: ")),
     Scenario("system-kernel", "right-after-arming", "a panic as soon as `tinykdump -l` ends", SAVED,
