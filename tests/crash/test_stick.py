@@ -115,6 +115,7 @@ def test_devices_that_did_not_answer_are_looked_at_again(crash: Crash) -> None:
         (hosts / name).mkdir(parents=True)
     for name in ("host0", "host1"):
         (hosts / name / "scan").write_text("")
+    plug(crash, "sdx")
     find = f"findfs() {{ [ -s {hosts}/host0/scan ] && echo /dev/sdx; }}"
     status, log = crash.run(f"WAIT=3; {find}; warn_of_others() {{ :; }}; wait_for_stick")
     assert (status, log.splitlines()[-1][-8:]) == (0, "/dev/sdx")
