@@ -15,6 +15,7 @@ from dataclasses import dataclass
 Read = Callable[[int, int], bytes]
 
 _LARGEST = 1 << 16  # bytes; the kernel's own limit is a page
+_FARTHEST = 1 << 46  # bytes: makedumpfile writes no file as large as 64 TiB
 
 _KDUMP = b"KDUMP   "
 _BLOCK_SIZE = struct.Struct("<428xi")
@@ -68,11 +69,15 @@ def parse(text: bytes) -> Info:
 
 
 def find(read: Read) -> Info | None:
-    """vmcoreinfo of a vmcore; None if it has none, is in another format or cannot be read."""
+    """vmcoreinfo of a vmcore; None if it has none or is in another format."""
+
+    def near(at: int, size: int) -> bytes:  # pread(2) fails at some other offsets
+        return read(at, size) if 0 <= at < _FARTHEST else b""
+
+    start = read(0, 512)
     try:
-        start = read(0, 512)
-        text = _of_kdump(read, start) if start.startswith(_KDUMP) else _of_elf(read, start)
-    except (struct.error, ValueError, OverflowError, OSError):  # pread(2) refuses some offsets
+        text = _of_kdump(near, start) if start.startswith(_KDUMP) else _of_elf(near, start)
+    except (struct.error, ValueError, OverflowError):
         return None
     return parse(text) if text else None
 

@@ -66,6 +66,7 @@ def test_formats(core: bytes) -> None:
 @pytest.mark.parametrize(
     "core",
     [b"", b"x" * 9000, b"KDUMP   ", kdump(b""), kdump(TEXT, place=-1), kdump(TEXT, place=1 << 62),
+     kdump(TEXT, place=(1 << 63) - 1),
      kdump(TEXT)[:4100], elf(TEXT)[:60], elf(b"", notes=b""), elf(b"", notes=b"\xff" * 100),
      elf(TEXT).replace(b"VMCOREINFO", b"VMCOREINFX")],
 )  # fmt: skip
