@@ -31,7 +31,7 @@ RUNS = 2
 MEMORY_MIB = 1024
 RESERVED_MIB = 256
 BUILD_SECONDS = 1800.0
-CRASH_SECONDS = 1200.0
+CRASH_SECONDS = 600.0
 MB = 1e6
 
 RECIPE = rootfs.Recipe(packages=(*rootfs.PACKAGES, "dracut-core", "dracut-squash", "file",
@@ -162,7 +162,12 @@ KDUMP_TOOLS = Peer(
 
 # --- kdump-utils ------------------------------------------------------------------------
 
-_KDUMP_CONF = f"ext4 {LABEL}\npath /\ncore_collector makedumpfile -l -d 31\nfinal_action reboot\n"
+_KDUMP_CONF = f"""
+ext4 {LABEL}
+path /
+core_collector makedumpfile -l -d 31
+extra_modules {DRIVERS}
+"""
 _KDUMP_IMAGE = "/var/lib/kdump/dracut.img"
 _KDUMP_LOAD = f"""
 . /etc/sysconfig/kdump
@@ -178,6 +183,8 @@ def kdump_utils(source: Path) -> Peer:
         vm.put(_installed(source), "/run/kdump-utils.tar")
         vm.run(["tar", "--no-overwrite-dir", "-xf", "/run/kdump-utils.tar", "-C", "/"])
         vm.put(_KDUMP_CONF.encode(), "/etc/kdump.conf")
+        # dracut asks udev about the stick.
+        vm.shell("/usr/lib/systemd/systemd-udevd --daemon; udevadm trigger; udevadm settle")
         command = ["mkdumprd", "-f", _KDUMP_IMAGE, kver]
         done = vm.run(command, timeout=BUILD_SECONDS, env={"IN_KDUMP": "1"})
         return Built(done.cpu, shlex.join(command), _KDUMP_IMAGE)
@@ -237,12 +244,16 @@ def measure(everybody: Sequence[Peer], workdir: Path, runs: int = RUNS) -> Itera
     crashes: dict[str, list[Crash]] = {peer.name: [] for peer in everybody}
     for number in range(runs):
         for peer in everybody:
-            place = workdir / "try"
-            crashes[peer.name].append(crash(machine, asleep, peer, place))
-            print(f"  {peer.name}, run {number + 1}: {crashes[peer.name][-1]}", flush=True)
+            place = workdir / f"{number}-{peer.name}"
+            try:
+                crashes[peer.name].append(crash(machine, asleep, peer, place))
+                print(f"  {peer.name}, run {number + 1}: {crashes[peer.name][-1]}", flush=True)
+            except MachineLost as error:
+                print(f"  {peer.name}, run {number + 1}, saved nothing: {error}", flush=True)
             shutil.rmtree(place)
-    for peer in everybody:
-        yield from figures(peer, crashes[peer.name], versions[peer.name] | {"kernel": root.kver})
+            if crashes[peer.name]:
+                known = versions[peer.name] | {"kernel": root.kver}
+                yield from figures(peer, crashes[peer.name], known)
 
 
 def _versions(vm: VM, peer: Peer) -> dict[str, str]:
