@@ -45,16 +45,14 @@ assert not actions.build_image(host, load_config(host, {}, None), sys.argv[1])[1
 """
 
 
-def seconds_of(
-    command: Sequence[str], environment: Mapping[str, str], statuses: Sequence[int] = (0,)
-) -> float:
+def seconds_of(command: Sequence[str], environment: Mapping[str, str], status: int = 0) -> float:
     """User and system seconds of a command and what it starts.
 
-    Raises RuntimeError if its exit status is none of ``statuses``.
+    Raises RuntimeError if its exit status is not ``status``.
     """
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(command, check=False, env=environment, capture_output=True, text=True)
-    if done.returncode not in statuses:
+    if done.returncode != status:
         raise RuntimeError(f"{' '.join(command)}: status {done.returncode}: {done.stderr}")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
