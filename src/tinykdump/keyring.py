@@ -44,10 +44,17 @@ def gpg(home: Path) -> "gnupg.GPG":
     gpg is missing.
     """
     asking = {name: os.environ[name] for name in _ASKING if name in os.environ}
-    terminal = next((os.ttyname(stream) for stream in (0, 1, 2) if os.isatty(stream)), "")
-    if terminal:
+    if terminal := _terminal():
         asking.setdefault("GPG_TTY", terminal)
     return open_home(home, asking=asking)
+
+
+def _terminal() -> str:
+    """The name of the user's terminal; empty: there is none, or it is outside of this container."""
+    for stream in (0, 1, 2):
+        with suppress(OSError):
+            return os.ttyname(stream)
+    return ""
 
 
 def open_home(

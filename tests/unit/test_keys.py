@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Valid and invalid keys, made by the real gpg."""
 
+import errno
 import fcntl
 import os
 import re
@@ -346,6 +347,17 @@ def test_a_key_that_gpg_does_not_list(
             machine_key(fake.host, create=True)
     made = list(fake.path(str(MACHINE_KEYS)).glob("private-keys-v1.d/*"))
     assert len(made) == 2, "each try made another key"
+
+
+def test_a_terminal_that_has_no_name_here(keys: Keyring, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container whose terminal was opened outside (ttyname(3), ENODEV)."""
+
+    def nameless(_: int) -> str:
+        raise OSError(errno.ENODEV, "No such device")
+
+    monkeypatch.setattr("os.isatty", lambda _: True)
+    monkeypatch.setattr("os.ttyname", nameless)
+    assert keyring_module.gpg(keys.home).list_keys(secret=True)
 
 
 def test_the_pipes_of_gpg_are_wide(tmp_path: Path) -> None:
