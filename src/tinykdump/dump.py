@@ -41,6 +41,11 @@ _MACHINE = re.compile(r"[0-9a-f]{12}")
 _PART = re.compile(rf"({'|'.join(map(re.escape, STREAMS))})(\.gpg)?\.([0-9]{{3,6}})")
 _TEST = re.compile(r"([0-9a-f]{16})\n(?:([0-9]{1,12})\n)?")
 _LINE = re.compile(r"([0-9a-f]{64})  (\S+)")
+# Two stages, one right after the other if the first try succeeded.
+_MEMORY = re.compile(
+    r"^\[([0-9]{1,9}\.[0-9]{2}) s\] saving the memory\n"
+    r"\[([0-9]{1,9}\.[0-9]{2}) s\] the memory is written", re.MULTILINE,
+)  # fmt: skip
 
 
 def order(name: str) -> tuple[str, int]:
@@ -115,6 +120,12 @@ def parse_test(text: str) -> tuple[str, int | None] | None:
     """The id of a test, and when its dump was saved; None for any other text."""
     found = _TEST.fullmatch(text)
     return (found[1], int(found[2]) if found[2] else None) if found else None
+
+
+def memory_seconds(stages: str) -> float:
+    """How long the memory took, by the file STAGES; 0: it does not say, or a try failed."""
+    found = _MEMORY.search(stages)
+    return float(found[2]) - float(found[1]) if found else 0.0
 
 
 def parse_sums(text: str) -> dict[str, set[str]]:

@@ -47,7 +47,7 @@ def expected(host: Host, plugged: Stick | None, log: CrashLog | None) -> Speed |
 
 
 def _of_last_dump(host: Host, place: Path) -> Speed | None:
-    """How fast this machine's newest complete dump was written, by the times of its files."""
+    """How fast this machine's newest complete dump was written."""
     for saved in reversed(dumps.on(host.path(place), hardware.machine_name(host))):
         if saved.complete and (rate := _rate(saved.directory)):
             return Speed(rate, f"as the dump {saved.name}", is_read=False)
@@ -55,17 +55,31 @@ def _of_last_dump(host: Host, place: Path) -> Speed | None:
 
 
 def _rate(directory: Path) -> float:
-    """Bytes of memory that were saved in a second; 0: not known.
-
-    The crash kernel saves the log before the memory, and each sum after its part.
-    """
+    """Bytes of memory that were saved in a second; 0: not known."""
     try:
         streams = {stream.file: stream for stream in parts.look(directory).streams}
         log, memory = streams[dump.STREAMS[dump.LOG]].parts[-1].path, streams["vmcore"]
-        seconds = (directory / dump.SUMS).lstat().st_mtime - log.lstat().st_mtime
+        seconds = _by_stages(directory) or _by_times(directory, log)
     except (TinykdumpError, OSError, LookupError):
         return 0.0
     return memory.size / seconds if seconds >= _SHORTEST else 0.0
+
+
+def _by_stages(directory: Path) -> float:
+    """How long the memory took, in seconds; 0: the crash kernel did not say."""
+    try:
+        with parts.open_part(directory / dump.STAGES) as handle:
+            return dump.memory_seconds(handle.read(1 << 16).decode(errors="replace"))
+    except OSError:  # an older version saved it
+        return 0.0
+
+
+def _by_times(directory: Path, log: Path) -> float:
+    """The same by the times of the files, which include the user's script.
+
+    The crash kernel saves the log first, and each sum after its part. Raises OSError.
+    """
+    return (directory / dump.SUMS).lstat().st_mtime - log.lstat().st_mtime
 
 
 def _reading(device: Path) -> float:

@@ -14,7 +14,7 @@ from tests.keyring import Keyring
 from tinykdump import keys as keys_of_tinykdump
 from tinykdump import parts
 from tinykdump.crashlog import CrashLog
-from tinykdump.dump import SUMS, parse_sums
+from tinykdump.dump import SUMS, memory_seconds, parse_sums
 from tinykdump.image.makedumpfile import renamed
 from tinykdump.parts import look
 
@@ -111,12 +111,12 @@ def test_the_dump_tells_where_the_time_went(crash: Crash) -> None:
         read_memory() { head -c 1000000 /dev/zero; }
     """
     up = "stage 'crash kernel 6.12 is up, image of tinykdump 1'"
-    status, log = crash.run(f"{slow} {up}; {OPEN}; stage 'saving'; save vmcore.flat read_memory; "
-                            "publish")  # fmt: skip
+    status, log = crash.run(f"{slow} {up}; {OPEN}; save_memory; publish")
     assert status == 0, log
-    stages = (crash.dumps / TIME / "STAGES").read_text().splitlines()
-    times, texts = zip(*(line[1:].split(" s] ") for line in stages), strict=True)
-    assert texts[:2] == ("the crash kernel is up", "saving")
+    text = (crash.dumps / TIME / "STAGES").read_text()
+    times, texts = zip(*(line[1:].split(" s] ") for line in text.splitlines()), strict=True)
+    assert texts[:2] == ("the crash kernel is up", "saving the memory")
+    assert memory_seconds(text) == float(times[2]) - float(times[1])
     found = re.fullmatch(
         r"the memory is written; waited ([0-9.]+) s of that for the stick", texts[2]
     )

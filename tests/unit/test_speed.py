@@ -57,6 +57,21 @@ def test_as_the_newest_complete_dump_on_the_stick(mounted: FakeHost) -> None:
     )
 
 
+def test_the_users_script_does_not_count(mounted: FakeHost) -> None:
+    """It runs between the log and the memory. By the times of the files, 40 MiB took 40 s."""
+    place = saved(mounted, "20260102T000000Z", seconds=40)
+    stages = "[9.10 s] running the script\n[29.50 s] saving the memory\n"
+    (place / dump.STAGES).write_text(f"{stages}[49.50 s] the memory is written; waited 3 s\n")
+    found = expected(mounted)
+    assert found
+    assert found.rate == 2 * MIB
+    stages += "[30.00 s] could not save the memory at level 31: x; trying level 1\n"
+    (place / dump.STAGES).write_text(f"{stages}[49.50 s] the memory is written; waited 3 s\n")
+    found = expected(mounted)
+    assert found
+    assert found.rate == MIB
+
+
 @pytest.mark.parametrize("lost", ["dmesg.txt.gpg.000", "vmcore.flat.gpg.000", dump.SUMS])
 def test_a_dump_that_does_not_tell(mounted: FakeHost, lost: str) -> None:
     (saved(mounted, "20260101T000000Z") / lost).unlink()
