@@ -139,8 +139,63 @@ _WITHOUT_CMA = (
     *(scenario for scenario in _pressure(10) if _NO_AREA in scenario.append),
 )
 
+# The scripts whose locks and pages are looked at: all ways to take, free and refuse memory.
+_WITH_CHECKS = (
+    "area-by-default",
+    "no-area",
+    "loaded",
+    "limits",
+    "pinned-elsewhere",
+    "stuck",
+    "race",
+    "hotplug-no-area",
+)
+
+# A kernel that was started with a handover crashes in the end.
+_HANDED_OVER = (*_CRASHED, r"^FIGURE handed_over_region [0-9a-f]+-")
+# The kernel keeps a copy of the key for itself; that in the region must not be in the image.
+_HIBERNATED = (*_CRASHED, r"^FIGURE copies_of_the_key 1$")
+
+# Options that the scripts need and that not every release has.
+NEEDED_OPTIONS = {"handover": "KEXEC_HANDOVER", "hibernate": "CRASH_DM_CRYPT"}
+
+# With a kexec handover, hibernation, lockdep and checks of pages.
+_CHECKED = (
+    Scenario("handover", "handover", append="kho=on retain_initrd", expect=_HANDED_OVER),
+    Scenario(
+        "handover-no-area",
+        "handover",
+        append=f"kho=on retain_initrd {_NO_AREA}",
+        expect=_HANDED_OVER,
+    ),
+    Scenario(
+        "freeze",
+        "freeze",
+        append=_NO_AREA,
+        expect=(r"^FIGURE writes [1-9]", r"^FIGURE freezes 30$"),
+    ),
+    Scenario(
+        "hibernate",
+        "hibernate",
+        memory="512M",
+        disk=512,
+        append="hibernate=nocompress",
+        expect=_HIBERNATED,
+    ),
+    Scenario(
+        "hibernate-static",
+        "hibernate",
+        memory="512M",
+        disk=512,
+        append="hibernate=nocompress crashkernel=128M",
+        expect=_HIBERNATED,
+    ),
+    *(scenario for scenario in KEXEC_CMA if scenario.name in _WITH_CHECKS),
+)
+
 # Of kexec-cma, by the fragment of the configuration that a kernel has in addition.
 OTHER_CONFIGURATIONS: dict[str, tuple[Scenario, ...]] = {
+    "checked": _CHECKED,
     "no-cma": _WITHOUT_CMA,
 }
 

@@ -11,7 +11,7 @@ import pytest
 from kernel.build import Plan, Request
 from kernel.tree import find_series
 from tests.kernel.boots import Boots, differing, same_memory
-from tests.kernel.scenarios import OTHER_CONFIGURATIONS, SCENARIOS, compared
+from tests.kernel.scenarios import NEEDED_OPTIONS, OTHER_CONFIGURATIONS, SCENARIOS, compared
 from tests.kernel.scripts import Outcome, Scenario
 from tests.vmtest.kernels import Kernel
 
@@ -20,6 +20,8 @@ ALL_OTHERS = [
     (fragment, one) for fragment, scenarios in OTHER_CONFIGURATIONS.items() for one in scenarios
 ]
 
+# The areas are aligned, and the page tables of an early allocation can take a block more.
+SCRATCH_NOISE_MIB = 16
 
 Boot = Callable[[Scenario], Outcome]
 
@@ -52,6 +54,12 @@ def configured(
 def needs(plan: Plan, series: str) -> None:
     if series not in {one.name for one in plan.series}:
         pytest.skip(f"not built with {series}")
+
+
+def needs_options(plan: Plan, script: str) -> None:
+    option = NEEDED_OPTIONS.get(script)
+    if option in plan.release.without:
+        pytest.skip(f"Linux {plan.release.name} does not have {option}")
 
 
 @pytest.mark.parametrize(("series", "scenario"), ALL, ids=[one.name for _, one in ALL])
@@ -99,4 +107,20 @@ def test_script_as_configured(
     scenario: Scenario,
 ) -> None:  # fmt: skip
     needs(plan, "kexec-cma")
+    needs_options(plan, scenario.script)
     assert boots.boot(scenario, *configured(fragment)).failures == ()
+
+
+def test_scratch_areas_of_a_handover_do_not_grow_with_the_area(
+    boots: Boots, plan: Plan, configured: Callable[[str], tuple[Kernel, Path]]
+) -> None:
+    """They are twice what the kernel has allocated early, without the area of 192 MiB."""
+    needs(plan, "kexec-cma")
+    needs_options(plan, "handover")
+    named = {one.name: one for one in OTHER_CONFIGURATIONS["checked"]}
+    area, no_area = (
+        boots.boot(named[name], *configured("checked")).figures
+        for name in ("handover", "handover-no-area")
+    )
+    assert (area["CmaTotal"], no_area["CmaTotal"]) == ("196608", "0")
+    assert abs(int(area["scratch_mib"]) - int(no_area["scratch_mib"])) <= SCRATCH_NOISE_MIB

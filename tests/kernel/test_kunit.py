@@ -1,11 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """All built-in KUnit suites, checked by the kernel's own parser."""
 
+import re
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
-from kernel.build import Plan, locked
+import pytest
+
+from kernel.build import Plan, Request, locked
 from kernel.tree import checkout
 from tests.kernel.scripts import APPEND
 from tests.vmtest import qemu
@@ -13,11 +18,19 @@ from tests.vmtest.kernels import Kernel
 from tests.vmtest.machine import Machine
 from tests.vmtest.qemu import Qemu
 
-# Enough for all suites under emulation on a busy machine.
+# Enough for all suites under emulation on a busy machine, also with lockdep.
 KUNIT_SECONDS = 600
 
+# What lockdep says (kernel/locking/lockdep.c); suites provoke other warnings.
+LOCKDEP = re.compile(r"WARNING: .*(?:lock|RCU).*")
 
-def test_all_suites(plan: Plan, built: Kernel, tmp_path: Path) -> None:
+
+@pytest.mark.parametrize("more", [(), ("checked",)], ids=["usual", "lockdep"])
+def test_all_suites(
+    build_kernel: Callable[[Request], Kernel], wanted: Request, plan: Plan, tmp_path: Path,
+    more: tuple[str, ...],
+) -> None:  # fmt: skip
+    built = build_kernel(replace(wanted, fragments=(*wanted.fragments, *more)))
     # The results are informational messages.
     words = ("ignore_loglevel", "kunit.enable=1", "kunit.autorun=1", "kunit_shutdown=reboot")
     machine = Machine(
@@ -32,5 +45,7 @@ def test_all_suites(plan: Plan, built: Kernel, tmp_path: Path) -> None:
             [sys.executable, *parse], cwd=plan.tree, capture_output=True, text=True, check=False
         )
     print(judged.stdout)
+    console = (tmp_path / "console.log").read_text(errors="replace")
+    assert LOCKDEP.findall(console) == []
     assert judged.returncode == 0, judged.stdout + judged.stderr
     assert "Testing complete" in judged.stdout

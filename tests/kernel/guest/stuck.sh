@@ -75,6 +75,33 @@ memory_is_available()
 	dd if=/dev/zero of=/tmp/more bs=1M count=8 2>/dev/null && rm /tmp/more
 }
 
+# The writer cannot be frozen. Without CONFIG_PM_DEBUG, nobody can suspend for a test.
+can_suspend()
+{
+	[ -e /sys/power/pm_test ] && echo freezer > /sys/power/pm_test &&
+	echo 3000 > /sys/power/pm_freeze_timeout
+}
+
+# The kernel shows the stack of each process that does not freeze; the grower is a shell.
+suspend_fails()
+{
+	! echo mem > /sys/power/state 2>/dev/null && dmesg | grep -q "task:sh  *state:D"
+}
+
+suspend_works()
+{
+	echo mem > /sys/power/state
+}
+
+test_suspend()
+{
+	if can_suspend; then
+		ktap_test_result "$1" "$1"
+	else
+		ktap_test_skip "$1"
+	fi
+}
+
 still_waits()
 {
 	[ "$(state_of "$grower")" = D ]
@@ -104,7 +131,7 @@ killed_writer_reserves_nothing()
 }
 
 ktap_print_header
-ktap_set_plan 16
+ktap_set_plan 18
 serve
 fill
 ktap_test_result "server_stops" server_stops
@@ -114,9 +141,11 @@ ktap_test_result "loading_works-s" loading_works -s
 ktap_test_result "loading_works-c" loading_works -c
 ktap_test_result "other_writer_is_refused" refused 0 "busy"
 ktap_test_result "memory_is_available" memory_is_available
+test_suspend suspend_fails
 ktap_test_result "still_waits" still_waits
 ktap_test_result "server_goes_on" server_goes_on
 ktap_test_result "grows_afterwards" grows_afterwards
+test_suspend suspend_works
 set_mib 0
 ktap_test_result "server_stops_again" server_stops
 ktap_test_result "growing_waits_again" growing_waits
