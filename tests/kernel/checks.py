@@ -18,19 +18,47 @@ def checkpatch_arguments(exceptions: dict[str, str]) -> list[str]:
     return ["--ignore", ",".join(sorted(exceptions))] if exceptions else []
 
 
-def targets(files: list[str], tree: Path) -> list[str]:
-    """The targets of make that compile every file that a commit touched.
+# Where an object is built with the image only, not as a target of its own.
+_IMAGE_ONLY = (
+    "arch/x86/boot/",
+    "arch/x86/realmode/",
+    "arch/x86/purgatory/",
+    "arch/x86/entry/vdso/",
+)
+# A header with more users than this is compiled with everything.
+_MANY = 200
 
-    A directory as a target builds its configured objects. A header in include/ can be used
-    anywhere.
+
+def users(header: str, objects: Path) -> list[str]:
+    """The objects of a finished build that include a header, by the dependencies that Kbuild notes
+    in .NAME.o.cmd."""
+    found = []
+    for path in objects.rglob(".*.o.cmd"):
+        name = str(path.relative_to(objects).with_name(path.name[1:].removesuffix(".cmd")))
+        if name.endswith(".mod.o") or name.startswith(("scripts/", "tools/", *_IMAGE_ONLY)):
+            continue
+        if f"/{header} " in path.read_text(errors="replace"):
+            found.append(name)
+    return sorted(found)
+
+
+def targets(files: list[str], tree: Path, objects: Path) -> list[str]:
+    """The targets of make that compile every file that a commit touched, and what includes it.
+
+    A directory as a target builds its configured objects. `objects` is a finished build of the
+    same configuration, which shows who includes a header.
     """
-    if any(file.startswith("include/") or "/include/" in file for file in files):
+    headers = [file for file in files if file.startswith("include/") or "/include/" in file]
+    including = {name for header in headers for name in users(header, objects)}
+    if (headers and not including) or len(including) > _MANY:
         return ["vmlinux", "modules"]
     directories = {
         str(Path(file).parent) for file in files if file.endswith((".c", ".S", ".h", "Makefile"))
     }
     built = [name for name in directories if not name.startswith(("tools", "Documentation"))]
-    return sorted(f"{name}/" for name in built if (tree / name / "Makefile").exists())
+    places = [f"{name}/" for name in built if (tree / name / "Makefile").exists()]
+    others = [name for name in including if not name.startswith(tuple(places))]
+    return sorted([*places, *others])
 
 
 def checkpatch(plan: Plan, commit: Commit) -> list[str]:
@@ -54,13 +82,13 @@ def checkpatch(plan: Plan, commit: Commit) -> list[str]:
 
 
 def compiling(plan: Plan) -> Plan:
-    """The plan for compiling only: without debugging information, which takes half of the time,
-    and with object files of its own, so that those of the kernel for the guests stay. The small
-    crash kernel has no such information. Pure."""
+    """The plan for compiling only: of the kernel with checked.config, which has more code and no
+    debugging information, so that the object files of the guests' kernel stay. The small crash
+    kernel is as it is. Pure."""
     if not plan.has_modules:
         return plan
-    options = {**plan.options, "CONFIG_DEBUG_INFO_DWARF_TOOLCHAIN_DEFAULT": "n"}
-    objects = plan.objects.with_name(f"{plan.objects.name}-check")
+    options = kconfig.merge([kconfig.render(plan.options), fragment("checked")])
+    objects = plan.objects.with_name(f"{plan.objects.name}-checked")
     return replace(plan, options=options, objects=objects)
 
 
@@ -82,13 +110,13 @@ def compile_commit(plan: Plan, commit: Commit) -> None:
 
     Raises KernelError with the compiler's messages.
     """
-    plan = compiling(plan)
+    finished, plan = plan.objects, compiling(plan)
     done = _compiled(plan, commit)
     if done.exists():
         return
     with locked(plan):
         checkout(plan.tree, commit.id)
-        wanted = targets(touched(commit.patch.read_text()), plan.tree)
+        wanted = targets(touched(commit.patch.read_text()), plan.tree, finished)
         # Options that later commits add are unknown here, and are ignored.
         configure(plan, plan.options, strict=False)
         if not plan.has_modules:

@@ -344,8 +344,10 @@ def test_touched() -> None:
 @pytest.mark.parametrize(
     ("files", "expected"),
     [
-        (["include/linux/kexec.h", "kernel/kexec.c"], ["vmlinux", "modules"]),
+        (["include/linux/kexec.h", "kernel/kexec.c"], ["init/main.o", "kernel/"]),
+        # No object is known that includes it, which cannot be.
         (["arch/x86/include/asm/kexec.h"], ["vmlinux", "modules"]),
+        (["include/linux/gfp.h", "mm/page_alloc.c"], ["vmlinux", "modules"]),
         (["kernel/kexec.c", "Documentation/a.c", "tools/testing/b.c"], ["kernel/"]),
         (["kernel/Kconfig.kexec"], []),
     ],
@@ -353,7 +355,15 @@ def test_touched() -> None:
 def test_targets(tmp_path: Path, files: list[str], expected: list[str]) -> None:
     (tmp_path / "kernel").mkdir()
     (tmp_path / "kernel/Makefile").touch()
-    assert targets(files, tmp_path) == expected
+    objects = tmp_path / "objects"
+    for name in ("init/main", "kernel/kexec", "arch/x86/boot/main"):
+        cmd = objects / Path(name).parent / f".{Path(name).name}.o.cmd"
+        cmd.parent.mkdir(parents=True, exist_ok=True)
+        cmd.write_text("deps := \\\n  /tree/include/linux/kexec.h \\\n")
+    (objects / "mm").mkdir()
+    for number in range(201):
+        (objects / f"mm/.{number}.o.cmd").write_text("  /tree/include/linux/gfp.h \\\n")
+    assert targets(files, tmp_path, objects) == expected
 
 
 def test_compiling_leaves_the_objects_of_the_guests_alone(tmp_path: Path) -> None:
@@ -362,9 +372,7 @@ def test_compiling_leaves_the_objects_of_the_guests_alone(tmp_path: Path) -> Non
     plan = Plan(NEWEST, source, tmp_path, SERIES, (), (), tmp_path / "vm", options, tmp_path, 1)
     compiled = compiling(plan)
     assert compiled.objects != plan.objects
-    assert [name for name, value in compiled.options.items() if options[name] != value] == [
-        "CONFIG_DEBUG_INFO_DWARF_TOOLCHAIN_DEFAULT"
-    ]
+    assert compiled.options == kconfig.merge([fragment("vm"), fragment("checked")])
 
 
 def test_checkpatch_arguments() -> None:
