@@ -4,6 +4,7 @@
 If it is incomplete, its final name says so: vmcore-incomplete.
 """
 
+import errno
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -99,7 +100,10 @@ def write(
         new.rename(file)
         sync_directory(file.parent)
     except OSError as error:
-        raise TinykdumpError(f"{file}: {error.strerror}", "check its free space") from None
+        hint = "check its free space"
+        if error.errno == errno.EFBIG:  # 4 GiB on FAT
+            hint = "name a directory of another file system with --output"
+        raise TinykdumpError(f"{file}: {error.strerror}", hint) from None
     finally:
         new.unlink(missing_ok=True)
     return file, problem

@@ -552,6 +552,18 @@ def test_an_output_without_space(restoring: Restore, dump: Dump) -> None:
         subprocess.run(["umount", restoring.output], check=True)
 
 
+def test_an_output_that_takes_no_large_files(dump: Dump, tmp_path: Path) -> None:
+    """As FAT; here it is a limit of the process."""
+    dump.add("vmcore.flat.gpg", flat(CORE))
+    argv = ["prlimit", "--fsize=1000", sys.executable, "-m", "tinykdump", "restore",
+            str(dump.path), "-o", str(tmp_path / "out"), "--keys", str(dump.keys.home)]  # fmt: skip
+    done = subprocess.run(argv, env={**os.environ, "PYTHONPATH": SOURCE}, capture_output=True,
+                          text=True, check=False)  # fmt: skip
+    says = "File too large (name a directory of another file system with --output)"
+    assert done.stderr == f"tinykdump: {tmp_path}/out/vmcore: {says}\n"
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts")
 @pytest.mark.parametrize("suffix", [".gpg", ""])
 def test_an_output_that_becomes_full(
