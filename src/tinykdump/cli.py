@@ -420,12 +420,17 @@ def advise(host: Host, vmcore: Path) -> None:
 
 def report_vmcore(_host: Host, options: argparse.Namespace) -> int:
     """Show what is in a vmcore; 0 even if parts of it cannot be read."""
-    found = reader.read(options.vmcore, options.symbols)
     if options.html is None:
-        print(lines.render(found), end="")
+        print(lines.render(reader.read(options.vmcore, options.symbols)), end="")
         return 0
+    # Before the vmcore is read, which can take minutes.
     with options.html.open("x", encoding="utf-8") as file:
-        file.write(page.render(found))
+        try:
+            file.write(page.render(reader.read(options.vmcore, options.symbols)))
+            file.flush()
+        except BaseException:  # also Ctrl-C
+            options.html.unlink()
+            raise
     print(options.html)
     return 0
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tinykdump import cli
+from tinykdump.errors import TinykdumpError
 from tinykdump.text import escaped, short
 from tinykdump.vmcore import lines, page, reader
 from tinykdump.vmcore.facts import Facts, Kind, Memory, Queue, Record, Task
@@ -148,3 +149,22 @@ def test_the_page_overwrites_nothing(
     assert cli.main(["report", "x", "--html", str(target)]) == 1
     assert target.read_text() == "mine"
     assert "page.html: File exists (name a new one)" in capfd.readouterr().err
+
+
+def test_a_page_that_cannot_be_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It is known before the vmcore is read, and nothing is left of it afterwards."""
+    reads: list[object] = []
+
+    def fails(*_: object) -> Facts:
+        reads.append(1)
+        raise TinykdumpError("x is no vmcore", "name another one")
+
+    monkeypatch.setattr(reader, "read", fails)
+    assert cli.main(["report", "x", "--html", str(tmp_path / "none/page.html")]) == 1
+    assert "page.html: No such file or directory (check its path)" in capfd.readouterr().err
+    assert not reads
+    assert cli.main(["report", "x", "--html", str(tmp_path / "page.html")]) == 1
+    assert capfd.readouterr().err == "tinykdump: x is no vmcore (name another one)\n"
+    assert not (tmp_path / "page.html").exists()
