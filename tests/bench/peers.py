@@ -162,17 +162,24 @@ KDUMP_TOOLS = Peer(
 
 # --- kdump-utils ------------------------------------------------------------------------
 
+# Fedora's dracut has these programs in every image.
+_PROGRAMS = " ".join(f"/usr/bin/{name}" for name in (
+    "cat", "cp", "findmnt", "grep", "id", "ls", "mkdir", "mktemp", "mv", "rm", "tr",
+))  # fmt: skip
 _KDUMP_CONF = f"""
 ext4 {LABEL}
 path /
 core_collector makedumpfile -l -d 31
 extra_modules {DRIVERS}
+extra_bins {_PROGRAMS}
 """
 _KDUMP_IMAGE = "/var/lib/kdump/dracut.img"
+# Its messages go to the journal, so that has to write to the console.
 _KDUMP_LOAD = f"""
 . /etc/sysconfig/kdump
 kexec -p $KEXEC_ARGS /boot/vmlinuz-$(uname -r) --initrd={_KDUMP_IMAGE} \
---command-line="console=ttyS0 no_timer_check $KDUMP_COMMANDLINE_APPEND"
+--command-line="console=ttyS0 no_timer_check systemd.journald.forward_to_kmsg=1 \
+printk.devkmsg=on $KDUMP_COMMANDLINE_APPEND"
 """
 
 
