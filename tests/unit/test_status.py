@@ -265,7 +265,7 @@ def test_an_old_makedumpfile_is_a_note_and_no_problem(fake: FakeHost) -> None:
     fake.write("/usr/bin/makedumpfile", OLD, 0o755)
     found = survey.collect(fake.host, resolve([], {}))
     (note,) = found.notes
-    assert "before 1.7.7 also saves the free memory" in note
+    assert "before 1.7.7 also saves free memory" in note
     assert f"note:         {note}\n" in found.to_text()
     assert note not in (*found.problems, found.next, found.check()[1])
     fake.write("/usr/bin/makedumpfile", OLD.replace("1.7.6", "1.7.7"), 0o755)

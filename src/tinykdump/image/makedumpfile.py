@@ -26,8 +26,7 @@ def renamed(program: bytes) -> tuple[int, ...]:
 _VERSION = re.compile(rb"makedumpfile: version ([0-9]{1,3})\.([0-9]{1,3})\.([0-9]{1,3})")
 _LEAVES_OUT_FREE_PAGES = (1, 7, 7)
 KEEPS_FREE_PAGES = (
-    "makedumpfile before 1.7.7 also saves the free memory of Linux 6.12 and later, so dumps take "
-    "more space and time (install a newer makedumpfile, where there is one)"
+    "makedumpfile before 1.7.7 also saves free memory of Linux 6.12 and later (install a newer one)"
 )
 
 
