@@ -64,6 +64,11 @@ region()
 
 AREA=/sys/kernel/debug/cma/crash_dynamic
 
+area_is_whole()
+{
+	[ "$(cat $AREA/used)" = 0 ]
+}
+
 # take_from_area MIB: allocate that much of the area, at its start.
 take_from_area()
 {

@@ -70,8 +70,7 @@ stopped()
 		size_is 0 || size_is 160 || return
 		set_mib 0 || return
 	done 2>/dev/null
-	cd /sys/kernel/mm/cma/crash_dynamic || return
-	[ "$(cat available_pages)" = "$(cat total_pages)" ]
+	area_is_whole
 }
 
 ktap_print_header

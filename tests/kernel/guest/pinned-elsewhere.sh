@@ -44,8 +44,7 @@ in_area_again()
 all_freed()
 {
 	set_mib 0 || return
-	cd /sys/kernel/mm/cma/crash_dynamic || return
-	[ "$(cat available_pages)" = "$(cat total_pages)" ]
+	area_is_whole
 }
 
 ktap_print_header
