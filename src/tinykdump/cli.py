@@ -106,7 +106,7 @@ def make(host: Host, options: argparse.Namespace) -> int:
         sizes = dict(zip(image.filesystems, image.filesystem_bytes, strict=False))
         if sizes:  # an older version did not write them
             print("file systems: " + ", ".join(f"{name} {sizes[name]} bytes" for name in sizes))
-        if programs.keeps_free_pages(host):
+        if options.build and programs.keeps_free_pages(host):
             say(f"note: {makedumpfile.KEEPS_FREE_PAGES}")
         if options.load:
             held = load.load(host, image, takeover=config.takeover)
