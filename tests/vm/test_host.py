@@ -262,8 +262,10 @@ def test_the_service_arms_and_rebuilds_in_its_sandbox(root: Root, tmp_path: Path
         vm.run(["systemctl", "stop", unit], timeout=300)
         assert not loaded(vm)
         log = vm.run(["journalctl", "-u", unit, "-o", "cat", "--no-pager"]).text
+        # The reload builds, and says that Debian's makedumpfile is old.
         said = [line[:24] for line in log.splitlines() if line.startswith("tinykdump: ")]
-        assert said == 2 * ["tinykdump: /dev/sda has "]
+        assert said == ["tinykdump: /dev/sda has ", "tinykdump: note: makedum",
+                        "tinykdump: /dev/sda has "]  # fmt: skip
         vm.run(["systemctl", "start", unit], timeout=300)
         mark = service.crash_and_wait(vm)
         assert "saved as" in vm.console
