@@ -35,7 +35,8 @@ check: deps ## run all tests except those of kernel-check and long-check
 	@$(PYTHON) -m pytest --numprocesses=2 --dist=loadfile $(COVERAGE) -m "not kernel and not long"
 
 quick: deps ## run the tests that boot nothing and are fast, in a minute
-	@$(PYTHON) -m pytest --numprocesses=6 --dist=worksteal --quiet -m "not vm and not kernel and not slow" \
+	@$(PYTHON) -m pytest --numprocesses=4 --dist=worksteal --quiet --hypothesis-profile=quick \
+		-m "not vm and not kernel and not slow" \
 		tests/test_lint.py tests/unit tests/crash tests/plugin tests/man tests/bench tests/vmtest tests/kernel
 
 faults: deps ## run the fault matrix: what is done to a machine, and what the person gets (an hour or more)

@@ -20,6 +20,8 @@ pytest_plugins = ("pytester", "tests.vmtest.plugin")
 # A busy machine makes a test slow, not wrong.
 settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")
+# For make quick: a fifth of the usual examples of each property.
+settings.register_profile("quick", deadline=None, max_examples=20)
 
 # What these tests do not cover, why, and whether that applies to this machine.
 NOT_HERE = (
