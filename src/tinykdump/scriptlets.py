@@ -71,6 +71,15 @@ def refresh(host: Host) -> None:
             arm(host, config, started, always=False)
 
 
+def crash_kernel(host: Host) -> None:
+    """Arm with the small crash kernel, which is in place now, if the configuration wants it.
+
+    Raises TinykdumpError.
+    """
+    if load_config(host, {}).kernel != INSTALLED:
+        install(host)
+
+
 def rebuild(host: Host, config: Config) -> bool:
     """Rebuild stale images; returns whether one was rebuilt. If a build fails, the image stays.
 
@@ -196,10 +205,15 @@ def _state(host: Host) -> str:
 VERBS = {
     "install": install,
     "refresh": refresh,
+    "crash-kernel": crash_kernel,
     "erase": erase,
     "kernels-added": kernels_added,
     "kernels-removed": kernels_removed,
 }
+
+
+# After these, people expect an armed machine.
+_ARMING = ("install", "crash-kernel")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -212,7 +226,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         VERBS[words[0]](host)
     except (TinykdumpError, OSError) as error:
-        say(f"{_state(host) if words[0] == 'install' else words[0]}: {line(error)}")
+        say(f"{_state(host) if words[0] in _ARMING else words[0]}: {line(error)}")
     except KeyboardInterrupt:
         say(f"{words[0]}: interrupted (run tinykdump -l)")
     return 0

@@ -6,7 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakehost import KVER, NAMES, XHCI, FakeHost, bzimage, unified
+from tests.fakehost import (
+    KVER,
+    NAMES,
+    XHCI,
+    FakeHost,
+    bzimage,
+    enable_kdump,
+    install_service,
+    make_live,
+    unified,
+)
 from tinykdump import actions, cli, config, kernel_install, kernels, scriptlets, state
 from tinykdump.config import SMALL, Config
 from tinykdump.errors import TinykdumpError
@@ -77,6 +87,31 @@ def test_one_image_for_all_installed_kernels(
     assert state.orphans(small.host) == (VERSION,)
     actions.prune(small.host)
     assert state.images(small.host) == ()
+
+
+def test_the_package_arms_a_machine_that_was_waiting_for_it(
+    small: FakeHost, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Without it, the installation of tinykdump could build nothing. kdump.service is enabled here,
+    so that nothing is loaded."""
+    install_service(small)
+    enable_kdump(small)
+    monkeypatch.setattr("tinykdump.image.build._try_programs", lambda _: None)
+    make_live(monkeypatch)
+    assert scriptlets.main(["crash-kernel"]) == 0
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith("tinykdump: not armed: kdump.service is enabled and would unload ")
+    assert state.images(small.host) == (VERSION,)
+
+
+def test_the_package_changes_nothing_where_it_is_not_wanted(
+    small: FakeHost, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    small.write("/etc/default/tinykdump", "[dump]\nencrypt = no\n")
+    make_live(monkeypatch)
+    assert scriptlets.main(["crash-kernel"]) == 0
+    assert capfd.readouterr().err == ""
+    assert small.snapshot() == {}
 
 
 def test_the_commands_say_which_kernel(small: FakeHost, capfd: pytest.CaptureFixture[str]) -> None:
