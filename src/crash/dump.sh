@@ -260,6 +260,7 @@ note_test() {
 # filtering.
 save_memory() {
 	stage "saving the memory"
+	: >"$TMP/waits" # not those of the log, or of a try before the stick was pulled out
 	save vmcore.flat read_memory && return
 	case $CAUSE in
 	full) levels=31 ;;

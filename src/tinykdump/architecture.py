@@ -44,8 +44,7 @@ class Architecture:
     # turns it on.
     small_section: tuple[str, int]
     kept: tuple[str, ...]  # patterns of parameters that the crash kernel inherits, see cmdline.py
-    defaults: tuple[str, ...]  # parameters that come before those, which can override them
-    added: tuple[str, ...]  # parameters that come after them
+    added: tuple[str, ...]  # parameters that are added for the crash kernel
     controllers: tuple[str, ...]  # drivers of the USB host controllers that a machine can have
     emulator: Emulator
 
@@ -86,9 +85,6 @@ X86_64 = Architecture(
         "random.trust_cpu", "reboot", "scsi_mod.*", "tsc", "uhci_hcd.*", "usb-storage.*",
         "usb_storage.*", "usbcore.*", "x2apic_phys", "xhci_hcd.*",
     ),
-    # usb-storage waits for a second before it looks at a new device. The stick has had its power
-    # since before the crash; one that needs the time is looked at again (src/crash/stick.sh).
-    defaults=("usb_storage.delay_use=0",),
     # Parameters that distributions use for kdump on x86, and others that save memory.
     added=(
         "irqpoll",

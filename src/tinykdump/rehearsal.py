@@ -301,8 +301,7 @@ def _checked(host: Host, what: Subject, kind: str, number: str, seen: Outcome) -
             return Outcome(True, f"saved; not checked, because {error.message}")
         try:
             wanted = Wanted(number, kver=what.system.kver, key=what.image.key)
-            return Outcome(
-                True, f"saved; {check(host, place, wanted, host.path(PLACE / 'restored'))}"
-            )
+            checked = check(host, place, wanted, host.path(PLACE / "restored"))
+            return Outcome(True, f"saved; {checked}")
         except TinykdumpError as error:
             return Outcome(False, f"saved, but {error.message}")

@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -18,8 +19,8 @@ from tests.kernel.scripts import Outcome, Scenario
 HOST = Host("2026-11-26 21:00", "0123456789+", 1.25, {"Linux": "6.1"})
 
 
-def row(group: str = "build", name: str = "tinykdump", *values: float, **fields: object) -> Row:
-    measured = Measured(group, name, "s", values or (1.0,), "tinykdump -b", **fields)  # type: ignore[arg-type]
+def row(group: str = "build", name: str = "tinykdump", *values: float, **fields: Any) -> Row:
+    measured = Measured(group, name, "s", values or (1.0,), "tinykdump -b", **fields)
     return Row(measured, HOST)
 
 

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from tinykdump.architecture import X86_64
 from tinykdump.image.cmdline import (
+    DEFAULTS,
     crash_cmdline,
     encrypts_memory,
     module_parameters,
@@ -14,7 +15,7 @@ from tinykdump.image.cmdline import (
 
 def kept(running: str) -> str:
     line = crash_cmdline(X86_64, running, "", ())
-    first, last = " ".join(X86_64.defaults), " ".join(X86_64.added)
+    first, last = " ".join(DEFAULTS), " ".join(X86_64.added)
     return line.removeprefix(first).removesuffix(last).strip()
 
 
@@ -72,7 +73,7 @@ def test_values(cmdline: str, expected: tuple[str, ...]) -> None:
 
 def test_appended_parameters_come_last() -> None:
     words = crash_cmdline(X86_64, "console=ttyS0", 'nr_cpus=2 "a b"  c', ()).split(" ")
-    expected = [*X86_64.defaults, "console=ttyS0", *X86_64.added, "nr_cpus=2", '"a', 'b"', "c"]
+    expected = [*DEFAULTS, "console=ttyS0", *X86_64.added, "nr_cpus=2", '"a', 'b"', "c"]
     assert words == expected
 
 

@@ -11,6 +11,11 @@ from tinykdump.architecture import Architecture
 # kernel mounts nothing but the dump target, and nobody is there to authorize a device.
 NOT_KEPT = ("scsi_mod.scan", "usbcore.authorized_default", "usbcore.nousb")
 
+# What the crash kernel gets unless the running kernel's parameters or the configuration say
+# otherwise. usb-storage waits for a second before it looks at a new device. The stick has had its
+# power since before the crash; one that needs the time is looked at again (src/crash/stick.sh).
+DEFAULTS = ("usb_storage.delay_use=0",)
+
 # With the host's memory encryption (SME) on, the kernel allocates 64 MiB of bounce buffers for
 # devices that cannot address its memory. Here only old USB controllers use them, and need little.
 BOUNCE_BUFFERS = 8 << 20
@@ -39,7 +44,7 @@ def crash_cmdline(
     ]
     swiotlb = [f"swiotlb={BOUNCE_BUFFERS // _SLOT}"] if encrypts_memory(" ".join(kept)) else []
     ours = (*architecture.added, *swiotlb, *more)
-    return " ".join([*architecture.defaults, *kept, *ours, *_WORD.findall(append)])
+    return " ".join([*DEFAULTS, *kept, *ours, *_WORD.findall(append)])
 
 
 def encrypts_memory(cmdline: str) -> bool:
