@@ -12,6 +12,7 @@ import pytest
 from hypothesis import settings
 
 from tests import fakehost, keyring
+from tests.dumped import Dump
 from tests.fakehost import FakeHost
 from tests.keyring import Keyring
 
@@ -118,3 +119,8 @@ def zone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The local zone is UTC."""
     yield from _in_zone("UTC", monkeypatch)
+
+
+@pytest.fixture
+def dump(tmp_path: Path, keys: Keyring) -> Dump:
+    return Dump(tmp_path / "dump", keys)

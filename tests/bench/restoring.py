@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tests import keyring
 from tests.bench.report import Measured
-from tests.unit.test_restore import flat
+from tests.dumped import flat
 from tinykdump.dump import SUMS
 from tinykdump.parts import look
 from tinykdump.restore import restore

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from tests import plugged
+from tests.dumped import CORE, LOG, Dump, flat, names
 from tests.fakehost import FakeHost
 from tests.keyring import Keyring
-from tests.unit.test_restore import CORE, LOG, Dump, flat, names
 from tinykdump import cli, dump, files, hardware, harvest
 from tinykdump.host import Host
 from tinykdump.restore import alone

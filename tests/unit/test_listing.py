@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from tests import plugged
+from tests.dumped import CORE, Dump, flat
 from tests.fakehost import FakeHost
 from tests.keyring import Keyring
-from tests.unit.test_restore import CORE, Dump, flat
 from tinykdump import cli, dmesg, dump, hardware, openpgp
 
 LOG = b"""\

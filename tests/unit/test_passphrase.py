@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.dumped import LOG, Dump
 from tests.fakehost import SOURCE
 from tests.keyring import Keyring
-from tests.unit.test_restore import LOG, Dump
 
 PASSPHRASE = "correct horse"  # noqa: S105 - of a key that exists only during the test
 

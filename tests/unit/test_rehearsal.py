@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from tests import fakehost, plugged
+from tests.dumped import Dump, flat
 from tests.fakehost import KVER, STATE, FakeHost, make_live
 from tests.keyring import Keyring
-from tests.unit.test_restore import Dump, flat
 from tests.unit.test_vmcoreinfo import kdump
 from tinykdump import cli, guest, kernel_install, rehearsal, run, units
 from tinykdump.config_files import load_config

@@ -2,12 +2,9 @@
 """Dumps in the format of src/crash, restored with the real gpg and makedumpfile."""
 
 import errno
-import hashlib
 import os
 import subprocess
 import sys
-import time
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,67 +12,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.fakehost import SOURCE, FakeHost
+from tests.dumped import CORE, END, LOG, Dump, flat, names
+from tests.fakehost import SOURCE
 from tests.keyring import Keyring
 from tests.unit.test_vmcoreinfo import TEXT, kdump
-from tinykdump import cli, hardware
+from tinykdump import cli
 from tinykdump.dump import README, STREAMS, SUMS, part_name
 from tinykdump.errors import TinykdumpError
-from tinykdump.host import Host
-from tinykdump.keys import MACHINE_KEYS, machine_key
 from tinykdump.parts import look
 from tinykdump.restore import Restored, alone, restore
-
-LOG = b"[    1.0] panic\n" * 20000
-
-
-def flat(records: list[tuple[int, bytes]]) -> bytes:
-    """makedumpfile's flattened format: a header, then offset, size and bytes of each piece
-    (makedumpfile_header and makedumpfile_data_header in its sources)."""
-    header = b"makedumpfile\0\0\0\0" + (1).to_bytes(8, "big") + (1).to_bytes(8, "big")
-    body = b"".join(
-        offset.to_bytes(8, "big") + len(data).to_bytes(8, "big") + data for offset, data in records
-    )
-    return header.ljust(4096, b"\0") + body + b"\xff" * 16
-
-
-END = 16  # bytes of the mark at the end
-CORE = [(0, b"KDUMP" * 1000), (70000, os.urandom(300_000)), (8, b"late")]
-
-
-class Dump:
-    """A dump's directory."""
-
-    def __init__(self, path: Path, keys: Keyring) -> None:
-        self.path = path
-        self.keys = keys
-        path.mkdir()
-        self.sums: list[str] = []
-
-    def add(self, name: str, content: bytes, *, part: int = 1 << 20, key: str = "good") -> None:
-        """Add a stream in parts; encrypted if its name ends in .gpg."""
-        if name.endswith(".gpg"):
-            to = ("--trust-model", "always", "-r", f"{key}@example.org")
-            content = self.keys.gpg(*to, "--encrypt", "--compress-algo", "none", stdin=content)
-        self.put(name, content, part=part)
-
-    def put(self, name: str, content: bytes, *, part: int = 1 << 20) -> None:
-        """Add a stream as it is, in parts, with their checksums."""
-        for number, start in enumerate(range(0, len(content), part)):
-            piece = content[start : start + part]
-            file = part_name(name.removesuffix(".gpg"), name.endswith(".gpg"), number)
-            (self.path / file).write_bytes(piece)
-            self.sums.append(f"{hashlib.sha256(piece).hexdigest()}  {file}")
-        (self.path / SUMS).write_text("".join(f"{line}\n" for line in self.sums))
-
-
-@pytest.fixture
-def dump(tmp_path: Path, keys: Keyring) -> Dump:
-    return Dump(tmp_path / "dump", keys)
-
-
-def names(path: Path) -> list[str]:
-    return sorted(entry.name for entry in path.iterdir()) if path.exists() else []
 
 
 @dataclass(frozen=True)
@@ -614,173 +559,6 @@ def test_any_content_of_the_stick(
     assert names(top / "out") == sorted(path.name for path in done.files)
     whole = {*STREAMS.values()} & set(names(top / "out"))
     assert not whole, "HASH is not the checksum of any content"
-
-
-TIME = "20261123T033808Z"
-
-
-@pytest.fixture
-def fake_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dump: Dump) -> Path:
-    """A machine with a mounted stick, that has the dump of another machine."""
-    root = tmp_path / "root"
-    for name, text in {
-        "etc/machine-id": "0" * 32,
-        "proc/sys/kernel/hostname": "here.example.org",
-        "proc/self/mountinfo": "30 1 8:1 / /media rw - vfat /dev/sda1 rw\n",
-    }.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text(f"{text}\n")
-    monkeypatch.setenv("TINYKDUMP_ROOT", str(root))
-    monkeypatch.setenv("GNUPGHOME", str(dump.keys.home))
-    monkeypatch.chdir(tmp_path)
-    return root
-
-
-def on_stick(root: Path, dump: Dump, machine: str = "fb0646cb5b56") -> Path:
-    """Move the dump to the stick."""
-    place = root / "media/tinykdump" / machine
-    place.mkdir(parents=True, exist_ok=True)
-    dump.path.rename(place / TIME)
-    return place / TIME
-
-
-@pytest.mark.parametrize("user", ["root", "other"])
-def test_the_latest_goes_where_kdump_would_save_it(
-    fake_root: Path, dump: Dump, capfd: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch, user: str,
-) -> None:  # fmt: skip
-    """ABRT takes any directory in /var/crash that has a file vmcore. Only root can write there."""
-    dump.add("dmesg.txt.gpg", LOG)
-    dump.add("vmcore.flat.gpg", flat(CORE))
-    on_stick(fake_root, dump)
-    monkeypatch.setattr(os, "geteuid", lambda: 0 if user == "root" else 1000)
-    assert cli.main(["restore"]) == 0
-    top = fake_root / "var/crash" if user == "root" else Path()
-    target = top / "fb0646cb5b56-2026-11-23-03:38:08"
-    assert capfd.readouterr().out.splitlines() == [
-        f"{target}/vmcore-dmesg.txt", f"{target}/vmcore"
-    ]  # fmt: skip
-    assert names(target) == ["vmcore", "vmcore-dmesg.txt"]
-    assert target.stat().st_mode & 0o777 == 0o700
-    assert cli.main(["restore"]) == 1
-    assert f"{target} exists (name another directory with" in capfd.readouterr().err
-
-
-def test_a_dump_of_this_machine_has_its_host_name(fake_root: Path, dump: Dump) -> None:
-    dump.add("dmesg.txt.gpg", LOG)
-    dump.add("vmcore.flat.gpg", flat(CORE))
-    on_stick(fake_root, dump, hardware.machine_name(Host(fake_root)))
-    assert cli.main(["restore", "latest"]) == 0
-    place = fake_root / "var/crash" if os.geteuid() == 0 else Path()
-    assert names(place / "here.example.org-2026-11-23-03:38:08") == ["vmcore", "vmcore-dmesg.txt"]
-
-
-def test_nothing_restored_leaves_no_directory(fake_root: Path, dump: Dump) -> None:
-    """So that it can be tried again with the right key."""
-    dump.add("dmesg.txt.gpg", LOG)
-    on_stick(fake_root, dump)
-    (fake_root / "empty").mkdir(mode=0o700)
-    assert cli.main(["restore", "--keys", str(fake_root / "empty")]) == 1
-    assert cli.main(["restore"]) == 1, "it has no vmcore"
-    place = fake_root / "var/crash" if os.geteuid() == 0 else Path()
-    assert names(place / "fb0646cb5b56-2026-11-23-03:38:08") == ["vmcore-dmesg.txt"]
-
-
-def test_the_machines_key_and_the_users(
-    fake_root: Path, dump: Dump, capfd: pytest.CaptureFixture[str]
-) -> None:
-    """Whichever of them the dump is encrypted to."""
-    machine = fake_root / "var/lib/tinykdump/keys"
-    machine.parent.mkdir(parents=True)
-    machine.mkdir(mode=0o700)
-    dump.add("dmesg.txt.gpg", LOG)
-    assert cli.main(["restore", "--dmesg", str(dump.path)]) == 0
-    assert capfd.readouterr().out.encode() == LOG
-
-
-def test_no_agent_of_the_machines_key_stays_behind(
-    fake: FakeHost, dump: Dump, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TINYKDUMP_ROOT", str(fake.root))
-    key = machine_key(fake.host, create=True)
-    public = fake.write("/key", key.public)
-    content = dump.keys.gpg("--trust-model", "always", "--recipient-file", str(public),
-                            "--encrypt", "--compress-algo", "none", stdin=flat(CORE))  # fmt: skip
-    dump.put("vmcore.flat.gpg", content)
-    assert cli.main(["restore", str(dump.path), "-o", str(tmp_path / "out")]) == 0
-    assert names(tmp_path / "out") == ["vmcore"]
-    # It ends by itself as soon as it was told to, and removes its sockets then.
-    deadline = time.monotonic() + 60
-    while list(fake.path(str(MACHINE_KEYS)).glob("S.*")):
-        assert time.monotonic() < deadline, "the agent still runs"
-        time.sleep(0.05)
-
-
-@pytest.mark.parametrize("suffix", [".gpg", ""])
-def test_the_log_alone(
-    dump: Dump, capfd: pytest.CaptureFixture[str], tmp_path: Path, suffix: str
-) -> None:
-    """It does not read the vmcore, and writes nothing."""
-    dump.add(f"dmesg.txt{suffix}", LOG)
-    dump.put(f"vmcore.flat{suffix}", b"not read")
-    command = ["restore", "--dmesg", "--keys", str(dump.keys.home), str(dump.path)]
-    before = names(tmp_path)
-    assert cli.main([*command, "--plain"]) == 0
-    assert capfd.readouterr() == (LOG.decode(), "")
-    assert names(tmp_path) == before
-    if not suffix:
-        assert cli.main(command) == 1
-        out, err = capfd.readouterr()
-        assert (out, "vmcore-dmesg.txt is not encrypted" in err) == ("", True)
-
-
-def test_a_log_that_was_cut(dump: Dump, capfd: pytest.CaptureFixture[str]) -> None:
-    dump.add("dmesg.txt.gpg", LOG)
-    part = dump.path / "dmesg.txt.gpg.000"
-    part.write_bytes(part.read_bytes()[:-5000])
-    command = ["restore", "--dmesg", "--keys", str(dump.keys.home), str(dump.path)]
-    assert cli.main(command) == 1
-    out, err = capfd.readouterr()
-    assert len(out) > len(LOG) - 20_000
-    assert err.startswith(f"tinykdump: {part} is damaged: ")
-    part.unlink()
-    assert cli.main(command) == 1
-    assert "has no dmesg.txt (restore the vmcore)" in capfd.readouterr().err
-
-
-def on_terminal(dump: Dump, *words: str, encoding: str = "utf-8") -> str:
-    """What `tinykdump restore` writes to a terminal, in a process of its own."""
-    ours, theirs = os.openpty()
-    argv = [sys.executable, "-m", "tinykdump", "restore", "--keys", str(dump.keys.home), *words]
-    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": SOURCE, "TERM": "xterm",
-                   "PYTHONIOENCODING": encoding}  # fmt: skip
-    with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs,
-                          env=environment) as running:  # fmt: skip
-        os.close(theirs)
-        said = b""
-        with suppress(OSError):  # EIO: the process has ended
-            while chunk := os.read(ours, 1 << 16):
-                said += chunk
-    os.close(ours)
-    assert running.returncode == 0, said
-    return said.decode(encoding)
-
-
-def test_a_log_on_a_terminal_cannot_control_it(dump: Dump) -> None:
-    dump.add("dmesg.txt.gpg", b"a \x1b]0;title\x07\t\xc3\xa9 \xff \xc2\x9b2J\n")
-    said = on_terminal(dump, "--dmesg", str(dump.path))
-    assert said == "a \\x1b]0;title\\x07\t\u00e9 \ufffd \\x9b2J\r\n"
-    said = on_terminal(dump, "--dmesg", str(dump.path), encoding="latin-1")
-    assert said == "a \\x1b]0;title\\x07\t\u00e9 \\ufffd \\x9b2J\r\n"
-
-
-@pytest.mark.parametrize("size", [1000, 40 << 20])
-def test_a_bar_on_a_terminal(dump: Dump, tmp_path: Path, size: int) -> None:
-    """With the rate and the time left; not for what is done at once."""
-    dump.add("vmcore.flat.gpg", flat([(0, bytes(size))]), part=100 << 20)
-    said = on_terminal(dump, str(dump.path), "-o", str(tmp_path / "out"))
-    assert ("restoring" in said and "MB/s" in said and "0:00:0" in said) == (size > 1000)
-    assert said.rstrip().endswith("/vmcore")
 
 
 def test_how_to_read_it_is_said(restoring: Restore, dump: Dump) -> None:
