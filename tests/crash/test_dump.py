@@ -111,7 +111,8 @@ def test_the_dump_tells_where_the_time_went(crash: Crash) -> None:
         read_memory() { head -c 1000000 /dev/zero; }
     """
     up = "stage 'crash kernel 6.12 is up, image of tinykdump 1'"
-    status, log = crash.run(f"{slow} {up}; {OPEN}; save_memory; publish")
+    earlier = "echo 900 >$TMP/waits"  # of the log, or of a try before the stick was pulled out
+    status, log = crash.run(f"{slow} {up}; {OPEN}; {earlier}; save_memory; publish")
     assert status == 0, log
     text = (crash.dumps / TIME / "STAGES").read_text()
     times, texts = zip(*(line[1:].split(" s] ") for line in text.splitlines()), strict=True)
