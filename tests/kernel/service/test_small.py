@@ -33,7 +33,7 @@ OTHER = "6.99.0-other"
 # Free memory is zero, so it is not in the dump.
 EMPTY = "init_on_free=1"
 # What the small kernel is for: a third of what an installed kernel needs.
-RESERVED_MIB = 32
+RESERVED_MIB = 34
 
 
 @pytest.fixture(scope="module")
