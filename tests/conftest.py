@@ -15,6 +15,7 @@ from tests import fakehost, keyring
 from tests.dumped import Dump
 from tests.fakehost import FakeHost
 from tests.keyring import Keyring
+from tests.vmtest import fedorapolicy
 
 pytest_plugins = ("pytester", "tests.vmtest.plugin")
 
@@ -28,8 +29,9 @@ settings.register_profile("quick", deadline=None, max_examples=20)
 NOT_HERE = (
     ("Fedora: dnf in tools/deps", "this machine has no dnf: packages are installed on Debian with "
      "rpm 4 and 6", shutil.which("dnf") is None),
-    ("Fedora's SELinux policy", "it cannot be installed here: the policy module runs with "
-     "Debian's reference policy, and with what that lacks of Fedora's", True),
+    ("Fedora's SELinux policy", f"{fedorapolicy.SOURCE} does not name its source: the policy "
+     "module runs with Debian's reference policy, and with what that lacks of Fedora's",
+     fedorapolicy.source() is None),
     ("kdump-utils and rpm-ostree", "Fedora's packages cannot be installed here: a unit does what "
      "kdumpctl does, and bubblewrap gets rpm-ostree's arguments", True),
     ("Fedora's kernel and busybox, and openSUSE's busybox", "their packages cannot be installed "

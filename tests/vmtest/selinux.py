@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A guest under SELinux: Debian with the reference policy, and labels in its root file system.
+"""A guest under SELinux: Debian with a policy, and labels in its root file system.
 
 The policy is changed and the files are labelled while the image is made, because an emulated guest
 takes minutes for each.
@@ -32,18 +32,50 @@ AGENT = {"/run/tinykdump-vm(/.*)?": "unconfined_exec_t"}
 _DROP_IN = "etc/systemd/system/tinykdump-vm-agent.service.d/selinux.conf"
 _LOGIN = "[Service]\nSELinuxContext=unconfined_u:unconfined_r:unconfined_t:s0-s0:c0.c1023\n"
 
-_CONTEXTS = "etc/selinux/default/contexts/files/file_contexts"
 _DENIED = re.compile(r"avc: +denied +\{ (.*) \} for .*scontext=(\S+) tcontext=(\S+) tclass=(\S+)")
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A policy of a root."""
+
+    name: str  # of its directory in /etc/selinux
+    files: Path | None = None  # what a root gets; None: Debian's package is installed in it
+
+    @property
+    def contexts(self) -> str:
+        return f"etc/selinux/{self.name}/contexts/files/file_contexts"
+
+    def install(self, tree: Path, modules: Sequence[Path]) -> None:
+        """Make it the policy of that root, with these modules."""
+        own: list[str] = []
+        if self.files:
+            subprocess.run(["cp", "-a", f"{self.files}/.", tree], check=True)
+            packages = sorted((tree / "usr/share/selinux" / self.name).glob("*.pp"))
+            own = [f"/{path.relative_to(tree)}" for path in packages]
+            settings = f"SELINUX=enforcing\nSELINUXTYPE={self.name}\n"
+            (tree / "etc/selinux/config").write_text(settings, encoding="ascii")
+        for module in modules:
+            shutil.copy(module, tree / "root")
+        names = [f"/root/{module.name}" for module in modules]
+        store = ["semodule", "--noreload", "--store", self.name]
+        if own:
+            _chroot(tree, *store, "--priority=100", "--install", *own)
+        _chroot(tree, *store, "--install", *names)
+
+
+REFERENCE = Policy("default")
 
 
 def labelled(
     root: Root,
+    policy: Policy,
     modules: Sequence[Path],
     install: Callable[[Path], None],
     *inputs: object,
     labels: Mapping[str, str],
 ) -> Root:
-    """That root with modules in its policy, with what ``install`` adds, and with labels.
+    """That root with that policy and modules in it, with what ``install`` adds, and with labels.
 
     ``labels`` is like AGENT, and ``inputs`` is everything that determines what install() does.
     """
@@ -54,19 +86,17 @@ def labelled(
         subprocess.run(["cp", "-a", "--reflink=auto", root.tree, made.tree], check=True)
         install(made.tree)
         lines = [f"{path}\tsystem_u:object_r:{kind}:s0\n" for path, kind in kinds.items()]
-        (made.tree / f"{_CONTEXTS}.local").write_text("".join(lines), encoding="ascii")
         (made.tree / _DROP_IN).parent.mkdir()
         (made.tree / _DROP_IN).write_text(_LOGIN, encoding="ascii")
-        for module in modules:
-            shutil.copy(module, made.tree / "root")
-        names = [f"/root/{module.name}" for module in modules]
-        _chroot(made.tree, "semodule", "--noreload", "--install", *names)
-        _chroot(made.tree, "setfiles", "-F", f"/{_CONTEXTS}", "/")
+        policy.install(made.tree, modules)
+        (made.tree / f"{policy.contexts}.local").write_text("".join(lines), encoding="ascii")
+        _chroot(made.tree, "setfiles", "-F", f"/{policy.contexts}", "/")
         rootfs.make_image(made.tree, made.image, size_mib=RECIPE.size_mib)
         for name in ("kver", "vmlinuz"):
             shutil.copy(root.directory / name, directory)
 
-    key = cache.key(root.directory.name, list(modules), kinds, _LOGIN, inputs, 1)
+    policies = [policy.name, policy.files and policy.files.name, list(modules)]
+    key = cache.key(root.directory.name, policies, kinds, _LOGIN, inputs, 2)
     return Root(cache.entry("selinux", key, build))
 
 
