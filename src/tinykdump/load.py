@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Load an image as the crash kernel, and unload it."""
 
+import errno
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -24,6 +26,13 @@ from tinykdump.memory import Need
 from tinykdump.reservation import Reservation
 from tinykdump.run import run
 from tinykdump.state import LOADED, LOADING
+
+# The level of lockdown that holds is in brackets (security/lockdown/lockdown.c).
+_LOCKDOWN = Path("/sys/kernel/security/lockdown")
+# How many more kernels may be loaded for a reboot (Documentation/admin-guide/sysctl/kernel.rst).
+_LIMIT = Path("/proc/sys/kernel/kexec_load_limit_reboot")
+_NO_LIMIT = "-1"
+_UNTRUSTED = "see dmesg; Secure Boot and lockdown want a signed kernel, also in a unified image"
 
 
 def ours(host: Host) -> Manifest | None:
@@ -84,8 +93,8 @@ def need_of(host: Host, image: Manifest, content: bytes = b"") -> Need:
 def load(host: Host, image: Manifest, *, takeover: bool) -> Reservation:
     """Resize the reservation for ``image`` and load it; returns the new reservation.
 
-    If this fails, restores the reservation and the previous crash kernel. Raises TinykdumpError,
-    also if ``takeover`` is not set and another program's crash kernel is loaded or will be at
+    If this fails, restores the reservation and the previous crash kernel, and says whether the
+    machine is still armed. Raises TinykdumpError, also if ``takeover`` is not set and another program's crash kernel is loaded or will be at
     boot; OSError if there is no space for the note of the loaded image.
     """
     _settle(host)
@@ -100,6 +109,8 @@ def load(host: Host, image: Manifest, *, takeover: bool) -> Reservation:
     state.verify(host, image)
     need = need_of(host, image)
     size = reservation.goal(now, need)
+    if before is not None:
+        _check_trust(host, image)
     with _put_back(host, now, before), _note_of(host, image):
         if size < now.size and not now.maximum:
             _try(host, image)
@@ -118,6 +129,25 @@ def sweep(host: Host) -> None:
         if path not in kept:
             with suppress(OSError):  # a leftover only wastes space
                 host.path(path).unlink()
+
+
+def _check_trust(host: Host, image: Manifest) -> None:
+    """Raise TinykdumpError if a kernel that is locked down does not trust the image's kernel.
+
+    kexec_file_load(2) frees the loaded crash kernel before it looks at the next one, which then
+    cannot be loaded again: it may have been loaded before the lockdown. So ask for a kernel to
+    reboot into, with an initramfs that is no file. The kernel reads that after it has checked the
+    signature, so that EINVAL means trust, and nothing is loaded or unloaded (kernel/kexec_file.c).
+    """
+    level = host.text(_LOCKDOWN) or "[none]"
+    if "[none]" in level or (host.text(_LIMIT) or _NO_LIMIT).strip() != _NO_LIMIT:
+        return
+    asked = ["kexec", "--load", "--kexec-file-syscall", "--initrd=/dev/null"]
+    done = run([*asked, host.path(image.kernel)], check=False)
+    if done.status and not done.last_line.endswith(os.strerror(errno.EINVAL)):
+        raise TinykdumpError(
+            f"kexec failed: {done.last_line}; the crash kernel that is loaded stays", _UNTRUSTED
+        )
 
 
 def _try(host: Host, image: Manifest) -> None:
@@ -153,21 +183,26 @@ def _resize(host: Host, size: int, need: Need) -> None:
 def _put_back(host: Host, now: Reservation, before: Manifest | None) -> Iterator[None]:
     """Restore the previous state if the block fails or is interrupted.
 
-    Raises TinykdumpError that also says so if that fails.
+    Raises TinykdumpError that also says so if the machine is not armed any more, or if the crash
+    kernel that was loaded had to be loaded again.
     """
     try:
         yield
     except BaseException as error:
         with _undisturbed():
-            gone = _restore(host, now, before)
-        if not gone:
-            raise
+            stayed = reservation.read(host).loaded
+            gone = "" if stayed else _restore(host, now, before)
         what, hint = str(error) or "interrupted", "run tinykdump -l"
         if isinstance(error, TinykdumpError):
             what, hint = error.message, error.hint
-        raise TinykdumpError(
-            f"{what}; the previous state could not be restored: {gone}", hint
-        ) from error
+        if gone:
+            lost = "the machine is not armed any more: " * now.loaded
+            raise TinykdumpError(
+                f"{what}; {lost}the previous state could not be restored: {gone}", hint
+            ) from error
+        if stayed or before is None or not isinstance(error, TinykdumpError):
+            raise
+        raise TinykdumpError(f"{what}; {before.kver} is loaded again", hint) from error
 
 
 @contextmanager
@@ -196,8 +231,6 @@ def _undisturbed() -> Iterator[None]:
 
 def _restore(host: Host, now: Reservation, before: Manifest | None) -> str:
     """Restore the reservation and the crash kernel; returns why that failed, or ""."""
-    if reservation.read(host).loaded:
-        return ""
     try:
         if now.maximum and reservation.read(host).size != now.size:
             reservation.resize(host, now.size)
@@ -248,7 +281,7 @@ def _kexec(*words: str) -> None:
     """kexec(8); --kexec-syscall-auto uses kexec_file_load(2), which Secure Boot requires."""
     run(
         ["kexec", "--load-panic", "--kexec-syscall-auto", *words],
-        hint="see dmesg; Secure Boot and lockdown want a signed kernel, also in a unified image",
+        hint=_UNTRUSTED,
     )
 
 

@@ -298,7 +298,7 @@ def _checked(host: Host, what: Subject, kind: str, number: str, seen: Outcome) -
                 mounts.mounted(host, PLACE / "stick", kind, below=state.RUNTIME, read_only=True)
             )
         except TinykdumpError as error:
-            return Outcome(True, f"saved; not checked, because {error.message}")
+            return Outcome(False, f"saved, but not checked: {error.message}")
         try:
             wanted = Wanted(number, kver=what.system.kver, key=what.image.key)
             checked = check(host, place, wanted, host.path(PLACE / "restored"))

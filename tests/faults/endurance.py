@@ -35,7 +35,7 @@ def endure(bench: Bench) -> str:
     vm.put(b"0123456789abcdef0123456789abcdef\n", "/etc/machine-id")
     service.reconfigure(vm, f"[dump]\nkeep = {KEEP}\n")
     vm.run(["sync"])
-    first, sizes, kept = state_kib(bench), list[int](), list[int]()
+    first, sizes, kept, most = state_kib(bench), list[int](), list[int](), 0
     for number in range(1, bench.cycles + 1):
         bench.mark = service.mark()
         bench.start()
@@ -44,6 +44,7 @@ def endure(bench: Bench) -> str:
         assert found and all(each.complete for each in found), f"crash {number}: {found}"
         assert len(found) == min(number, KEEP), f"crash {number}: {len(found)} dumps"
         bench.whole(found[-1])
+        most = max(most, len(found))
         sizes.append(found[-1].size // MIB)
         for copy in (*bench.workdir.glob("files-*"), *bench.workdir.glob("restored-*")):
             shutil.rmtree(copy)
@@ -53,8 +54,8 @@ def endure(bench: Bench) -> str:
         print(f"crash {number}: {sizes[-1]} MiB, {kept[-1]} records", flush=True)
     each = (time.monotonic() - started) / bench.cycles
     return (f"{bench.cycles} complete dumps of at most {max(sizes)} MiB, each restored, on "
-            f"a stick of {STICK_MIB} MiB; never more than {KEEP} on it, {max(kept)} records in "
-            f"pstore, and {first} KiB of state; {each:.0f} s each")  # fmt: skip
+            f"a stick of {STICK_MIB} MiB; never more than {most} on it (keep = {KEEP}), "
+            f"{max(kept)} records in pstore, and {first} KiB of state; {each:.0f} s each")  # fmt: skip
 
 
 ROWS = (

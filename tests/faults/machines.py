@@ -132,6 +132,18 @@ def locked_down(bench: Bench) -> str:
     return said.strip()
 
 
+def locked_down_later(bench: Bench) -> str:
+    """The crash kernel was loaded before; the kernel would not load it again."""
+    vm = bench.vm
+    vm.shell("echo integrity >/sys/kernel/security/lockdown")
+    refused = vm.run(["tinykdump", "-l"], check=False)
+    said = refused.stderr.decode()
+    assert refused.status == 1 and len(said.splitlines()) == 1, said
+    assert "the crash kernel that is loaded stays" in said, said
+    bench.crash()
+    return f"{said.strip()}; {bench.saved()}"
+
+
 ROWS = (
     Scenario("system-kernel", "processor-added", "a processor is added after arming, and panics",
              SAVED, processor_added, kernel="stock", shape=OPEN),
@@ -145,4 +157,7 @@ ROWS = (
     Scenario("system-kernel", "lockdown", "lockdown=integrity, and a kernel that no known key has "
              "signed", "not armed; one line says why, and what to do", locked_down,
              kernel="stock"),
+    Scenario("system-kernel", "locked-down-later", "lockdown=integrity after arming, then "
+             "`tinykdump -l`", "one line says why it is refused; still armed, a complete dump",
+             locked_down_later, kernel="stock"),
 )  # fmt: skip

@@ -12,7 +12,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from tinykdump.errors import TinykdumpError
 from tinykdump.host import Host
 from tinykdump.image import manifest
 from tinykdump.memory import MIB
+from tinykdump.run import Finished
 
 SIZE, SIZE_MAX, LOADED = (
     f"/sys/kernel/{name}"
@@ -185,7 +186,9 @@ def test_after_a_failure_the_old_image_is_loaded_again(kernel: Kernel, failure: 
     loaded(kernel, old)
     failure(kernel)
     new = built(kernel, b"new", unpacked=30)
-    assert "could not be restored" not in fails(kernel, new)
+    said = fails(kernel, new)
+    assert "could not be restored" not in said
+    assert said.endswith(f"; {KVER} is loaded again")
     assert (kernel.image, kernel.number(SIZE)) == (b"old", NEED)
     assert load.ours(kernel.fake.host) == old
 
@@ -224,7 +227,7 @@ def test_an_interrupt_after_which_nothing_can_be_restored_says_so(kernel: Kernel
     kernel.fake.remove(str(state.image_path(old)))
     kernel.interrupt = True
     said = fails(kernel, built(kernel, b"new", margin=60))
-    assert said.startswith("interrupted; the previous state could not be restored: ")
+    assert said.startswith("interrupted; the machine is not armed any more: the previous state ")
 
 
 def test_a_second_interrupt_waits_until_the_state_is_restored(
@@ -253,7 +256,8 @@ def test_another_programs_crash_kernel_cannot_be_restored(kernel: Kernel) -> Non
     kernel.refuse = b"image"
     said = fails(kernel, image, takeover=True)
     assert said.endswith(
-        "; the previous state could not be restored: another program had loaded it"
+        "; the machine is not armed any more: the previous state could not be restored: another "
+        "program had loaded it"
     )
     kernel.refuse = b""
     assert loaded(kernel, image, takeover=True) == NEED
@@ -265,7 +269,68 @@ def test_an_error_says_that_the_old_image_could_not_be_restored(kernel: Kernel) 
     kernel.refuse = b"new"
     new = built(kernel, b"new")
     kernel.fake.remove(str(state.image_path(old)))
-    assert "kexec failed: no; the previous state could not be restored: " in fails(kernel, new)
+    assert fails(kernel, new).startswith(
+        "kexec failed: no; the machine is not armed any more: the previous state could not be "
+        "restored: "
+    )
+
+
+LOCKDOWN = "/sys/kernel/security/lockdown"
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[Sequence[str | Path]]:
+    """Calls of kexec(8) that ask whether a kernel is trusted; it is not, except good-kernel."""
+    calls: list[Sequence[str | Path]] = []
+
+    def run(argv: Sequence[str | Path], **_: object) -> Finished:
+        calls.append(argv)
+        why = "Invalid argument" if str(argv[-1]).endswith("good") else "Operation not permitted"
+        return Finished(255, b"", f"kexec_file_load failed: {why}\n")
+
+    monkeypatch.setattr(load, "run", run)
+    return calls
+
+
+def test_a_kernel_that_lockdown_refuses_leaves_the_machine_armed(
+    kernel: Kernel, asked: list[Sequence[str | Path]]
+) -> None:
+    """The loaded one could not be loaded again either."""
+    old = built(kernel, b"old")
+    loaded(kernel, old)
+    kernel.fake.write(LOCKDOWN, "none [integrity] confidentiality\n")
+    assert fails(kernel, built(kernel, b"new")) == (
+        "kexec failed: kexec_file_load failed: Operation not permitted; the crash kernel that is "
+        "loaded stays"
+    )
+    assert (kernel.image, load.ours(kernel.fake.host)) == (b"old", old)
+    assert "--load" in asked[0]
+
+
+def test_a_kernel_that_lockdown_trusts_is_loaded(
+    kernel: Kernel, asked: list[Sequence[str | Path]]
+) -> None:
+    loaded(kernel, built(kernel, b"old"))
+    kernel.fake.write(LOCKDOWN, "none [integrity] confidentiality\n")
+    kernel.fake.write("/boot/good", kernel.fake.path(f"/lib/modules/{KVER}/vmlinuz").read_bytes())
+    loaded(kernel, replace(built(kernel, b"new"), kernel="/boot/good"))
+    assert (kernel.image, len(asked)) == (b"new", 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [(LOCKDOWN, "[none] integrity confidentiality\n"),
+     ("/proc/sys/kernel/kexec_load_limit_reboot", "0\n")],
+)  # fmt: skip
+def test_trust_is_not_asked_for_in_vain(
+    kernel: Kernel, asked: list[Sequence[str | Path]], name: str, text: str
+) -> None:
+    """Without lockdown, or where the answer would be of the limit."""
+    loaded(kernel, built(kernel, b"old"))
+    kernel.fake.write(LOCKDOWN, "none [integrity] confidentiality\n")
+    kernel.fake.write(name, text)
+    loaded(kernel, built(kernel, b"new"))
+    assert (kernel.image, asked) == (b"new", [])
 
 
 def test_without_a_note_no_image_is_loaded(kernel: Kernel) -> None:

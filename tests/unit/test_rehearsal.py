@@ -16,6 +16,7 @@ from tests import fakehost, plugged
 from tests.dumped import Dump, flat
 from tests.fakehost import KVER, STATE, FakeHost, make_live
 from tests.keyring import Keyring
+from tests.unit.test_guest import CRASH, SAVED, SYSTEM
 from tests.unit.test_vmcoreinfo import kdump
 from tinykdump import cli, guest, kernel_install, rehearsal, run, units
 from tinykdump.config_files import load_config
@@ -246,6 +247,25 @@ def test_a_failure_is_noted_and_a_problem(
     assert len(about(found)) == 1
     there = machine.path(str(rehearsal.PLACE))
     assert [each.name for each in there.iterdir()] == ["console.log"]
+
+
+def test_a_stick_that_cannot_be_mounted_here_is_no_success(
+    machine: FakeHost, emulated: list[str], monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """The crash kernel says that it saved a dump, and nobody has seen it."""
+    emulated += (SYSTEM + CRASH + SAVED).splitlines()
+
+    def fail(*_: object, **_more: object) -> None:
+        raise TinykdumpError("mount failed: unknown filesystem type 'vfat'", "check the stick")
+
+    monkeypatch.setattr("tinykdump.mounts.mounted", fail)
+    assert cli.main(["test", "--rehearse"]) == 1
+    assert capfd.readouterr().err.splitlines()[-1].startswith(
+        f"tinykdump: the rehearsal of {KVER} failed: saved, but not checked: mount failed: unknown "
+        "filesystem type 'vfat' (read "
+    )
+    assert status(capfd)["rehearsal"]["passed"] is False
 
 
 @pytest.mark.parametrize(
