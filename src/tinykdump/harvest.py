@@ -35,24 +35,29 @@ _KEPT_FREE = 0.15
 
 @dataclass(frozen=True)
 class Harvested:
-    """What became of one dump."""
+    """What became of one dump, or of a stick that cannot be mounted."""
 
-    target: Path  # the directory for its files
+    target: Path  # the directory for its files, or the device of the stick
     restored: Restored
 
 
 def harvest(host: Host, config: Config) -> Iterator[Harvested]:
     """Restore each complete dump of this machine that was not restored before, the newest first.
 
-    A dump for which there is no space, or no key, is tried again the next time. Raises
-    TinykdumpError or OSError.
+    A dump for which there is no space, or no key, is tried again the next time. A stick that cannot
+    be mounted does not stop it. Raises TinykdumpError or OSError.
     """
     with _alone(host):
         for each in stick.find(host, str(config.target)):
             # A disk that is not behind USB can only be called like a stick.
-            if each.is_usb and each.filesystem in FILESYSTEMS:
+            if not each.is_usb or each.filesystem not in FILESYSTEMS:
+                continue
+            try:
                 with dumps.readable(host, each) as place:
                     yield from _harvest(host, config, place)
+            except TinykdumpError as error:
+                failure = TinykdumpError(f"{each.device}: {error.message}", error.hint)
+                yield Harvested(each.device, Restored((), (), (failure,)))
 
 
 @contextmanager

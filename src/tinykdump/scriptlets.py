@@ -37,6 +37,8 @@ from tinykdump.memory import MIB
 from tinykdump.report import interruptible, line, say
 
 SERVICE = "tinykdump.service"
+# What writes to the directories that erase() removes, and runs for minutes.
+_WRITERS = ("tinykdump-rehearse@*.service", "tinykdump-harvest.service")
 # What packages of kernels have beside the modules.
 _VMLINUZ = re.compile(r"(?:/usr)?/lib/modules/([^/]+)/vmlinuz")
 
@@ -143,6 +145,10 @@ def erase(host: Host) -> None:
     """Remove everything except keys and dumps. Raises TinykdumpError."""
     try:
         if host.live:
+            try:
+                units.stop(host, *_WRITERS)
+            except TinykdumpError as error:
+                say(f"erase: {line(error)}")
             with state.lock(host):
                 disarm(host)
     finally:

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Units of systemd: whether one starts at boot, from the links on the host's disk; starting one."""
+"""Units of systemd: whether one starts at boot, from the links on the host's disk; start and stop.
+"""
 
 from pathlib import Path
 
@@ -41,3 +42,12 @@ def start_instance(template: str, name: str) -> None:
     escaped = run(["systemd-escape", "--template", template, name], hint="install systemd")
     unit = escaped.stdout.decode().strip()
     run(["systemctl", "--no-block", "start", unit], hint=f"see systemctl status {unit}")
+
+
+def stop(host: Host, *patterns: str) -> None:
+    """Stop the units that run and have such a name, and wait for their end.
+
+    Without systemd, none does. Raises TinykdumpError.
+    """
+    if host.exists("/run/systemd/system"):  # sd_booted(3)
+        run(["systemctl", "stop", *patterns], hint=f"see systemctl status {patterns[0]}")

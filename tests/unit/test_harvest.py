@@ -107,6 +107,23 @@ def test_an_internal_disk_is_not_mounted(machine: FakeHost, save: Callable[..., 
     assert not crash(machine).exists()
 
 
+def test_a_stick_that_cannot_be_mounted_does_not_stop_the_others(
+    machine: FakeHost, save: Callable[..., Path], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """blkid still finds its label, but the kernel reads no group descriptors."""
+    damaged = save(SECOND, name="sda1")
+    with damaged.open("r+b") as image:
+        image.seek(2048)
+        image.write(b"\xff" * 1024)
+    save(FIRST, name="sdb1")
+    assert cli.main(["harvest"]) == 1
+    said = capfd.readouterr()
+    assert said.out == f"restored {crash(machine, TARGET)}\n"
+    (line,) = said.err.splitlines()
+    assert line.startswith("tinykdump: /dev/sda1: mount failed: ")
+    assert line.endswith(" (check the stick; its file system may be damaged)")
+
+
 def test_a_stick_that_is_mounted_already(machine: FakeHost, save: Callable[..., Path]) -> None:
     """By the desktop, for example."""
     image = save(FIRST)

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests.fakehost import KVER, SOURCE, STATE, FakeHost, enable_kdump, install_service, make_live
-from tinykdump import cli, kernel_install, scriptlets
+from tinykdump import cli, kernel_install, scriptlets, units
+from tinykdump.errors import TinykdumpError
 
 RUNNING = "/run/tinykdump"
 
@@ -307,6 +308,35 @@ def test_erase_deletes_the_state_even_if_another_programs_crash_kernel_is_loaded
     assert line.startswith("tinykdump: erase: the loaded crash kernel is not tinykdump's")
     assert not machine.path(STATE).exists()
     assert machine.path("/sys/kernel/kexec_crash_loaded").read_text() == "1"
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_erase_first_stops_what_writes_there(
+    machine: FakeHost, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+    *, fails: bool,
+) -> None:  # fmt: skip
+    """A rehearsal would go on for minutes, and leave its result."""
+    came: list[list[str]] = []
+
+    def run(argv: list[str], *, hint: str) -> None:
+        assert machine.path(RUNNING).exists(), "its directory is gone already"
+        came.append(argv)
+        if fails:
+            raise TinykdumpError("systemctl failed: no", hint)
+
+    monkeypatch.setattr(units, "run", run)
+    make_live(monkeypatch)
+    cli.main(["-b"])
+    machine.write(f"{RUNNING}/lock")
+    machine.write("/run/systemd/system/x")
+    capfd.readouterr()
+    assert scriptlets.main(["erase"]) == 0
+    assert came == [
+        ["systemctl", "stop", "tinykdump-rehearse@*.service", "tinykdump-harvest.service"]
+    ]
+    hint = "see systemctl status tinykdump-rehearse@*.service"
+    assert said(capfd)[:1] == [f"tinykdump: erase: systemctl failed: no ({hint})"] * fails
+    assert not machine.path(STATE).exists()
 
 
 @pytest.mark.usefixtures("machine")
