@@ -33,6 +33,11 @@ _NAME_ONE = "name a directory tinykdump/MACHINE/TIME on the stick"
 # sum of the next ones is calculated.
 CHUNK = 1 << 17
 
+# Bytes of SHA256SUMS that are read for each part that is there, and in any case: a line has a sum,
+# two spaces, a name and the line end, and a name can have two sums.
+_LINES = 256
+_LEAST = 1 << 16
+
 # A hostile stick can contain links to files of this machine, and pipes that never end.
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
 
@@ -85,7 +90,7 @@ def look(directory: Path) -> Dump:
         there = sorted(entry.name for entry in directory.iterdir())
     except OSError as error:
         raise TinykdumpError(f"{directory}: {error.strerror}", _NAME_ONE) from None
-    listed = _sums(directory)
+    listed = _sums(directory, sum(parse_part(name) is not None for name in there))
     known: dict[tuple[str, bool], set[int]] = {}
     for name in (*there, *listed):
         if found := parse_part(name):
@@ -143,14 +148,14 @@ def _stream(
     raise AssertionError("one number of the range must be missing from the set")
 
 
-def _sums(directory: Path) -> dict[str, set[str]]:
+def _sums(directory: Path, count: int) -> dict[str, set[str]]:
     """The sums of each name in SHA256SUMS. What cannot be read or parsed is left out.
 
-    64 KiB hold the sums of a dump of two terabytes on FAT.
+    So is what comes after the sums of the ``count`` parts that are there.
     """
     try:
         with open_part(directory / SUMS) as handle:
-            text = handle.read(1 << 16).decode(errors="replace")
+            text = handle.read(max(_LEAST, count * _LINES)).decode(errors="replace")
     except OSError:
         return {}
     return parse_sums(text)

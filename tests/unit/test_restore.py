@@ -461,6 +461,14 @@ def test_data_that_is_not_a_vmcore(restoring: Restore, dump: Dump, core: bytes, 
     assert says in said.errors[0]
 
 
+def test_the_sums_of_a_thousand_parts(dump: Dump) -> None:
+    """Of a dump of 4 TiB on FAT: they are more than 64 KiB."""
+    dump.put("vmcore.flat", b"12" * 550, part=1)
+    (stream,) = look(dump.path).streams
+    assert (len(stream.parts), stream.missing) == (1100, "")
+    assert all(part.sums for part in stream.parts)
+
+
 def test_data_that_unpacks_to_more_than_its_parts_is_cut_off(
     restoring: Restore, dump: Dump
 ) -> None:
