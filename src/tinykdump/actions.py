@@ -3,7 +3,7 @@
 
 from collections.abc import Callable
 
-from tinykdump import files, load, pstore, reservation, state, stick
+from tinykdump import dumps, files, load, pstore, reservation, state, stick
 from tinykdump.config import Config
 from tinykdump.errors import TinykdumpError
 from tinykdump.host import Host
@@ -121,7 +121,7 @@ def load_image(host: Host, config: Config, kver: str) -> tuple[Manifest, reserva
 def check_stick(host: Host, config: Config, image: Manifest) -> None:
     """Print the problems of the stick that is plugged in, after ``image`` was loaded."""
     try:
-        found = stick.find(host, image.target)
+        found = dumps.counted(host, stick.find(host, image.target), config.keep)
     except TinykdumpError as error:
         say(str(error))
         return

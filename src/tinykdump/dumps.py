@@ -3,9 +3,9 @@
 
 import os
 import stat
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tinykdump import dump, hardware, mounts, state, stick
@@ -51,6 +51,31 @@ def mounted(host: Host) -> tuple[Saved, ...]:
     """The dumps on all sticks that are mounted, the oldest first."""
     found = [saved for _, place in mounts.devices(host) for saved in on(host.path(place))]
     return tuple(sorted(found, key=lambda saved: dump.order(saved.name)))
+
+
+def counted(host: Host, found: Iterable[Stick], keep: int) -> tuple[Stick, ...]:
+    """The sticks, with the bytes that the crash kernel removes there when it needs room.
+
+    As make_room() in src/crash/stick.sh does: the memory of this machine's partial dumps and,
+    unless ``keep`` is 0, its complete dumps, except the newest one.
+    """
+    machine = hardware.machine_name(host)
+    return tuple(
+        replace(each, removable=_removable(on(host.path(each.mounted), machine), keep))
+        if each.mounted
+        else each
+        for each in found
+    )
+
+
+def _removable(saved: Sequence[Saved], keep: int) -> int:
+    complete = [each.directory for each in saved if each.complete]
+    partial = [each.directory for each in saved if not each.complete]
+    with suppress(OSError):  # it was pulled out
+        files = [path for each in partial for path in each.glob("vmcore*")]
+        files += [path for each in complete[:-1] if keep for path in each.iterdir()]
+        return sum(path.lstat().st_size for path in files)
+    return 0
 
 
 def readable(host: Host, each: Stick) -> AbstractContextManager[Path]:

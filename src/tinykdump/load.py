@@ -94,8 +94,9 @@ def load(host: Host, image: Manifest, *, takeover: bool) -> Reservation:
     """Resize the reservation for ``image`` and load it; returns the new reservation.
 
     If this fails, restores the reservation and the previous crash kernel, and says whether the
-    machine is still armed. Raises TinykdumpError, also if ``takeover`` is not set and another program's crash kernel is loaded or will be at
-    boot; OSError if there is no space for the note of the loaded image.
+    machine is still armed. Raises TinykdumpError, also if ``takeover`` is not set and another
+    program's crash kernel is loaded or will be at boot; OSError if there is no space for the note
+    of the loaded image.
     """
     _settle(host)
     now, before = reservation.read(host), ours(host)

@@ -32,6 +32,8 @@ class Stick:
     write_protected: bool
     mounted: Path | None
     free: int | None  # bytes; None: not known
+    # Bytes of old dumps that the crash kernel removes when it needs room; 0 if it is not mounted.
+    removable: int = 0
 
 
 def find(host: Host, target: str) -> tuple[Stick, ...]:
@@ -133,11 +135,13 @@ def _problems(
     if stick.write_protected:
         yield TinykdumpError(f"{stick.device} is write-protected",
                              "move its switch, or use another stick")  # fmt: skip
-    if stick.free is not None and stick.free < dump:
+    if stick.free is not None and stick.free + stick.removable < dump:
+        old = f" and {room.amount(stick.removable)} of old dumps" if stick.removable else ""
+        unseen = "mount it, which counts old dumps that make room, " * (stick.mounted is None)
         yield TinykdumpError(
-            f"{stick.device} has {room.amount(stick.free)} free, but a dump takes up to "
+            f"{stick.device} has {room.amount(stick.free)} free{old}, but a dump takes up to "
             f"{room.amount(dump)}",
-            "remove old dumps, or use a larger stick",
+            f"{unseen}remove old dumps, or use a larger stick",
         )
 
 

@@ -12,6 +12,7 @@ from tinykdump import (
     backup,
     crash,
     dump,
+    dumps,
     kdump_service,
     kernels,
     keys,
@@ -189,7 +190,7 @@ def _stick(host: Host, config: Config, mine: Manifest | None, target: str, *,
            expected: int, problems: list[str]) -> Stick | None:  # fmt: skip
     """The stick that is plugged in; add what is wrong with it."""
     with _as_problem(problems):
-        found = stick.find(host, target)
+        found = dumps.counted(host, stick.find(host, target), config.keep)
         known = (mine.filesystems if mine else ()) or possible(config.filesystems)
         problems.extend(map(str, stick.problems(found, target, known, expected)))
         return found[0] if found else None

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Units of systemd: whether one starts at boot, from the links on the host's disk; start and stop.
-"""
+"""Units of systemd: whether one starts at boot, from links on the host's disk; start and stop."""
 
 from pathlib import Path
 

@@ -55,7 +55,8 @@ def endure(bench: Bench) -> str:
     each = (time.monotonic() - started) / bench.cycles
     return (f"{bench.cycles} complete dumps of at most {max(sizes)} MiB, each restored, on "
             f"a stick of {STICK_MIB} MiB; never more than {most} on it (keep = {KEEP}), "
-            f"{max(kept)} records in pstore, and {first} KiB of state; {each:.0f} s each")  # fmt: skip
+            f"{max(kept)} records in pstore, and {first} KiB of state; {each:.0f} s each"
+            )  # fmt: skip
 
 
 ROWS = (

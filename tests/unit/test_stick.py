@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Plugged-in sticks: real file systems and the real blkid, with a directory tree as sysfs."""
 
+import json
 import os
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ import pytest
 from tests import plugged
 from tests.fakehost import KVER, FakeHost, install_service, make_live
 from tests.plugged import MIB
-from tinykdump import cli, kernel_install, mounts, scriptlets, stick
+from tinykdump import cli, dumps, hardware, kernel_install, mounts, scriptlets, stick
 
 LABEL = "LABEL=TINYKDUMP"
 
@@ -118,7 +120,8 @@ def test_a_stick_with_too_little_space(fake: FakeHost, kind: str) -> None:
     assert wrong(fake, kind, dump=30 * MIB) == []
     (line,) = wrong(fake, kind, dump=200 * MIB)
     assert re.fullmatch(r"/dev/sdb1 has \d\d MiB free, but a dump takes up to 0\.2 GiB "
-                        r"\(remove old dumps, or use a larger stick\)", line)  # fmt: skip
+                        r"\(mount it, which counts old dumps that make room, remove old dumps, "
+                        r"or use a larger stick\)", line)  # fmt: skip
 
 
 def test_a_full_stick(fake: FakeHost) -> None:
@@ -138,6 +141,53 @@ def test_the_space_of_a_mounted_stick_comes_from_its_mount(fake: FakeHost) -> No
     held = os.statvfs(fake.path("/mnt"))
     assert found.free is not None
     assert abs(found.free - held.f_bavail * held.f_frsize) < 1 << 30
+
+
+MIB_OF_FILES = {"20260101T000000Z": 20, "20260102T000000Z": 30, "20260103T000000Z": 40,
+                "20260104T000000Z.partial": 5}  # fmt: skip
+
+
+@pytest.mark.parametrize(("keep", "removable"), [(5, 55), (1, 55), (0, 5)])
+def test_old_dumps_make_room(fake: FakeHost, keep: int, removable: int) -> None:
+    """As the crash kernel does: not the newest one, nor anything of others."""
+    plugged.plug(fake, "vfat")
+    fake.write("/proc/self/mountinfo", "30 27 8:17 / /mnt rw - vfat /dev/sdb1 rw\n")
+    for machine in (hardware.machine_name(fake.host), "0123456789ab"):
+        for name, size in MIB_OF_FILES.items():
+            place = f"/mnt/tinykdump/{machine}/{name}"
+            fake.write(f"{place}/dmesg.txt.gpg.000", "")
+            fake.write(f"{place}/vmcore.flat.gpg.000", "")
+            os.truncate(fake.path(f"{place}/vmcore.flat.gpg.000"), size * MIB)
+    (found,) = dumps.counted(fake.host, stick.find(fake.host, LABEL), keep)
+    assert found.removable == removable * MIB
+    full = replace(found, free=10 * MIB)
+    (line,) = map(str, stick.problems([full], LABEL, ["vfat"], (11 + removable) * MIB))
+    assert line == (
+        f"/dev/sdb1 has 10 MiB free and {removable} MiB of old dumps, but a dump takes up to "
+        f"{11 + removable} MiB (remove old dumps, or use a larger stick)"
+    )
+    assert list(stick.problems([full], LABEL, ["vfat"], (10 + removable) * MIB)) == []
+
+
+@pytest.mark.parametrize(("keep", "small"), [(5, 0), (0, 1)])
+def test_status_counts_old_dumps(
+    fake: FakeHost, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str],
+    keep: int, small: int,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("TINYKDUMP_ROOT", str(fake.root))
+    monkeypatch.setattr(stick, "_free", lambda *_: 10 * MIB)
+    fake.write("/etc/default/tinykdump", f"[dump]\nencrypt = no\nkeep = {keep}\n")
+    fake.write("/proc/meminfo", "MemTotal: 900000 kB\nMemFree: 600000 kB\n")
+    fake.write("/sys/kernel/kexec_crash_size", str(128 * MIB))
+    plugged.plug(fake, "vfat")
+    fake.write("/proc/self/mountinfo", "30 27 8:17 / /mnt rw - vfat /dev/sdb1 rw\n")
+    for name in ("20260101T000000Z", "20260102T000000Z"):
+        place = f"/mnt/tinykdump/{hardware.machine_name(fake.host)}/{name}"
+        fake.write(f"{place}/vmcore.flat.gpg.000", "")
+        os.truncate(fake.path(f"{place}/vmcore.flat.gpg.000"), 400 * MIB)
+    cli.main(["status", "--json"])
+    found = json.loads(capfd.readouterr().out)["problems"]
+    assert len([each for each in found if "but a dump takes up to" in each]) == small
 
 
 @pytest.mark.parametrize(("version", "dump"), [("1.7.7", 300), ("1.7.6", 900)])
