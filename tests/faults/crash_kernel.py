@@ -6,8 +6,9 @@ import struct
 from dataclasses import dataclass
 from functools import partial
 
-from tests.faults.bench import MIB, Bench
-from tests.faults.scenario import Scenario
+from tests.faults.bench import MIB, SECONDS, Bench
+from tests.faults.scenario import Scenario, Shape
+from tests.faults.sticks import limit
 from tests.vm import service
 from tests.vmtest import snapshot, stick
 
@@ -75,6 +76,72 @@ def script_fills_files(bench: Bench) -> str:
     bench.script("cat /dev/zero >/fill")
     bench.crash()
     return bench.log_only()
+
+
+def makedumpfile_fails(bench: Bench) -> str:
+    """It fails at the usual level only, as on lists of pages that are damaged."""
+    bench.script("mv /bin/makedumpfile /bin/real; printf '#!/bin/sh\\ncase \"$*\" in *\"-d 31\"*) "
+                 "exit 1;; esac; exec /bin/real \"$@\"' >/bin/makedumpfile;"
+                 "chmod +x /bin/makedumpfile")  # fmt: skip
+    bench.crash()
+    bench.says("could not save the memory at level 31: ")
+    return bench.saved()
+
+
+def script_hangs(bench: Bench) -> str:
+    bench.script("sleep 1000", "script_wait = 5\n")
+    bench.crash()
+    bench.says("the script ended with status ")
+    return bench.saved()
+
+
+def script_fails(bench: Bench) -> str:
+    bench.script("exit 3")
+    bench.crash()
+    bench.says("the script ended with status 3; going on")
+    return bench.saved()
+
+
+def write_hangs(bench: Bench) -> str:
+    """The stick stops in the middle, for ever; a kernel that resets it would block QEMU."""
+    patience = "for timeout in /sys/block/sd*/device/timeout; do echo 3600 >$timeout; done"
+    bench.script(patience, "stall = 20\n")
+    bench.start()
+    bench.vm.wait_for_console("saving the memory", SECONDS)
+    limit(bench, 1)
+    bench.wait()
+    bench.says("failed: no progress for ")
+    bench.says("dump failed; final action: reboot")
+    return f"the final action; {bench.last_words()}"
+
+
+# --- watchdog -----------------------------------------------------------------------------
+
+WATCHED = Shape(arguments=("-device", "i6300esb", "-action", "watchdog=reset"))
+# It bites 30 s after it was fed last.
+START_WATCHDOG = (
+    "modprobe i6300esb heartbeat=30; (while echo && sleep 5; do :; done >/dev/watchdog0) &"
+    "until grep -qx active /sys/class/watchdog/watchdog0/state; do sleep 0.2; done"
+)
+LONG_SCRIPT = ("sleep 45", "script_wait = 60\n")
+
+
+def watchdog_runs(bench: Bench) -> str:
+    bench.vm.start(["/bin/sh", "-c", f"{START_WATCHDOG}; wait"])
+    bench.vm.shell("until [ -e /dev/watchdog0 ]; do sleep 0.2; done; sleep 1")
+    bench.script(*LONG_SCRIPT)
+    assert "i6300esb" in service.manifest(bench.vm, bench.kver)["modules"]
+    bench.crash()
+    return bench.saved()
+
+
+def watchdog_later(bench: Bench) -> str:
+    """The image has no driver for it: it bites while the script runs."""
+    bench.script(*LONG_SCRIPT)
+    bench.vm.start(["/bin/sh", "-c", f"{START_WATCHDOG}; wait"])
+    bench.vm.shell("until [ -e /dev/watchdog0 ]; do sleep 0.2; done; sleep 1")
+    bench.crash()
+    return f"the watchdog resets the machine; {bench.log_only()}"
 
 
 def panic_inside(bench: Bench) -> str:
@@ -217,6 +284,18 @@ ROWS = (
     ),
     Scenario("crash-kernel", "gpg-fails", "gpg reads everything and fails",
              "nothing plain is written, and the crash log says so", gpg_fails),
+    Scenario("crash-kernel", "makedumpfile-fails", "makedumpfile fails at the usual level",
+             "a complete dump of another level", makedumpfile_fails),
+    Scenario("crash-kernel", "script-hangs", "the script does not end", "it is killed after "
+             "script_wait; a complete dump", script_hangs),
+    Scenario("crash-kernel", "script-fails", "the script fails", "its status in the crash log; a "
+             "complete dump", script_fails),
+    Scenario("crash-kernel", "write-hangs", "a write to the stick never ends",
+             "the final action, and the reason in the crash log", write_hangs),
+    Scenario("crash-kernel", "watchdog", "a watchdog runs, and the dump takes longer than its time",
+             "it is fed; a complete dump", watchdog_runs, shape=WATCHED),
+    Scenario("crash-kernel", "watchdog-later", "a watchdog was started after arming, without "
+             "another `tinykdump -l`", "a reset, and the log", watchdog_later, shape=WATCHED),
     Scenario("crash-kernel", "script-eats-memory", "the script allocates all memory",
              "the script is killed; a complete dump", script_eats_memory),
     Scenario("crash-kernel", "script-fills-files", "the script fills the memory with files",

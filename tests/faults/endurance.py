@@ -1,8 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""One machine that crashes again and again, with a small stick: `make endurance CYCLES=100`."""
+"""One machine that crashes again and again, with a small stick: `make endurance CYCLES=100`.
+
+SIGUSR1 ends it after the crash that runs, with what was seen until then.
+"""
 
 import shutil
+import signal
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from tests.faults.bench import MIB, SECONDS, Bench
 from tests.faults.scenario import Scenario, Shape
@@ -27,6 +33,17 @@ def records(bench: Bench) -> int:
     return len(bench.vm.run(["ls", "/sys/fs/pstore"]).text.split())
 
 
+@contextmanager
+def asked_to_end() -> Iterator[Callable[[], bool]]:
+    """Yields whether SIGUSR1 came during the block."""
+    came: list[int] = []
+    before = signal.signal(signal.SIGUSR1, lambda number, _frame: came.append(number))
+    try:
+        yield lambda: bool(came)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
 def endure(bench: Bench) -> str:
     """Each time, boot, arm as the service does, and look at everything that could grow."""
     vm, started = bench.vm, time.monotonic()
@@ -35,28 +52,35 @@ def endure(bench: Bench) -> str:
     vm.put(b"0123456789abcdef0123456789abcdef\n", "/etc/machine-id")
     service.reconfigure(vm, f"[dump]\nkeep = {KEEP}\n")
     vm.run(["sync"])
-    first, sizes, kept, most = state_kib(bench), list[int](), list[int](), 0
-    for number in range(1, bench.cycles + 1):
-        bench.mark = service.mark()
-        bench.start()
-        vm.wait_for_reboot(SECONDS)
-        found = bench.dumps()
-        assert found and all(each.complete for each in found), f"crash {number}: {found}"
-        assert len(found) == min(number, KEEP), f"crash {number}: {len(found)} dumps"
-        bench.whole(found[-1])
-        most = max(most, len(found))
-        sizes.append(found[-1].size // MIB)
-        for copy in (*bench.workdir.glob("files-*"), *bench.workdir.glob("restored-*")):
-            shutil.rmtree(copy)
-        vm.run(["tinykdump", "-l"])
-        kept.append(records(bench))
-        assert state_kib(bench) == first, f"crash {number}: state of {state_kib(bench)} KiB"
-        print(f"crash {number}: {sizes[-1]} MiB, {kept[-1]} records", flush=True)
-    each = (time.monotonic() - started) / bench.cycles
-    return (f"{bench.cycles} complete dumps of at most {max(sizes)} MiB, each restored, on "
-            f"a stick of {STICK_MIB} MiB; never more than {most} on it (keep = {KEEP}), "
+    first, sizes, counts, kept = state_kib(bench), list[int](), list[int](), list[int]()
+    with asked_to_end() as must_end:
+        while len(sizes) < bench.cycles and not must_end():
+            number = len(sizes) + 1
+            found = crash(bench)
+            assert all(each.complete for each in found), f"crash {number}: {found}"
+            assert len(found) == min(number, KEEP), f"crash {number}: {len(found)} dumps"
+            bench.whole(found[-1])
+            counts.append(len(found))
+            sizes.append(found[-1].size // MIB)
+            for copy in (*bench.workdir.glob("files-*"), *bench.workdir.glob("restored-*")):
+                shutil.rmtree(copy)
+            vm.run(["tinykdump", "-l"])
+            kept.append(records(bench))
+            assert state_kib(bench) == first, f"crash {number}: state of {state_kib(bench)} KiB"
+            print(f"crash {number}: {sizes[-1]} MiB, {kept[-1]} records", flush=True)
+    each = (time.monotonic() - started) / len(sizes)
+    return (f"{len(sizes)} complete dumps of at most {max(sizes)} MiB, each restored, on "
+            f"a stick of {STICK_MIB} MiB; never more than {max(counts)} on it (keep = {KEEP}), "
             f"{max(kept)} records in pstore, and {first} KiB of state; {each:.0f} s each"
             )  # fmt: skip
+
+
+def crash(bench: Bench) -> tuple[service.Dump, ...]:
+    """Crash, and wait for the reboot; the dumps that are on the stick then."""
+    bench.mark = service.mark()
+    bench.start()
+    bench.vm.wait_for_reboot(SECONDS)
+    return bench.dumps()
 
 
 ROWS = (

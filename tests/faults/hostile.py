@@ -142,7 +142,29 @@ def secrets_in_the_open(bench: Bench) -> str:
     return "none on the raw stick, in the image, on the console, or readable to others"
 
 
+def writable_files(bench: Bench) -> str:
+    """What root reads or runs, and others can write."""
+    vm = bench.vm
+    vm.put(b"#!/bin/sh\n", "/root/script", mode=0o755)
+    vm.put(b"[dump]\nscript = /root/script\n", service.DROP_IN)
+    said = []
+    for path in (service.DROP_IN, "/root/script", service.KEY):
+        vm.shell(f"chmod o+w '{path}'")
+        refused = vm.run(["tinykdump", "-b"], check=False)
+        said += refused.stderr.decode().splitlines()
+        assert refused.status in (1, 2), f"{path}: status {refused.status}: {said}"
+        assert path in said[-1], said
+        vm.shell(f"chmod o-w '{path}'")
+    assert len(said) == 3, said
+    vm.run(["tinykdump", "-b"])
+    return f"three are refused with one line each: {said[0]}"
+
+
 ROWS = (
+    Scenario("hostile", "writable-files", "configuration, script and key that others can write",
+             "an error of one line", writable_files),
+    Scenario("hostile", "zip-bomb", "a message that unpacks to more than its parts", "it is cut "
+             "off, and restore says so", reason="no guest is needed: tests/unit/test_restore.py"),
     Scenario("hostile", "odd-names", "blanks, quotes, line ends and $() in the label, the "
              "parameters and the path of the script", "an error of one line, or a complete dump; "
              "nothing of it is run", odd_names),

@@ -8,6 +8,7 @@ from typing import Any
 from tests.faults.bench import Bench
 from tests.faults.scenario import Scenario
 from tests.vm import service
+from tests.vmtest.machine import Stick
 from tests.vmtest.vm import VM
 
 KILLER = Path(__file__).parent / "killer.py"
@@ -139,6 +140,28 @@ def suspended(bench: Bench) -> str:
     return bench.saved("ACPI: PM: Waking up from system sleep state S3")
 
 
+def hibernated(bench: Bench) -> str:
+    """The image is written to a disk and read again, without power off: test_resume does both."""
+    vm = bench.vm
+    swap = bench.workdir / "swap.img"
+    with swap.open("wb") as disk:
+        disk.truncate(1 << 30)
+    vm.plug(Stick("swap", swap, port="7"))
+    vm.shell("modprobe -a xhci_pci usb_storage sd_mod; until [ -e /sys/class/block/sdb ]; do "
+             "sleep 0.2; done; for disk in sda sdb; do "
+             "[ $(cat /sys/class/block/$disk/size) != 2097152 ] || break; done;"
+             "mkswap /dev/$disk; swapon /dev/$disk; cat /sys/class/block/$disk/dev "
+             ">/sys/power/resume; echo test_resume >/sys/power/disk")  # fmt: skip
+    vm.run(["/bin/sh", "-c", "echo disk >/sys/power/state"], timeout=1200)
+    log = vm.run(["dmesg"]).text
+    assert "Hibernation image restored successfully" in log or "PM: hibernation: " in log, log
+    vm.shell("swapoff -a")
+    vm.unplug("swap")
+    assert status(vm)["armed"]
+    bench.crash()
+    return bench.saved("PM: hibernation: hibernation exit")
+
+
 ROWS = (
     Scenario("service", "killed-while-loading", "SIGKILL at each step of resize and load",
              "the next run repairs; no memory is lost", killed_while_loading, kernel="patched"),
@@ -158,4 +181,6 @@ ROWS = (
              kernel="stock"),
     Scenario("service", "suspended", "suspend to memory and resume while armed, then a panic",
              "a complete dump", suspended, kernel="stock"),
+    Scenario("service", "hibernated", "hibernation and resume while armed, then a panic",
+             "a complete dump", hibernated, kernel="stock"),
 )  # fmt: skip

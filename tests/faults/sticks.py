@@ -2,11 +2,13 @@
 """Rows about the stick: where it is, what is on it, and how it fails."""
 
 import secrets
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from tests import plugged
 from tests.faults.bench import MIB, SECONDS, Bench
-from tests.faults.scenario import Scenario
+from tests.faults.scenario import Scenario, Shape
 from tests.vm import service
 from tests.vmtest import stick
 from tests.vmtest.machine import Device, Stick
@@ -124,17 +126,6 @@ def damaged_fat(bench: Bench) -> str:
     return f"the final action; {words}"
 
 
-def other_port(bench: Bench) -> str:
-    """Pulled out in the middle of the memory, and back in another port."""
-    bench.start()
-    bench.vm.wait_for_console("saving the memory", SECONDS)
-    bench.vm.unplug("stick")
-    bench.vm.wait_for_console("the stick was pulled out", SECONDS)
-    bench.move("6")
-    bench.wait()
-    return bench.saved()
-
-
 def hub(bench: Bench) -> str:
     """One run shows three things: two sticks with the label and odd sectors at a hub."""
     sizes: Device = {"logical_block_size": 4096, "physical_block_size": 4096}
@@ -150,7 +141,112 @@ def hub(bench: Bench) -> str:
     return f"{bench.saved()}; the crash log names both sticks"
 
 
+# --- not there, or pulled out -------------------------------------------------------------
+
+EHCI = Shape(arguments=("-device", "usb-ehci,id=ehci"))
+SLOW = 300_000  # bytes in a second
+
+
+def limit(bench: Bench, rate: int) -> None:
+    """From now on, the stick does no more than so many bytes in a second."""
+    (disk,) = (each["qdev"] for each in bench.vm.qmp("query-block")
+               if each.get("inserted", {}).get("node-name") in ("stick-image", "other-image")
+               )  # fmt: skip
+    others = dict.fromkeys(("bps_rd", "bps_wr", "iops", "iops_rd", "iops_wr"), 0)
+    bench.vm.qmp("block_set_io_throttle", id=disk, bps=rate, **others)
+
+
+def not_there(bench: Bench) -> str:
+    bench.vm.unplug("stick")
+    bench.crash()
+    words = bench.last_words()
+    assert "no stick LABEL=TINYKDUMP within 60 s" in words, words
+    assert not bench.dumps()
+    return f"the final action; {words}"
+
+
+def late(bench: Bench) -> str:
+    bench.vm.unplug("stick")
+    bench.start()
+    bench.vm.wait_for_console("waited 40 of 60 s for the stick", SECONDS)
+    bench.move("6")
+    bench.wait()
+    return bench.saved()
+
+
+def pulled(stage: str, bench: Bench) -> str:
+    """Pulled out after the crash kernel said so, and back in another port."""
+    bench.start()
+    bench.vm.wait_for_console(stage, SECONDS)
+    bench.vm.unplug("stick")
+    bench.vm.wait_for_console("the stick was pulled out", SECONDS)
+    bench.move("6")
+    bench.wait()
+    return bench.saved()
+
+
+def pulled_while_syncing(bench: Bench) -> str:
+    """A slow stick: after ten seconds, data waits for it that were written."""
+    bench.start()
+    bench.vm.wait_for_console("saving the memory", SECONDS)
+    limit(bench, SLOW // 3)
+    bench.vm.wait_for_console("vmcore.flat: [0-9]+ MiB on the stick", SECONDS)
+    bench.vm.unplug("stick")
+    bench.vm.wait_for_console("the stick was pulled out", SECONDS)
+    bench.move("6")
+    bench.wait()
+    return bench.saved()
+
+
+def slow(bench: Bench) -> str:
+    limit(bench, SLOW)
+    bench.crash()
+    return bench.saved()
+
+
+def full(bench: Bench) -> str:
+    image = bench.new_stick(size_mib=64)
+    files = fill(image, free_mib=1)
+    stick.write(image, "rest", bytes(plugged.free_of_fat(image.path)))
+    bench.swap(image)
+    bench.crash()
+    same(image, files, bench.workdir / "foreign")
+    words = bench.last_words()
+    assert "No space left on device" in words, words
+    return f"the final action; {words}; {len(files)} files of others are the same"
+
+
+def usb2(bench: Bench) -> str:
+    bench.swap(bench.new_stick(), bus="ehci")
+    bench.crash()
+    bench.says("high-speed USB device number 2 using ehci-pci")
+    return bench.saved()
+
+
+def uas(bench: Bench) -> str:
+    bench.swap(bench.new_stick(partitioned=True), driver="usb-uas")
+    bench.crash()
+    bench.says("scsi host0: uas")
+    return bench.saved()
+
+
 ROWS = (
+    Scenario("stick", "not-there", "there is no stick", "the final action after 60 s, and the "
+             "reason in the crash log", not_there),
+    Scenario("stick", "late", "plugged in after 40 s", "a complete dump", late),
+    Scenario("stick", "pulled-in-log", "pulled out while the log is saved, then plugged into "
+             "another port", "a complete dump", partial(pulled, "saving the log")),
+    Scenario("stick", "pulled-while-syncing", "pulled out while data waits for a slow stick, then "
+             "plugged into another port", "a complete dump", pulled_while_syncing),
+    Scenario("stick", "slow", f"it writes {SLOW // 1000} kB in a second", "a complete dump", slow),
+    Scenario("stick", "full", "no byte is free", "the final action, and the reason in the crash "
+             "log; files of others byte for byte the same", full),
+    Scenario("stick", "usb-2", "at an EHCI controller", "a complete dump", usb2, shape=EHCI),
+    Scenario("stick", "uas-partitioned", "with UAS, and the file system in a partition",
+             "a complete dump", uas),
+    Scenario("stick", "exfat", "the file system is exFAT", "a complete dump",
+             reason="nothing on the host reads exFAT: tests/vm/test_capture.py restores it in the "
+             "guest"),
     Scenario("stick", "failing-sector", "one sector in the middle of the dump cannot be written",
              "never \"saved\": a partial dump, its log readable", failing_sector,
              in_check=True),
@@ -167,7 +263,8 @@ ROWS = (
     Scenario("stick", "damaged-fat", "half of both FATs is noise",
              "a complete dump, or the final action with a reason", damaged_fat),
     Scenario("stick", "other-port", "pulled out in the middle of the memory, then plugged into "
-             "another port", "a complete dump beside the partial one", other_port),
+             "another port", "a complete dump beside the partial one",
+             partial(pulled, "saving the memory")),
     Scenario("stick", "hub-4kn-label", "two sticks with the label and sectors of 4096 bytes "
              "behind a hub", "a complete dump on one; the crash log names the other", hub),
     Scenario("stick", "fat32-4-gib", "a dump larger than 4 GiB on FAT32", "parts below 4 GiB, "
