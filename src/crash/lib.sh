@@ -83,6 +83,14 @@ mount_kernel_interfaces() {
 	mkdir -p "$TMP" "$STICK"
 }
 
+# The kernel takes the hardware clock for UTC, and it has the local time of CLOCK_ZONE.
+correct_clock() {
+	[ -n "$CLOCK_ZONE" ] || return 0
+	seconds=$(TZ=$CLOCK_ZONE date -d "$(date -u '+%Y-%m-%d %H:%M:%S')" +%s 2>"$TMP/date") &&
+		date -s "@$seconds" >/dev/null 2>"$TMP/date" ||
+		say "cannot correct the clock: $(sed -n 1p "$TMP/date")"
+}
+
 # --- at build time ----------------------------------------------------------------------
 
 # src/crash/check runs this in the staged tree: every program starts with its libraries there, gpg

@@ -18,6 +18,39 @@ from tinykdump.dump import SUMS, memory_seconds, parse_sums
 from tinykdump.image.makedumpfile import renamed
 from tinykdump.parts import look
 
+# --- the clock --------------------------------------------------------------------------
+
+
+# The time of the kernel, and what busybox's date makes of it.
+CLOCK = """\
+date() {
+	case $1 in
+	-u) echo "2026-07-01 14:00:00" ;;
+	-s) say "SET $2" ;;
+	*) TZ="$TZ" command date "$@" ;;
+	esac
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("zone", "says"),
+    [
+        ("CET-1CEST,M3.5.0,M10.5.0/3", "SET @1782907200"),  # 12:00 UTC: it is summer there
+        ("<+0545>-5:45", "SET @1782893700"),
+        ("", ""),
+    ],
+)
+def test_a_hardware_clock_in_local_time(crash: Crash, zone: str, says: str) -> None:
+    _, log = crash.run(f"{CLOCK} CLOCK_ZONE='{zone}'; correct_clock")
+    assert log == (f"<5>tinykdump: {says}\n" if says else "")
+
+
+def test_a_clock_that_cannot_be_set(crash: Crash) -> None:
+    _, log = crash.run("date() { echo no >&2; return 1; }; CLOCK_ZONE=X-1; correct_clock")
+    assert log == "<5>tinykdump: cannot correct the clock: no\n"
+
+
 # --- the user's script ------------------------------------------------------------------
 
 

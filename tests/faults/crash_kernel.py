@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Rows about the crash kernel: what it lacks, and what goes wrong in it."""
 
+import calendar
 import random
 import struct
+import time
 from dataclasses import dataclass
 from functools import partial
 
@@ -173,6 +175,21 @@ def clock(seconds: int, year: str, bench: Bench) -> str:
     return f"{gets}, as {name}"
 
 
+def clock_local(bench: Bench) -> str:
+    """The hardware clock has the time of a zone two hours east, as on a PC with Windows."""
+    vm, now = bench.vm, int(time.time())
+    vm.put(b"TZif2\nEAST-2\n", "/etc/localtime")
+    vm.put(b"0.0 0 0.0\n0\nLOCAL\n", "/etc/adjtime")
+    vm.run(["tinykdump", "-l"])
+    vm.run(["python3", "-c", SET_CLOCK.format(seconds=now + 7200)])
+    bench.crash()
+    gets = bench.saved()
+    name = bench.dumps()[-1].directory.name
+    begun = time.strptime(name, "%Y%m%dT%H%M%SZ")
+    assert now - 60 < calendar.timegm(begun) < now + 3600, f"the dump is {name}, not of {now}"
+    return f"{gets}, as {name}"
+
+
 # --- power --------------------------------------------------------------------------------
 
 
@@ -306,6 +323,8 @@ ROWS = (
              "a complete dump", partial(clock, 60, "1970"), kernel="stock"),
     Scenario("crash-kernel", "clock-2090", "the hardware clock is at 2090", "a complete dump",
              partial(clock, 3786912000, "2090"), kernel="stock"),
+    Scenario("crash-kernel", "clock-local", "the hardware clock has local time", "a complete dump, "
+             "named by the time in UTC", clock_local, kernel="stock"),
     Scenario("crash-kernel", "power-cuts", "the power is cut at ten random writes, and the stick "
              "loses half of what it was not told to flush", "each time a whole dump, or one that "
              "counts as partial with a readable log", power_cuts),

@@ -55,10 +55,12 @@ def test_values_in_the_configuration() -> None:
         [], {"filesystems": "vfat exfat", "encrypt": "no", "script": "/root/x", "level": "1",
              "compression": "none", "keep": "2", "final_action": "halt", "wait": "5"}
     )  # fmt: skip
-    conf = render(wanted, machine=Machine("m", "u"), key_time="", version="1.2")
+    conf = render(wanted, machine=Machine("m", "u", "CET-1CEST,M3.5.0"), key_time="",
+                  version="1.2")  # fmt: skip
     names = re.findall(r"^(\w+)=", conf, re.MULTILINE)
     assert dict(zip(names, source(conf, *names), strict=True)) == {
-        "VERSION": "1.2", "MACHINE": "m", "ROOT_UUID": "u", "TARGET_TAG": "LABEL",
+        "VERSION": "1.2", "MACHINE": "m", "ROOT_UUID": "u",
+        "CLOCK_ZONE": "CET-1CEST,M3.5.0", "TARGET_TAG": "LABEL",
         "TARGET_VALUE": "TINYKDUMP", "FILESYSTEMS": "vfat exfat", "WAIT": "5", "KEEP": "2",
         "COMPRESSION": "", "LEVEL": "1", "KEY_TIME": "", "STALL": "300", "SCRIPT": "/script",
         "SCRIPT_WAIT": "60", "FINAL_ACTION": "halt",
@@ -66,6 +68,23 @@ def test_values_in_the_configuration() -> None:
     defaults = render(DEFAULTS, machine=Machine("m", ""), key_time="20260102T030405", version="1")
     names = ["KEY_TIME", "SCRIPT", "COMPRESSION", "LEVEL", "KEEP"]
     assert source(defaults, *names) == ["20260102T030405", "", "-l", "31", "5"]
+
+
+@pytest.mark.parametrize(
+    ("adjtime", "zone"),
+    [("0.0 0 0.0\n0\nLOCAL\n", "CET-1CEST,M3.5.0,M10.5.0/3"), ("0.0 0 0.0\n0\nUTC\n", ""),
+     ("LOCAL\n", ""), (None, "")],
+)  # fmt: skip
+def test_a_hardware_clock_in_local_time(fake: FakeHost, adjtime: str | None, zone: str) -> None:
+    """As beside Windows. /etc/localtime is a link to a file like this."""
+    if adjtime:
+        fake.write("/etc/adjtime", adjtime)
+    rules = b"TZif2\0\xff\n\0\0\nCET-1CEST,M3.5.0,M10.5.0/3\n"
+    fake.write("/usr/share/zoneinfo/Europe/Berlin", rules)
+    fake.link("/etc/localtime", "../usr/share/zoneinfo/Europe/Berlin")
+    assert build._machine(fake.host).clock_zone == zone
+    fake.write("/usr/share/zoneinfo/Europe/Berlin", "TZif2\n$(reboot) x\n")
+    assert build._machine(fake.host).clock_zone == ""
 
 
 def test_src_crash_reads_the_files_of_the_table() -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tinykdump import __version__, hardware, keys, mounts, pstore
+from tinykdump.clock import zone_of_hardware
 from tinykdump.config import Config
 from tinykdump.errors import TinykdumpError
 from tinykdump.host import Host
@@ -132,7 +133,9 @@ def _refuse_encrypted_memory(kernel: Kernel, command: str) -> None:
 def _machine(host: Host) -> handover.Machine:
     uuids = [tag for tag in mounts.root_tags(host) if tag.startswith("UUID=")]
     root_uuid = uuids[0].removeprefix("UUID=") if uuids else ""
-    return handover.Machine(hardware.machine_name(host), root_uuid)
+    adjtime, localtime = host.text("/etc/adjtime") or "", host.text("/etc/localtime") or ""
+    zone = zone_of_hardware(adjtime, localtime)
+    return handover.Machine(hardware.machine_name(host), root_uuid, zone)
 
 
 def build(host: Host, planned: Draft, below: Path) -> tuple[Manifest, bytes]:

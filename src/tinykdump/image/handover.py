@@ -34,6 +34,7 @@ class Machine:
 
     id: str  # the machine's name on a stick that several machines share
     root_uuid: str  # of the root file system, which is never written; empty: unknown
+    clock_zone: str = ""  # whose local time the hardware clock has, as TZ has it; empty: UTC
 
 
 def render(config: Config, *, machine: Machine, key_time: str, version: str) -> str:
@@ -45,6 +46,7 @@ def render(config: Config, *, machine: Machine, key_time: str, version: str) -> 
         "VERSION": version,
         "MACHINE": machine.id,
         "ROOT_UUID": machine.root_uuid,
+        "CLOCK_ZONE": machine.clock_zone,
         "TARGET_TAG": config.target.tag,
         "TARGET_VALUE": config.target.value,
         "FILESYSTEMS": " ".join(config.filesystems),
