@@ -4,7 +4,6 @@
 Only Debian's kernel has what most of them need.
 """
 
-import struct
 from pathlib import Path
 
 from tests.faults.bench import MIB, Bench
@@ -13,9 +12,6 @@ from tests.faults.system_kernel import SAVED, by
 from tests.vm import service, vmcore
 
 GIB = 1 << 30
-PAGE = 4096
-# max_mapnr in makedumpfile's disk_dump_header (diskdump_mod.h in its sources).
-MAX_MAPNR = 440
 
 # With room for another processor and more memory.
 OPEN = Shape(arguments=("-smp", "maxcpus=2", "-m", "slots=1,maxmem=4G"))
@@ -26,14 +22,6 @@ LARGE = Shape(
                "-object", "memory-backend-ram,id=second,size=8G",
                "-numa", "node,memdev=first,cpus=0", "-numa", "node,memdev=second,cpus=1"),
 )  # fmt: skip
-
-
-def end_of_memory(core: Path) -> int:
-    """Where the memory that a vmcore describes ends, in bytes."""
-    with core.open("rb") as file:
-        file.seek(MAX_MAPNR)
-        (pages,) = struct.unpack("<I", file.read(4))
-    return int(pages) * PAGE
 
 
 def restored(bench: Bench) -> Path:
@@ -67,7 +55,7 @@ def memory_added(bench: Bench) -> str:
              "! grep -q offline $state || echo online >$state; done; done")  # fmt: skip
     bench.crash()
     gets = bench.saved()
-    end = end_of_memory(restored(bench))
+    end = vmcore.end_of_memory(restored(bench))
     # QEMU puts it above 4 GiB.
     assert end >= 5 * GIB, f"the memory in the dump ends at {end // MIB} MiB"
     return f"{gets}; its memory ends at {end // GIB} GiB"
@@ -79,7 +67,7 @@ def large(bench: Bench) -> str:
     size = service.reserved(bench.vm) // MIB
     bench.crash(by("echo c >/proc/sysrq-trigger", cpu=1))
     gets = bench.saved()
-    end = end_of_memory(restored(bench))
+    end = vmcore.end_of_memory(restored(bench))
     assert end > 16 * GIB, f"the memory in the dump ends at {end // MIB} MiB"
     return f"with {size} MiB reserved, {gets}"
 

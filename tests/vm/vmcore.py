@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Reads a restored vmcore with makedumpfile and drgn."""
 
+import struct
 import subprocess
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
@@ -10,6 +11,8 @@ from pathlib import Path
 import drgn
 
 _PAGE = 4096
+# max_mapnr in makedumpfile's disk_dump_header (diskdump_mod.h in its sources).
+_MAX_MAPNR = 440
 
 
 def log(vmcore: Path) -> str:
@@ -44,6 +47,14 @@ def has(vmcore: Path, pattern: bytes, *, memory_mib: int) -> bool:
         if pattern in page:
             return True
     return False
+
+
+def end_of_memory(vmcore: Path) -> int:
+    """Where the memory that a vmcore describes ends, in bytes."""
+    with vmcore.open("rb") as file:
+        file.seek(_MAX_MAPNR)
+        (pages,) = struct.unpack("<I", file.read(4))
+    return int(pages) * _PAGE
 
 
 def pages(vmcore: Path, *, memory_mib: int) -> int:

@@ -164,6 +164,52 @@ def test_a_large_machine_with_an_iommu(
         assert b"NUMBER(pgtable_l5_enabled)=1" in core.read(1 << 20)
 
 
+def test_the_iommu_of_amd(small: Kernel, root: Root, image: stick.Image, tmp_path: Path) -> None:
+    machine = root.machine("crashkernel=64M", EMPTY, memory_mib=MEMORY_MIB, reboots=False,
+                           sticks=(Stick("stick", image.path),),
+                           devices=("amd-iommu,intremap=on",))  # fmt: skip
+    with armed(machine, small, root.kver, tmp_path) as vm:
+        assert "AMD-Vi: Interrupt remapping enabled" in vm.run(["dmesg"]).text
+        mark = service.mark()
+        service.crash(vm, mark)
+        console = check(vm, image, mark, tmp_path)
+    _, _, after = console.partition("Kernel panic")
+    assert "AMD-Vi: Reused DEV table from previous kernel" in after
+
+
+HUGE_MIB = 64 << 10
+
+
+@pytest.mark.long
+def test_64_gib(
+    small: Kernel, build_root: Callable[[Recipe], Root], image: stick.Image, tmp_path: Path
+) -> None:
+    """QEMU takes only what the guest writes: 1 GiB of page descriptors and its programs.
+
+    So free memory must not be cleared, and makedumpfile has to be one that leaves it out.
+    """
+    root = build_root(repository.RPM6)
+    machine = root.machine(
+        "crashkernel=64M", memory_mib=HUGE_MIB, reboots=False, sticks=(Stick("stick", image.path),),
+        arguments=("-object", f"memory-backend-ram,id=all,size={HUGE_MIB}M,reserve=off",
+                   "-machine", "memory-backend=all"),
+    )  # fmt: skip
+    with armed(machine, small, root.kver, tmp_path) as vm:
+        print(f"reserved: {service.reserved(vm) >> 20} MiB")
+        assert service.reserved(vm) <= 2 * RESERVED_MIB << 20
+        mark = service.mark()
+        service.crash(vm, mark)
+        vm.wait_for_reboot(4 * CRASH_SECONDS)
+        print(service.stages(vm.console))
+        vm.quit()
+    (dump,) = service.dumps(image, tmp_path / "copy")
+    assert dump.complete
+    service.restore(dump, tmp_path / "restored", service.cached_key_pair().home)
+    core = tmp_path / "restored/vmcore"
+    assert mark in vmcore.log(core)
+    assert vmcore.end_of_memory(core) > HUGE_MIB << 20
+
+
 @pytest.fixture(scope="module")
 def little(small: Kernel, root: Root) -> tuple[Machine, Path]:
     """A small machine with all kinds of controllers, armed, without a stick; and its snapshot."""
