@@ -23,6 +23,9 @@ serve()
 	echo 100 > "$bdi/max_ratio"
 	echo 80 > /proc/sys/vm/dirty_ratio
 	echo 70 > /proc/sys/vm/dirty_background_ratio
+	# The close waits for pages that the kernel has begun to write, and then leaves the rest dirty:
+	# let it not begin earlier, however slow the machine is.
+	echo 60000 > /proc/sys/vm/dirty_writeback_centisecs
 }
 
 # Fill the other memory, so that new pages are in the area.
