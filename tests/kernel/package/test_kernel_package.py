@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Both packages on a machine without crashkernel=: from rpm -i to a dump of the new kernel."""
 
+import hmac
 import lzma
 import subprocess
 from collections.abc import Callable, Iterator
@@ -95,8 +96,8 @@ def dnf(vm: VM, *words: str) -> list[str]:
 
 def test_modules_are_signed_and_the_debuginfo_has_dwarf(new: KernelPackage, tmp_path: Path) -> None:
     modules = new.unpack(tmp_path / "kernel")
-    found = list(modules.rglob("*.ko.xz"))
-    assert found
+    found = list(modules.rglob("*.ko*"))
+    assert {path.suffix for path in found} == {".xz"}
     for path in found:
         content = lzma.decompress(path.read_bytes())
         assert content.endswith(b"~Module signature appended~\n"), path.name
@@ -106,6 +107,13 @@ def test_modules_are_signed_and_the_debuginfo_has_dwarf(new: KernelPackage, tmp_
     vmlinux = tmp_path / f"usr/lib/debug/lib/modules/{new.kver}/vmlinux"
     sections = subprocess.run(["readelf", "-SW", vmlinux], check=True, capture_output=True).stdout
     assert b".debug_info" in sections
+
+
+def test_the_kernel_image_has_its_sum_for_fips(new: KernelPackage, tmp_path: Path) -> None:
+    modules = new.unpack(tmp_path / "kernel")
+    content = (modules / "vmlinuz").read_bytes()
+    digest = hmac.digest(b"FIPS-FTW-RHT2009", content, "sha512").hex()
+    assert (modules / ".vmlinuz.hmac").read_text() == f"{digest}  vmlinuz-{new.kver}\n"
 
 
 def test_from_rpm_to_a_dump(
