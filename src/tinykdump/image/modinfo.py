@@ -46,20 +46,24 @@ def parse_module(data: bytes, name: str) -> ModInfo:
     Raises TinykdumpError when it is not a complete ELF file or has no .modinfo.
     """
     broken = TinykdumpError(f"{name} is not a complete kernel module", REINSTALL)
+    text, size = b"", 0
     try:
         elf = ELFFile(BytesIO(data))
         # The section headers are at the end of the file, so a truncated file lacks them;
         # pyelftools would read past the end without an error.
         table_end = elf["e_shoff"] + elf["e_shnum"] * elf["e_shentsize"]
-        section = elf.get_section_by_name(".modinfo") if table_end <= len(data) else None
-        text = section.data() if section else b""
-        headers = [each.header for each in elf.iter_sections()] if text else []
+        # In one pass: pyelftools takes 0.05 ms for a section, and a module has a hundred.
+        sections = elf.iter_sections() if table_end <= len(data) else iter(())
+        for section in sections:
+            if section.name == ".modinfo":
+                text = section.data()
+            if section["sh_flags"] & SH_FLAGS.SHF_ALLOC:
+                size += section["sh_size"]
     except BROKEN:
         raise broken from None
     if not text:
         raise broken
-    kept = [header for header in headers if header["sh_flags"] & SH_FLAGS.SHF_ALLOC]
-    return replace(parse_modinfo(text), size=sum(header["sh_size"] for header in kept))
+    return replace(parse_modinfo(text), size=size)
 
 
 def parse_modinfo(text: bytes) -> ModInfo:
