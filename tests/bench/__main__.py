@@ -17,7 +17,20 @@ from itertools import islice
 from pathlib import Path
 
 from tests import fakehost
-from tests.bench import cpu, growth, installed, peers, report, restoring, screen, sizing, writing
+from tests.bench import (
+    cpu,
+    growth,
+    installed,
+    memories,
+    parameters,
+    peers,
+    report,
+    restoring,
+    rows,
+    screen,
+    sizing,
+    writing,
+)
 from tests.bench.report import Measured
 from tests.vmtest import rootfs
 
@@ -46,6 +59,21 @@ def measure_restore() -> Iterator[Measured]:
 def measure_installed() -> Iterator[Measured]:
     """Measure how builds and status grow with kernels and modules that are installed."""
     yield from installed.measure(rootfs.build())
+
+
+def measure_rows() -> Iterator[Measured]:
+    """Measure what the reservation goes to; takes five minutes."""
+    yield from rows.measure(rootfs.build())
+
+
+def measure_parameters() -> Iterator[Measured]:
+    """Measure what kernel parameters save; takes ten minutes, on a busy host more."""
+    yield from parameters.measure(rootfs.build())
+
+
+def measure_memories() -> Iterator[Measured]:
+    """Measure how costs grow with the memory of the machine; takes half an hour."""
+    yield from memories.measure(rootfs.build())
 
 
 def measure_peers(source: Path | None) -> Iterator[Measured]:
@@ -94,6 +122,9 @@ BENCHES: dict[str, Callable[[], Iterator[Measured]]] = {
     "writing": measure_writing,
     "restore": measure_restore,
     "installed": measure_installed,
+    "rows": measure_rows,
+    "parameters": measure_parameters,
+    "memories": measure_memories,
     "growth": measure_growth,
     "screen": measure_screen,
     "sizing-stock": partial(measure_sizing, "stock"),

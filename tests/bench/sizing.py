@@ -146,7 +146,8 @@ def prepare(
         vm.run(["mkdir", "-p", "/var/lib/sizing"])
         vm.run(["cp", "-r", f"/var/lib/tinykdump/images/{kver}", kind.directory])
         if kind.draws:
-            vm.shell(f"sed -i 's/ initcall_blacklist=[^ \"]*//' {kind.directory}/manifest.json")
+            drm = ' initcall_blacklist=[^ "]*drm[^ "]*'
+            vm.shell(f"sed -i 's/{drm}//' {kind.directory}/manifest.json")
         made = manifest.parse(vm.get(f"{kind.directory}/manifest.json").decode(), kind.directory)
         header = vm.shell(f"head -c 4096 {shlex.quote(made.kernel)}").stdout
         places = (f"{Path(made.kernel).parent}/config", f"/boot/config-{kver}")

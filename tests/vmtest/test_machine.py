@@ -50,6 +50,13 @@ def test_tcg_is_the_default() -> None:
     assert (values(kvm, "-accel"), values(kvm, "-cpu")) == (["kvm"], ["host"])
 
 
+def test_a_clock_that_counts_instructions() -> None:
+    machine = Machine(Path("/vmlinuz"), counts=True)
+    assert values(machine, "-accel") == ["tcg,thread=single"]
+    assert values(machine, "-icount") == ["shift=1,sleep=off"]
+    assert values(Machine(Path("/vmlinuz")), "-icount") == []
+
+
 def test_default_processor_is_the_best_one() -> None:
     assert values(Machine(Path("/vmlinuz")), "-cpu") == ["max"]
     assert values(Machine(Path("/vmlinuz"), cpu="max,la57=off"), "-cpu") == ["max,la57=off"]
