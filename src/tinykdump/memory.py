@@ -28,9 +28,9 @@ _WITHOUT_JOURNAL = {"vfat", "exfat"}
 # and queues of all that it has built in. tests/kernel/service/test_fedora.py checks the sum.
 BUILT_IN_DATA = 19 * MIB // 2
 
-# The small crash kernel has much less of both than any other kernel, although all is built in. On a
-# guest with 1 GiB, 30 MiB are computed, and 28 MiB did not save a dump (make bench: floor-small). It
-# is known by this option.
+# The small crash kernel has much less of both than any other kernel, although all is built in. On
+# a guest with 1 GiB, 30 MiB are computed, and 28 MiB did not save a dump (make bench: floor-small).
+# It is known by this option.
 SMALL_DATA = 3 * MIB
 _SMALL = "CONFIG_SLUB_TINY=y"
 

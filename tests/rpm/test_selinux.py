@@ -143,7 +143,7 @@ def test_who_may_read_what_in_fedoras_policy(module: Path, tmp_path: Path) -> No
     packages = fedorapolicy.build(source).glob("usr/share/selinux/targeted/*.pp")
     for package in (*packages, module):
         to_cil(package, tmp_path)
-    # -N: what container-selinux allows to containers breaks a neverallow rule of another module.
+    # -N: what container-selinux lets containers do breaks a neverallow rule of another module.
     # Debian's setools does not know the newest version of the format.
     command = ["secilc", "-N", "-c", "33", "--mls", "true", "-o", "policy", "-f", "contexts"]
     names = sorted(path.name for path in tmp_path.glob("*.cil"))
