@@ -21,7 +21,9 @@ def draft(
     See build.draft.
     """
     found = state.crash_kernel(host, config.kernel, kver, kernel)
-    return build.draft(host, config, found, _seen(host, config), make_key=make_key)
+    known = state.known_modules(host, found.kver)
+    seen = _seen(host, config)
+    return build.draft(host, config, found, seen, make_key=make_key, known=known)
 
 
 def need(host: Host, config: Config, kver: str) -> tuple[Manifest, Need, bool]:
@@ -68,7 +70,7 @@ def build_image(
     if old is not None and build.is_current(planned, old):
         return old, False
     made, packed = build.build(host, planned, state.RUNTIME)
-    state.publish(host, made, packed, planned.kernel)
+    state.publish(host, made, packed, planned.kernel, planned.noted)
     load.sweep(host)
     return made, True
 

@@ -4,15 +4,16 @@
 import fcntl
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tinykdump import files, kernelimage, kernels
 from tinykdump.errors import TinykdumpError
 from tinykdump.host import Host
-from tinykdump.image import manifest
+from tinykdump.image import manifest, modinfo
 from tinykdump.image.manifest import Manifest
+from tinykdump.image.modinfo import ModInfo
 from tinykdump.kernels import Kernel
 
 STATE = Path("/var/lib/tinykdump")
@@ -26,6 +27,8 @@ LOADED = RUNTIME / "loaded.json"
 LOADING = RUNTIME / "loading.json"
 
 _MANIFEST = "manifest.json"
+# What modules said of themselves when the image was built (image/modinfo.py).
+_MODULES = "modules.json"
 
 _KVER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+~-]*")
 
@@ -82,14 +85,22 @@ def find_kernel(host: Host, kver: str, given: str = "") -> Kernel:
     return kernels.find(host, kver, given, beside=beside, earlier=earlier)
 
 
-def publish(host: Host, image: Manifest, packed: bytes, kernel: Kernel) -> None:
-    """Write an image, its manifest and, if it has to be stored, its kernel image.
+def known_modules(host: Host, kver: str) -> Mapping[str, ModInfo]:
+    """What modules say of themselves, by the SHA-256 of their files, as far as it is known."""
+    return modinfo.from_json(host.text(image_directory(kver) / _MODULES) or "")
+
+
+def publish(
+    host: Host, image: Manifest, packed: bytes, kernel: Kernel, noted: Mapping[str, ModInfo]
+) -> None:
+    """Write an image, its manifest, ``noted`` and, if it has to be stored, its kernel image.
 
     Raises OSError; the old image then stays valid.
     """
     files.publish(
         {
             host.path(image_path(image)): packed,
+            host.path(image_directory(image.kver) / _MODULES): modinfo.to_json(noted).encode(),
             **({host.path(kernel.image): kernel.content} if kernel.content else {}),
             host.path(manifest_path(image.kver)): image.to_json().encode(),
         }

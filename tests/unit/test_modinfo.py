@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests import elfwriter
 from tinykdump.errors import TinykdumpError
-from tinykdump.image.modinfo import ModInfo, parse_modinfo, parse_module
+from tinykdump.image.modinfo import FORMAT, ModInfo, from_json, parse_modinfo, parse_module, to_json
 
 TAGS = [
     ("vermagic", "6.1.0 SMP preempt mod_unload "),
@@ -64,3 +66,27 @@ def test_damage_is_an_error_or_harmless(place: int, noise: bytes) -> None:
         parse_module(WHOLE[:place] + noise + WHOLE[place + len(noise) :], "x.ko")
     except TinykdumpError as error:
         assert "not a complete kernel module" in error.message
+
+
+def test_what_modules_say_is_read_as_it_was_written() -> None:
+    noted = {"ab": parse_module(WHOLE, "x.ko"), "cd": ModInfo("")}
+    assert from_json(to_json(noted)) == noted
+    assert from_json(to_json({})) == {}
+
+
+WRITTEN = json.loads(to_json({"ab": parse_module(WHOLE, "x.ko")}))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "{", "[]", "{}", "3", '{"format": 1}', '{"format": 1, "modules": []}',
+        json.dumps(WRITTEN | {"format": FORMAT + 1}),
+        *(json.dumps(WRITTEN | {"modules": {"ab": WRITTEN["modules"]["ab"] | change}})
+          for change in ({"size": "1"}, {"vermagic": 1}, {"aliases": "x"}, {"aliases": [1]},
+                         {"other": []}, {"depends": None})),
+        json.dumps(WRITTEN | {"modules": {"ab": {"vermagic": ""}}}),
+    ],
+)  # fmt: skip
+def test_damaged_notes_say_nothing(text: str) -> None:
+    assert from_json(text) == {}

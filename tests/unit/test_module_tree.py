@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 import subprocess
+from dataclasses import replace
 
 import pytest
 
@@ -26,6 +27,24 @@ def test_every_compression(fake: FakeHost, suffix: str) -> None:
     assert find(fake, "x-y") == find(fake, "x_y")
     assert find(fake, "x_y").name == "x_y"
     assert find(fake, "x_y").info.depends == ("a_b",)
+
+
+def test_a_module_that_is_known_is_not_read_again(fake: FakeHost) -> None:
+    """It is known by its whole file: another file of that name is read."""
+    fake.module("kernel/x.ko.xz", [("depends", "a")])
+    first = fake.tree()
+    first.lookup("x")
+    (digest,) = first.noted
+    known = {digest: replace(first.noted[digest], depends=("b",))}
+    again = replace(fake.tree(), known=known)
+    assert again.lookup("x") == replace(find(fake, "x"), info=known[digest])
+    assert again.noted == known
+    fake.module("kernel/x.ko.xz", [("depends", "c")])
+    other = replace(fake.tree(), known=known)
+    found = other.lookup("x")
+    assert found
+    assert found.info.depends == ("c",)
+    assert digest not in other.noted
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,10 @@
 
 import hashlib
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
 from tinykdump import __version__, hardware, keys, mounts, pstore
 from tinykdump.clock import zone_of_hardware
@@ -25,6 +26,7 @@ from tinykdump.image import (
 from tinykdump.image.cmdline import crash_cmdline, encrypts_memory
 from tinykdump.image.entries import Entry
 from tinykdump.image.manifest import Manifest
+from tinykdump.image.modinfo import ModInfo
 from tinykdump.image.module_tree import ModuleTree
 from tinykdump.image.modules import Module
 from tinykdump.image.screens import Screens
@@ -50,6 +52,7 @@ class Draft:
     draws: bool  # whether the crash kernel has a copy of the screen in memory
     filesystem_bytes: tuple[int, ...]  # what each of them adds to the image
     undriven: tuple[str, ...]  # devices of this machine without a driver
+    noted: Mapping[str, ModInfo]  # what modules say that were read, also others than the image's
 
     @property
     def digest(self) -> str:
@@ -58,16 +61,18 @@ class Draft:
 
 
 def draft(
-    host: Host, config: Config, kernel: Kernel, seen: Iterable[str] = (), *, make_key: bool = True
-) -> Draft:
+    host: Host, config: Config, kernel: Kernel, seen: Iterable[str] = (), *, make_key: bool = True,
+    known: Mapping[str, ModInfo] = MappingProxyType({}),
+) -> Draft:  # fmt: skip
     """Plan the image of a kernel: read and check every input, and write no image.
 
-    ``seen`` are the types of file system on sticks, which filesystems = auto adds. Creates the
-    machine's own key if dumps are to be encrypted, no key is configured, and the machine, if it
-    runs, has none yet. Without ``make_key``, such a draft has no key, and no image must be made of
-    it. Raises TinykdumpError.
+    ``seen`` are the types of file system on sticks, which filesystems = auto adds. ``known`` is
+    what modules say, by their sums: those are not read again. Creates the machine's own key if
+    dumps are to be encrypted, no key is configured, and the machine, if it runs, has none yet.
+    Without ``make_key``, such a draft has no key, and no image must be made of it. Raises
+    TinykdumpError.
     """
-    tree = ModuleTree(host, kernel)
+    tree = ModuleTree(host, kernel, known)
     shown = _screens(tree)
     cmdline = _cmdline(host, config, kernel, shown)
     _refuse_encrypted_memory(kernel, cmdline)
@@ -110,6 +115,7 @@ def draft(
         ),
         undriven=chosen.undriven,
         draws=shown.stays,
+        noted=tree.noted,
     )
 
 

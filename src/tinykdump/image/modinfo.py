@@ -5,7 +5,9 @@ The section is a list of NUL-terminated ``tag=value`` strings, which come from t
 include/linux/moduleinfo.h and include/linux/module.h in the kernel.
 """
 
-from dataclasses import dataclass, replace
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from io import BytesIO
 
 from elftools.elf.constants import SH_FLAGS
@@ -13,6 +15,9 @@ from elftools.elf.elffile import ELFFile
 
 from tinykdump.errors import TinykdumpError
 from tinykdump.image.elf import BROKEN
+
+# Increase this when ModInfo changes, or what is read from a module.
+FORMAT = 1
 
 REINSTALL = "reinstall the kernel's packages"
 
@@ -84,6 +89,35 @@ def parse_modinfo(text: bytes) -> ModInfo:
         aliases=tuple(tags.get("alias", [])),
         firmware=tuple(tags.get("firmware", [])),
     )
+
+
+def to_json(noted: Mapping[str, ModInfo]) -> str:
+    """What modules say, by the SHA-256 of their files, as from_json() reads it."""
+    modules = {digest: asdict(info) for digest, info in noted.items()}
+    return json.dumps({"format": FORMAT, "modules": modules}, sort_keys=True) + "\n"
+
+
+def from_json(text: str) -> Mapping[str, ModInfo]:
+    """The reverse; nothing if another version of tinykdump wrote it, or if it is damaged."""
+    try:
+        read = json.loads(text)
+        if read["format"] != FORMAT:
+            return {}
+        return {str(digest): _info(**fields) for digest, fields in read["modules"].items()}
+    except (ValueError, TypeError, LookupError, AttributeError):
+        return {}
+
+
+def _info(*, vermagic: object, size: object, **lists: object) -> ModInfo:
+    if not isinstance(vermagic, str) or not isinstance(size, int):
+        raise TypeError
+    return ModInfo(vermagic, size=size, **{name: _texts(each) for name, each in lists.items()})
+
+
+def _texts(words: object) -> tuple[str, ...]:
+    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+        raise TypeError
+    return tuple(words)
 
 
 def softdep(value: str) -> tuple[list[str], list[str]]:

@@ -2,6 +2,7 @@
 """Reads the module tree of one kernel: finds modules by name, and unpacks and parses them."""
 
 import gzip
+import hashlib
 import lzma
 import zlib
 from collections.abc import Mapping
@@ -63,6 +64,10 @@ class ModuleTree:
 
     host: Host
     kernel: Kernel
+    # What modules say of themselves, by the SHA-256 of their files: to unpack and read them takes a
+    # third of the time of a look at an image that is up to date. Known before, and of those read.
+    known: Mapping[str, ModInfo] = field(default_factory=dict)
+    noted: dict[str, ModInfo] = field(default_factory=dict)
     _read: dict[str, Module] = field(default_factory=dict)
 
     @cached_property
@@ -179,7 +184,10 @@ class ModuleTree:
     def _load(self, name: str) -> Module:
         if name not in self._read:
             path = Path(*self.files[name])
-            info = parse_module(unpack(self.host.read(path), path), str(path))
+            data = self.host.read(path)
+            digest = hashlib.sha256(data).hexdigest()
+            info = self.known.get(digest) or parse_module(unpack(data, path), str(path))
+            self.noted[digest] = info
             if info.kernel != self.kernel.kver and not self._is_weak(path, info):
                 raise TinykdumpError(
                     f"{path} was built for kernel {info.kernel or 'unknown'}, "
