@@ -14,7 +14,7 @@ import pytest
 import tinykdump
 from tests import elfwriter
 from tinykdump import kernels, state
-from tinykdump.architecture import X86_64
+from tinykdump.architecture import X86_64, Architecture
 from tinykdump.host import Host
 from tinykdump.image.module_tree import ModuleTree
 from tinykdump.kernels import Kernel
@@ -149,10 +149,10 @@ class FakeHost:
         """An installed kernel."""
         return state.find_kernel(self.host, kver)
 
-    def tree(self, kver: str = KVER) -> ModuleTree:
+    def tree(self, kver: str = KVER, kind: Architecture = X86_64) -> ModuleTree:
         """The modules of a kernel, which does not need a kernel image."""
         directory = kernels.module_directory(self.host, kver)
-        return ModuleTree(self.host, Kernel(kver, Path(), directory, "", X86_64))
+        return ModuleTree(self.host, Kernel(kver, Path(), directory, "", kind))
 
     def image(self, kver: str = KVER) -> Path:
         """The only image of a kernel."""

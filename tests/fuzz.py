@@ -93,7 +93,7 @@ def in_ini(data: bytes) -> None:
 
 
 def in_kernel(data: bytes) -> None:
-    kernelimage.loadable(data)
+    kernelimage.loadable(data, lambda packed: packed)
     kernelimage.version(data)
     with suppress(TinykdumpError):
         kernelimage.init_size(data, "x")

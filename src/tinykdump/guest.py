@@ -72,7 +72,7 @@ def command(program: str, emulator: Emulator, guest: Guest, *, kvm: bool) -> tup
         "-nodefaults", "-no-user-config", "-no-reboot",
         "-display", "none",
         "-machine", f"{emulator.board},accel={'kvm' if kvm else 'tcg'}",
-        "-cpu", "max",
+        "-cpu", "max" if kvm else emulator.cpu,
         "-m", str(-(-guest.memory // MIB)),
         "-kernel", str(guest.kernel),
         "-initrd", str(guest.initrd),

@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Kernel images that kexec can load, also inside unified ones. Values in, values out.
+"""Kernel images that kexec can load, also inside unified and packed ones. Values in, values out.
 
 Their header depends on the architecture. A unified kernel image (UKI, see the UAPI Group's
-specification) is a PE file whose section .linux is such an image.
+specification) is a PE file whose section .linux is such an image, or a packed one. Where the kernel
+cannot unpack itself, an image is packed as a whole: with gzip (Image.gz), or in a program for EFI
+(CONFIG_EFI_ZBOOT, drivers/firmware/efi/libstub/zboot-header.S).
 """
 
+import re
 import struct
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 
 from tinykdump.architecture import ARCHITECTURES, Architecture
 from tinykdump.errors import TinykdumpError
@@ -15,12 +19,60 @@ from tinykdump.errors import TinykdumpError
 KINDS = " or ".join(each.header.name for each in ARCHITECTURES)
 
 
-def loadable(content: bytes) -> bytes:
+# More bytes than any kernel image has: what unpacks to more is none.
+_LARGEST = 512 << 20
+
+# A unified image with a zboot image with an image packed by gzip: more than there is.
+_LAYERS = 3
+
+_GZIP = b"\x1f\x8b"
+_ZBOOT = (4, b"zimg")
+_ZBOOT_PAYLOAD = struct.Struct("<8xII8x32s")  # its place and size, and how it is packed
+
+# linux_banner (init/version.c), in an image that is not packed.
+_BANNER = re.compile(rb"Linux version ([!-~]{1,64}) \(")
+
+# Unpacks zstd. Raises TinykdumpError.
+Unpack = Callable[[bytes], bytes]
+
+
+def loadable(content: bytes, zstd: Unpack) -> bytes:
     """``content`` if kexec can load it, otherwise the image in it; b"" if there is none."""
-    if _architecture(content):
-        return content
-    inner = next((data for name, data in _sections(content) if name == b".linux"), b"")
-    return inner if _architecture(inner) else b""
+    for _ in range(_LAYERS):
+        if _architecture(content):
+            return content
+        content = _inner(content, zstd)
+    return content if _architecture(content) else b""
+
+
+def _inner(content: bytes, zstd: Unpack) -> bytes:
+    """What is packed in ``content``; b"" if there is nothing."""
+    place, magic = _ZBOOT
+    if content[: len(_GZIP)] == _GZIP:
+        return _gunzip(content)
+    if content[place : place + len(magic)] == magic and len(content) >= _ZBOOT_PAYLOAD.size:
+        start, size, how = _ZBOOT_PAYLOAD.unpack_from(content)
+        return _unpacked(content[start : start + size], how.split(b"\0", 1)[0], zstd)
+    return next((data for name, data in _sections(content) if name == b".linux"), b"")
+
+
+def _unpacked(data: bytes, how: bytes, zstd: Unpack) -> bytes:
+    """A zboot image's payload. Since Linux 6.16, zstd22 is called zstd, and there is no third."""
+    if how == b"gzip":
+        return _gunzip(data)
+    try:
+        return zstd(data) if how in (b"zstd", b"zstd22") else b""
+    except TinykdumpError:
+        return b""
+
+
+def _gunzip(data: bytes) -> bytes:
+    unpack = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)  # gzip's header and checksum
+    try:
+        unpacked = unpack.decompress(data, _LARGEST)
+    except zlib.error:
+        return b""
+    return unpacked if unpack.eof else b""
 
 
 def architecture(content: bytes, name: str) -> Architecture:
@@ -48,19 +100,24 @@ def init_size(content: bytes, name: str) -> int:
     ``content`` needs to hold only the header. Raises TinykdumpError if it has no init_size.
     """
     header = architecture(content, name).header
-    start, least = header.protocol
-    (protocol,) = struct.unpack_from("<H", content, start)
-    (size,) = struct.unpack_from("<I", content, header.init_size)
-    if protocol < least or not size:
+    (size,) = struct.unpack_from(header.init_size[1], content, header.init_size[0])
+    if header.protocol:
+        start, least = header.protocol
+        (protocol,) = struct.unpack_from("<H", content, start)
+        size *= protocol >= least
+    if not size:
         raise TinykdumpError(f"{name} is too old: no init_size", "install a newer kernel")
     return int(size)
 
 
 def version(content: bytes) -> str:
-    """The release of a loadable image, as uname -r prints it; "" if the header has none."""
+    """The release of a loadable image, as uname -r prints it; "" if it does not say it."""
     found = _architecture(content)
     if found is None:
         return ""
+    if found.header.release is None:
+        banner = _BANNER.search(content)
+        return banner[1].decode() if banner else ""
     start, base = found.header.release
     (pointer,) = struct.unpack_from("<H", content, start)
     if not pointer:

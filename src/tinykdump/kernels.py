@@ -11,6 +11,7 @@ from tinykdump.architecture import Architecture
 from tinykdump.config import INSTALLED, SMALL
 from tinykdump.errors import TinykdumpError
 from tinykdump.host import Host
+from tinykdump.run import run
 
 # The small crash kernel of the package kernel-tinykdump-crash. Beside it are its configuration
 # and the lists of its built-in drivers, as in a directory of modules.
@@ -22,7 +23,7 @@ class Kernel:
     """An installed kernel, or one that only starts after a crash."""
 
     kver: str  # as uname -r prints it
-    image: Path  # the bzImage that kexec loads with the crash image
+    image: Path  # the image that kexec loads with the crash image
     modules: Path  # the directory of its modules
     config: str  # the text of its .config; empty if not installed
     architecture: Architecture
@@ -33,10 +34,10 @@ class Kernel:
 def find(
     host: Host, kver: str, given: str = "", *, beside: Path, earlier: Iterable[str] = ()
 ) -> Kernel:
-    """The kernel of that version; its bzImage is ``given``, in a usual place, or in ``earlier``.
+    """The kernel of that version; its image is ``given``, in a usual place, or in ``earlier``.
 
     The copy beside the modules comes first: /boot may have any layout, or not be mounted. kexec
-    cannot load a unified image: its kernel image has to be stored in ``beside``. Raises
+    cannot load a unified or packed image: what is in it has to be stored in ``beside``. Raises
     TinykdumpError if there are no modules or no image.
     """
     modules = module_directory(host, kver)
@@ -45,7 +46,7 @@ def find(
         if not place or not host.exists(place):
             continue
         content = host.read(place)
-        inner = kernelimage.loadable(content)
+        inner = kernelimage.loadable(content, _unzstd)
         if not inner:
             why = f"{place} is not a {kernelimage.KINDS} and contains none"
         elif kernelimage.version(inner) not in ("", kver):
@@ -74,13 +75,17 @@ def apart(host: Host, choice: str) -> tuple[str, bytes] | None:
         )
     content = host.read(place)
     host.vouch(place)
-    inner = kernelimage.loadable(content)
+    inner = kernelimage.loadable(content, _unzstd)
     if not inner or not kernelimage.version(inner):
         raise TinykdumpError(
             f"{place} is not a {kernelimage.KINDS} that says its version",
             "name another one with kernel in [image]",
         )
     return kernelimage.version(inner), inner
+
+
+def _unzstd(data: bytes) -> bytes:
+    return run(["zstd", "-dcq"], stdin=data).stdout
 
 
 def _place(choice: str) -> Path:

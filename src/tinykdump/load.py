@@ -80,7 +80,7 @@ def need_of(host: Host, image: Manifest, content: bytes = b"") -> Need:
         unpacked=image.unpacked,
         drivers=image.drivers,
         memory=memory.total(host.text("/proc/meminfo") or ""),
-        section=kernelimage.architecture(kernel, image.kernel).section_of(settings),
+        layout=kernelimage.architecture(kernel, image.kernel).layout_of(settings),
         log=log,
         screen=hardware.screen_bytes(host) if image.draws else 0,
         data=memory.kernel_data(settings, built_in="usbcore" not in image.modules),

@@ -11,6 +11,7 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from tinykdump.architecture import Layout
 from tinykdump.image.cmdline import values
 
 MIB = 1 << 20
@@ -34,11 +35,11 @@ BUILT_IN_DATA = 19 * MIB // 2
 SMALL_DATA = 3 * MIB
 _SMALL = "CONFIG_SLUB_TINY=y"
 
-# For each section with usable memory, the kernel has a map: a struct page of 64 bytes for each
-# page of 4 KiB.
-_BYTES_PER_MAP_BYTE = 64
+# For each section with usable memory, the kernel has a map: a struct page for each page. In bytes.
+_STRUCT_PAGE = 64
 
-# makedumpfile keeps two bits for each page of 4 KiB of the crashed kernel. If that is more than the
+# makedumpfile keeps two bits for each page of the crashed kernel, here of 4 KiB: larger pages need
+# less. If that is more than the
 # limit, it works in several rounds (makedumpfile(8), --cyclic-buffer).
 _BYTES_PER_BITMAP_BYTE = 4 * 4096
 _BITMAP_LIMIT = 8 * MIB
@@ -165,7 +166,7 @@ class Parts:
     unpacked: int
     drivers: int  # the image's modules, once they are loaded
     memory: int  # of the machine
-    section: int  # the unit of the kernel's memory map
+    layout: Layout  # of the crash kernel's memory
     log: int = 0  # log buffer of the system kernel
     bounce: int = 0  # bounce buffers of the crash kernel
     screen: int = 0  # the crash kernel's copy of the screen
@@ -185,15 +186,15 @@ def need(parts: Parts, margin: int) -> Need:
         Row("drivers and dumping, or packed image",
             max(parts.packed, parts.drivers + dumping)),
     )  # fmt: skip
-    rows = (*fixed, Row("memory map", _memory_map(sum(row.bytes for row in fixed), parts.section)))
+    rows = (*fixed, Row("memory map", _memory_map(sum(row.bytes for row in fixed), parts.layout)))
     extra = sum(row.bytes for row in rows) * margin // 100
     return Need(rows, Row(f"margin of {margin} %", extra))
 
 
-def _memory_map(size: int, section: int) -> int:
+def _memory_map(size: int, layout: Layout) -> int:
     """Bytes of the map of a region of that size, wherever it begins, and of the first section.
 
-    Each crash kernel also gets the first 640 KiB of memory, which are in the first section.
+    On x86, a crash kernel also gets the first 640 KiB of memory, which are in the first section.
     """
-    sections = 2 + size // section
-    return (1 + sections) * section // _BYTES_PER_MAP_BYTE
+    sections = 2 + size // layout.section
+    return (1 + sections) * layout.section // layout.page * _STRUCT_PAGE

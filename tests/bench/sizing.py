@@ -167,7 +167,7 @@ def need_of(
         unpacked=image.unpacked,
         drivers=image.drivers,
         memory=memory_gib << 30,
-        section=kernelimage.architecture(header, image.kernel).section_of(settings),
+        layout=kernelimage.architecture(header, image.kernel).layout_of(settings),
         data=memory.kernel_data(settings, built_in="usbcore" not in image.modules),
         capture=memory.capture(image.filesystems),
         screen=screen,

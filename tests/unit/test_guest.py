@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tinykdump import guest
-from tinykdump.architecture import X86_64
+from tinykdump.architecture import AARCH64, X86_64
 from tinykdump.guest import Guest, Outcome
 from tinykdump.memory import MIB
 
@@ -65,6 +65,14 @@ def test_the_command() -> None:
     assert words[words.index("-m") + 1] == "512"
     assert "crashkernel=98304K" in words[words.index("-append") + 1].split()
     assert "accel=tcg" in " ".join(guest.command("qemu", X86_64.emulator, GUEST, kvm=False))
+
+
+def test_the_command_of_another_architecture() -> None:
+    """A processor that is slow to emulate is not taken; with KVM, it is the machine's."""
+    slow, fast = (guest.command("q", AARCH64.emulator, GUEST, kvm=kvm) for kvm in (False, True))
+    assert slow[slow.index("-machine") + 1] == "virt,accel=tcg"
+    assert [words[words.index("-cpu") + 1] for words in (slow, fast)] == ["cortex-a72", "max"]
+    assert "console=ttyAMA0" in slow[slow.index("-append") + 1].split()
 
 
 def test_the_crash_kernel_gets_the_machines_command_line() -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinykdump.architecture import X86_64
+from tinykdump.architecture import AARCH64, X86_64, Layout
 from tinykdump.memory import (
     ALIGNMENT,
     BUILT_IN_DATA,
@@ -27,7 +27,7 @@ from tinykdump.memory import (
 )
 
 PARTS = Parts(kernel=40 * MIB, packed=1, unpacked=10 * MIB, drivers=0, memory=0,
-              section=128 * MIB)  # fmt: skip
+              layout=Layout())  # fmt: skip
 
 
 def test_only_the_larger_peak_counts() -> None:
@@ -103,7 +103,7 @@ sizes = st.integers(0, 1 << 34)
 
 
 @given(
-    parts=st.builds(Parts, sizes, sizes, sizes, sizes, sizes, st.just(128 * MIB), sizes, sizes),
+    parts=st.builds(Parts, sizes, sizes, sizes, sizes, sizes, st.just(Layout()), sizes, sizes),
     margin=st.integers(0, 400),
 )
 def test_the_need_is_the_sum_of_the_rows_in_whole_blocks(parts: Parts, margin: int) -> None:
@@ -139,11 +139,22 @@ def test_the_small_crash_kernel() -> None:
     """Its options are in its .config."""
     assert kernel_data("# CONFIG_SLUB_TINY is not set\n", built_in=False) == KERNEL_DATA
     assert kernel_data("CONFIG_SLUB_TINY=y\n", built_in=True) == SMALL_DATA
-    assert X86_64.section_of("CONFIG_SMP=y\n") == 128 * MIB
-    assert X86_64.section_of("CONFIG_X86_SMALL_SECTIONS=y\n") == 16 * MIB
+    assert X86_64.layout_of("CONFIG_SMP=y\n") == Layout(4 << 10, 128 * MIB)
+    assert X86_64.layout_of("CONFIG_X86_SMALL_SECTIONS=y\n").section == 16 * MIB
     config = (Path(__file__).parents[2] / "kernel/config/crash.config").read_text()
     assert kernel_data(config, built_in=True) == SMALL_DATA
-    assert X86_64.section_of(config) == 16 * MIB
+    assert X86_64.layout_of(config).section == 16 * MIB
+
+
+@pytest.mark.parametrize(
+    ("config", "mib"),
+    [("", 6), ("CONFIG_ARM64_4K_PAGES=y\n", 6), ("CONFIG_ARM64_16K_PAGES=y\n", 1.5),
+     ("CONFIG_ARM64_64K_PAGES=y\n", 1.5)],
+)  # fmt: skip
+def test_larger_pages_have_a_smaller_map(config: str, mib: float) -> None:
+    """64 bytes for each page of three sections, which have 512 MiB where a page has 64 KiB."""
+    found = need(replace(PARTS, layout=AARCH64.layout_of(f"CONFIG_SMP=y\n{config}")), 0)
+    assert found.rows[-1] == Row("memory map", int(mib * MIB))
 
 
 def test_the_table_of_the_need() -> None:

@@ -9,6 +9,7 @@ import pytest
 from tests import elfwriter
 from tests.fakehost import FakeHost
 from tinykdump import config
+from tinykdump.architecture import AARCH64, X86_64, Architecture
 from tinykdump.errors import TinykdumpError
 from tinykdump.host import Host
 from tinykdump.image import drivers
@@ -30,10 +31,12 @@ BUILT_IN = ("kernel/drivers/usb/common/", "kernel/drivers/usb/core/", "kernel/dr
 NO_DRIVER = "has no driver for a USB host controller"
 
 
-def installed(fake: FakeHost, built_in: tuple[str, ...] = ()) -> ModuleTree:
+def installed(
+    fake: FakeHost, built_in: tuple[str, ...] = (), *, kind: Architecture = X86_64, suffix: str = ""
+) -> ModuleTree:
     """The recorded modules of Debian 13's kernel (tests/record_kernel.py); those in the directories
     ``built_in`` are built in."""
-    record = json.loads((RECORDS / "debian13-6.12.json").read_text())
+    record = json.loads((RECORDS / f"debian13-6.12{suffix}.json").read_text())
     top = f"/lib/modules/{record['kver']}"
     builtin = list(record["modules.builtin"])
     builtin_modinfo = list(record["modules.builtin.modinfo"])
@@ -43,12 +46,12 @@ def installed(fake: FakeHost, built_in: tuple[str, ...] = ()) -> ModuleTree:
             builtin_modinfo.append(f"{Path(path).name.split('.')[0].replace('-', '_')}.license=GPL")
             continue
         tags = [(entry.split("=", 1)[0], entry.split("=", 1)[1]) for entry in entries]
-        suffix = path[path.index(".ko") :]
-        fake.write(f"{top}/{path}", elfwriter.compress(elfwriter.module(tags), suffix))
+        ending = path[path.index(".ko") :]
+        fake.write(f"{top}/{path}", elfwriter.compress(elfwriter.module(tags), ending))
     fake.write(f"{top}/modules.builtin", "\n".join(builtin))
     fake.write(f"{top}/modules.builtin.modinfo", "\0".join(builtin_modinfo))
     fake.write(f"{top}/modules.alias", "\n".join(record["modules.alias"]))
-    return fake.tree(record["kver"])
+    return fake.tree(record["kver"], kind)
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +62,12 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> ModuleTree:
 @pytest.fixture(scope="module")
 def built_in_tree(tmp_path_factory: pytest.TempPathFactory) -> ModuleTree:
     return installed(FakeHost(tmp_path_factory.mktemp("built-in")), BUILT_IN)
+
+
+@pytest.fixture(scope="module")
+def arm64_tree(tmp_path_factory: pytest.TempPathFactory) -> ModuleTree:
+    fake = FakeHost(tmp_path_factory.mktemp("arm64"))
+    return installed(fake, kind=AARCH64, suffix="-arm64")
 
 
 def needed(tree: ModuleTree, root: Path, modaliases: list[str], **options: str) -> list[str]:
@@ -110,6 +119,20 @@ def test_an_image_that_is_built_elsewhere_has_all_host_controllers(
     assert [module.name for module in found] == [
         *XHCI, "xhci_pci_renesas", *EHCI, "ohci_hcd", "ohci_pci",
         "uhci_hcd", "xhci_plat_hcd", *STORAGE, *USUAL,
+    ]  # fmt: skip
+
+
+def test_a_stick_on_arm64(arm64_tree: ModuleTree, tmp_path: Path) -> None:
+    """The devices on the PCI bus of QEMU's virt are those of its q35."""
+    assert needed(arm64_tree, tmp_path, modaliases("host-q35.txt")) == [*XHCI, *STORAGE, *USUAL]
+
+
+def test_an_image_for_arm64_that_is_built_elsewhere_has_all_its_host_controllers(
+    arm64_tree: ModuleTree, tmp_path: Path
+) -> None:
+    found = drivers.needed(FakeHost(tmp_path).host, config.resolve([], {}), arm64_tree, "").modules
+    assert [module.name for module in found] == [
+        *XHCI, "xhci_pci_renesas", *EHCI, "ohci_hcd", "ohci_pci", "xhci_plat_hcd", *STORAGE, *USUAL,
     ]  # fmt: skip
 
 
