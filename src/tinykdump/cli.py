@@ -17,6 +17,7 @@ from tinykdump import (
     disks,
     dumps,
     harvest,
+    kernels,
     keys,
     listing,
     load,
@@ -42,7 +43,7 @@ from tinykdump.config_files import load_config
 from tinykdump.errors import TinykdumpError, UsageError
 from tinykdump.grammar import parser
 from tinykdump.host import Host
-from tinykdump.image import makedumpfile, programs
+from tinykdump.image import programs
 from tinykdump.memory import MIB
 from tinykdump.report import line, say
 from tinykdump.status import Crash
@@ -106,8 +107,8 @@ def make(host: Host, options: argparse.Namespace) -> int:
         sizes = dict(zip(image.filesystems, image.filesystem_bytes, strict=False))
         if sizes:  # an older version did not write them
             print("file systems: " + ", ".join(f"{name} {sizes[name]} bytes" for name in sizes))
-        if options.build and programs.keeps_free_pages(host):
-            say(f"note: {makedumpfile.KEEPS_FREE_PAGES}")
+        if options.build and (note := programs.shortcoming(host, kernels.config(host, kver))):
+            say(f"note: {note}")
         if options.load:
             held = load.load(host, image, takeover=config.takeover)
             print(f"loaded; {held.size // MIB} MiB of memory are reserved")

@@ -17,6 +17,8 @@ Read = Callable[[int, int], bytes]
 
 # The bit for free pages in makedumpfile's dump level (makedumpfile(8), -d).
 FREE_PAGES = 16
+# All bits.
+ALL = 31
 
 # A larger table of free space is not read, because that would take many seconds.
 _LARGEST_TABLE = 64 * _MIB

@@ -31,7 +31,7 @@ from tinykdump.dumps import Saved
 from tinykdump.errors import TinykdumpError
 from tinykdump.filesystems import possible
 from tinykdump.host import Host
-from tinykdump.image import makedumpfile, programs
+from tinykdump.image import programs
 from tinykdump.image.manifest import Manifest
 from tinykdump.keys import Key
 from tinykdump.memory import MIB
@@ -91,7 +91,7 @@ def collect(host: Host, config: Config) -> Status:
         test=tested,
         rehearsal=rehearsed,
         problems=tuple(dict.fromkeys(problems)),
-        notes=(makedumpfile.KEEPS_FREE_PAGES,) * programs.keeps_free_pages(host),
+        notes=tuple(filter(None, [programs.shortcoming(host, kernels.config(host, running))])),
     )  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tinykdump.image.makedumpfile import leaves_out_free_pages, renamed
+from tinykdump.image.makedumpfile import KEEPS_ALL, KEEPS_FREE_PAGES, renamed, shortcoming
 
 OLD = b"x\0OFFSET(page.compound_head)=\0OFFSET(page.compound_head)=%ld\n\0"
 
@@ -26,18 +26,24 @@ def test_the_real_makedumpfile_has_one_of_the_names() -> None:
     assert len(renamed(real)) == (0 if knows_both else 1)
 
 
+# Debian 13's kernel for arm64, and one that it could also be.
+WIDE = "CONFIG_ARM64_4K_PAGES=y\nCONFIG_ARM64_VA_BITS=52\n"
+USUAL = "CONFIG_ARM64_4K_PAGES=y\nCONFIG_ARM64_VA_BITS=48\n"
+
+
 @pytest.mark.parametrize(
-    ("version", "does"),
-    [("1.7.6", False), ("1.7.7", True), ("1.7.10", True), ("1.8.0", True), ("2.0.0", True)],
-)
-def test_versions_that_leave_out_free_pages(version: str, does: bool) -> None:
+    ("version", "usual", "wide"),
+    [("1.7.6", KEEPS_FREE_PAGES, KEEPS_ALL), ("1.7.7", "", KEEPS_ALL), ("1.7.9", "", KEEPS_ALL),
+     ("1.7.10", "", ""), ("1.8.0", "", ""), ("2.0.0", "", "")],
+)  # fmt: skip
+def test_what_a_version_cannot_leave_out(version: str, usual: str, wide: str) -> None:
     said = f"x\0makedumpfile: version {version} (released on 1 Jan 2026)\n\0".encode()
-    assert leaves_out_free_pages(said) == does
+    assert [shortcoming(said, each) for each in ("", USUAL, WIDE)] == [usual, usual, wide]
 
 
 def test_the_real_makedumpfile_contains_its_version() -> None:
     real = Path(shutil.which("makedumpfile") or "")
     said = subprocess.run([real, "-v"], capture_output=True, check=True).stdout
     assert said.startswith(b"makedumpfile: version ")
-    assert leaves_out_free_pages(real.read_bytes()) == leaves_out_free_pages(said)
-    assert leaves_out_free_pages(b"another program")
+    assert shortcoming(real.read_bytes(), "") == shortcoming(said, "")
+    assert shortcoming(b"another program", WIDE) == ""

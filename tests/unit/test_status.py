@@ -270,3 +270,6 @@ def test_an_old_makedumpfile_is_a_note_and_no_problem(fake: FakeHost) -> None:
     assert note not in (*found.problems, found.next, found.check()[1])
     fake.write("/usr/bin/makedumpfile", OLD.replace("1.7.6", "1.7.7"), 0o755)
     assert survey.collect(fake.host, resolve([], {})).notes == ()
+    fake.write(f"/lib/modules/{KVER}/config", "CONFIG_ARM64_4K_PAGES=y\nCONFIG_ARM64_VA_BITS=52\n")
+    (note,) = survey.collect(fake.host, resolve([], {})).notes
+    assert "cannot read this kernel: a dump has all memory" in note

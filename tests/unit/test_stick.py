@@ -199,6 +199,15 @@ def test_free_pages_that_are_dumped_take_space(fake: FakeHost, version: str, dum
     assert stick.expected_dump(fake.host, 31) == dump * MIB
 
 
+def test_all_memory_is_dumped_of_a_kernel_that_makedumpfile_cannot_read(fake: FakeHost) -> None:
+    fake.write("/usr/bin/makedumpfile", "makedumpfile: version 1.7.9 (released on x)\n", 0o755)
+    fake.write("/proc/meminfo", f"MemTotal: {900 << 10} kB\nMemFree: {600 << 10} kB\n")
+    fake.write(f"/lib/modules/{KVER}/config", "CONFIG_ARM64_16K_PAGES=y\nCONFIG_ARM64_VA_BITS=52\n")
+    assert stick.expected_dump(fake.host, 31) == 900 * MIB
+    fake.write(f"/lib/modules/{KVER}/config", "CONFIG_ARM64_64K_PAGES=y\nCONFIG_ARM64_VA_BITS=52\n")
+    assert stick.expected_dump(fake.host, 31) == 300 * MIB
+
+
 def test_a_card_reader_without_a_card(fake: FakeHost) -> None:
     plugged.plug(fake, "vfat", udev=False)
     for name in ("sdb", "sdb1"):

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Workarounds for old versions of makedumpfile. Pure: bytes in, values out."""
+"""What old versions of makedumpfile cannot do. Pure: bytes in, values out."""
 
 import re
+
+from tinykdump.architecture import is_unreadable
 
 # Linux 7.1 renamed a member of struct page, and its entry in vmcoreinfo (commit d50569612c29).
 # makedumpfile up to 1.7.9 then takes the second page of each compound page, slabs included, for
@@ -22,15 +24,28 @@ def renamed(program: bytes) -> tuple[int, ...]:
 
 
 # makedumpfile up to 1.7.6 takes free pages of Linux 6.12 and later for slabs, and dumps them (fixed
-# by its commit 72c3414949bd). Only the version in the program tells whether it has the fix.
+# by its commit 72c3414949bd). If it cannot read a kernel at all, the crash side copies the whole
+# memory. Only the version in the program tells whether it has a fix.
 _VERSION = re.compile(rb"makedumpfile: version ([0-9]{1,3})\.([0-9]{1,3})\.([0-9]{1,3})")
 _LEAVES_OUT_FREE_PAGES = (1, 7, 7)
+_READS_ALL_KERNELS = (1, 7, 10)
 KEEPS_FREE_PAGES = (
     "makedumpfile before 1.7.7 also saves free memory of Linux 6.12 and later (install a newer one)"
 )
+KEEPS_ALL = (
+    "makedumpfile up to 1.7.9 cannot read this kernel: a dump has all memory (install a newer one)"
+)
 
 
-def leaves_out_free_pages(program: bytes) -> bool:
-    """Whether this makedumpfile leaves out the free pages of current kernels."""
+def shortcoming(program: bytes, kernel_config: str) -> str:
+    """What this makedumpfile cannot leave out of a dump of a kernel with that .config; "": nothing.
+
+    One of KEEPS_ALL and KEEPS_FREE_PAGES.
+    """
     match = _VERSION.search(program)
-    return not match or tuple(map(int, match.groups())) >= _LEAVES_OUT_FREE_PAGES
+    if not match:
+        return ""
+    version = tuple(map(int, match.groups()))
+    if version < _READS_ALL_KERNELS and is_unreadable(kernel_config):
+        return KEEPS_ALL
+    return KEEPS_FREE_PAGES if version < _LEAVES_OUT_FREE_PAGES else ""

@@ -64,13 +64,13 @@ def busybox(host: Host) -> Program:
     return found
 
 
-def keeps_free_pages(host: Host) -> bool:
-    """Whether the installed makedumpfile dumps free pages, too; see makedumpfile.py."""
+def shortcoming(host: Host, kernel_config: str) -> str:
+    """What the installed makedumpfile cannot leave out of a dump; see makedumpfile.py."""
     try:
         data = host.read(find(host, "makedumpfile", "makedumpfile"))
     except TinykdumpError:  # not installed: others report that
-        return False
-    return not makedumpfile.leaves_out_free_pages(data)
+        return ""
+    return makedumpfile.shortcoming(data, kernel_config)
 
 
 def script(host: Host, path: str) -> tuple[Entry, tuple[Program, ...]]:
