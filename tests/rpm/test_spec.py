@@ -25,12 +25,12 @@ SPEC = CHECKOUT / "tinykdump.spec"
 MACROS = Path(__file__).parent / "macros"
 
 
-def rpmspec(distribution: str, *words: str) -> list[str]:
+def rpmspec(distribution: str, *words: str, target: str = "x86_64") -> list[str]:
     """Its output; what it complains about is an error."""
     macros = (
-        f"/usr/lib/rpm/macros:/usr/lib/rpm/platform/x86_64-linux/macros:{MACROS / distribution}"
+        f"/usr/lib/rpm/macros:/usr/lib/rpm/platform/{target}-linux/macros:{MACROS / distribution}"
     )
-    command = ["rpmspec", f"--macros={macros}", *words, str(SPEC)]
+    command = ["rpmspec", f"--macros={macros}", f"--target={target}", *words, str(SPEC)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     assert done.stderr == ""
     return done.stdout.splitlines()
@@ -92,7 +92,7 @@ def test_another_kernel_can_be_chosen(release: Release) -> None:
     assert re.findall(r"/linux/kernel/v(\d+)\.x/linux-(\S+)\.tar", text) == [
         (release.name.split(".")[0], release.tested)
     ]
-    assert re.findall(r"^ExclusiveArch:\s+(.+)$", text, re.M) == ["x86_64"]
+    assert re.findall(r"^ExclusiveArch:\s+(.+)$", text, re.M) == ["x86_64 aarch64"]
 
 
 @pytest.mark.parametrize("name", DISTRIBUTIONS)
@@ -187,10 +187,31 @@ def test_a_distribution_decides_what_is_enabled() -> None:
     assert "90-tinykdump.preset" not in "\n".join(rpmspec("fedora", "-P", "--without=kernel"))
 
 
-def test_for_the_architecture_of_the_images() -> None:
+@pytest.mark.parametrize("target", ["x86_64", "aarch64"])
+def test_for_the_architectures_of_the_images(target: str) -> None:
     """koji builds noarch packages wherever it likes, and composes them for all architectures."""
-    text = "\n".join(rpmspec("fedora", "-P", "--without=kernel"))
-    assert re.search(r"^ExclusiveArch: +x86_64 noarch$", text, re.MULTILINE)
+    text = "\n".join(rpmspec("fedora", "-P", "--without=kernel", target=target))
+    assert re.search(r"^ExclusiveArch: +x86_64 aarch64 noarch$", text, re.MULTILINE)
+    names = rpmspec("fedora", "-q", "--without=kernel", "--qf=%{arch}\n", target=target)
+    assert set(names) == {"noarch"}
+
+
+@pytest.mark.parametrize(
+    ("target", "image", "crash"),
+    [("x86_64", "arch/x86/boot/bzImage", True), ("aarch64", "arch/arm64/boot/Image", False)],
+)
+def test_kernel_package_of_an_architecture(target: str, image: str, crash: bool) -> None:
+    """The image that kexec loads; the small crash kernel is for x86-64."""
+    text = "\n".join(rpmspec("fedora", "-P", "--with=kernel", target=target))
+    (place,) = re.findall(r'^install -m 755 \S+/objects/(\S+) "\$modules/vmlinuz"$', text, re.M)
+    assert place == image
+    (built,) = re.findall(r"\bLOCALVERSION=\S+?\+tinykdump (\S+) modules$", text, re.M)
+    assert built == Path(image).name
+    query = ("-q", "--with=kernel", "--qf=%{name} %{arch}\n")
+    names = dict(line.split(" ") for line in rpmspec("fedora", *query, target=target))
+    assert ("kernel-tinykdump-crash" in names) == crash
+    assert names["kernel-tinykdump"] == target
+    assert {names["tinykdump"], names["tinykdump-selinux"]} == {"noarch"}
 
 
 def test_no_scriptlet_deletes_a_directory() -> None:
