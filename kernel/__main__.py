@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from kernel import releases
+from kernel.architectures import ARCHITECTURES
 from kernel.build import CRASH, HERE, Request, build, make_plan
 from kernel.run import KernelError, explain
 
@@ -38,6 +39,11 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--crash", action="store_true", help="build the small crash kernel, not the guests' kernel"
     )
+    command.add_argument(
+        "--architecture",
+        choices=ARCHITECTURES,
+        help="build the guests' kernel for that one (default: that of this machine)",
+    )
     command.add_argument("--jobs", type=int, default=Request().jobs)
     command.add_argument(
         "--source",
@@ -59,6 +65,7 @@ def _request(args: argparse.Namespace) -> Request:
     return replace(
         usual,
         release=releases.RELEASES.get(args.release),
+        architecture=ARCHITECTURES.get(args.architecture),
         series=[] if args.stock else args.series,
         fragments=tuple(fragments),
         source=args.source,

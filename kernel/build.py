@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from kernel import kconfig, releases
+from kernel import architectures, kconfig, releases
+from kernel.architectures import ARCHITECTURES, Architecture
 from kernel.cache import directory
 from kernel.releases import NEWEST, RELEASES, Release
 from kernel.run import KernelError, logged, output, say, stopwatch
@@ -31,7 +32,8 @@ HERE = Path(__file__).resolve().parent
 SERIES = HERE / "series"
 # How many finished kernels to keep in the cache.
 KEEP = 8
-# The fragments that a kernel begins with: the guests' kernel, and the small crash kernel.
+# The fragments that a kernel begins with: the guests' kernel, which has another one on other
+# architectures than x86-64 (architectures.py), and the small crash kernel.
 GUESTS = "vm"
 CRASH = "crash"
 # Series that only the small crash kernel is built with: all other kernels are the same without.
@@ -48,6 +50,8 @@ class Request:
     series: list[str] | None = None
     # Names of fragments in config/; the first is the base
     fragments: tuple[str, ...] = (GUESTS,)
+    # None: that of this machine
+    architecture: Architecture | None = None
     # A tarball of the source; None: search for one
     source: Path | None = field(default_factory=given_tarball)
     cache: Path = field(default_factory=directory)
@@ -59,12 +63,15 @@ class Plan:
     """Everything that a build depends on; the source is unpacked and the series are applied."""
 
     release: Release
+    architecture: Architecture
     source: Source
     tree: Path
     # Contains all series for this release
     directory: Path
     series: tuple[Series, ...]
     commits: tuple[Commit, ...]
+    # The first of its fragments
+    base: str
     # make's output directory (O=), one for each source and set of fragments
     objects: Path
     options: dict[str, str]
@@ -90,7 +97,7 @@ def fragment(name: str) -> str:
 
 def _fragments(names: tuple[str, ...], series: list[Series]) -> list[str]:
     """The base, then for the guests the fragment of each applied series, then the rest (debug)."""
-    guests = series if names[0] == GUESTS else []
+    guests = series if names[0] != CRASH else []
     own = [one.name for one in guests if (HERE / "config" / f"{one.name}.config").exists()]
     return [fragment(name) for name in (names[0], *own, *names[1:])]
 
@@ -127,30 +134,53 @@ def _newest_source(directory: Path) -> tuple[Release, Source]:
     raise errors[0]
 
 
+def usual_series(every: list[Series], names: tuple[str, ...], kind: Architecture) -> list[Series]:
+    """The series of a kernel with these fragments, without those of other kinds of kernels."""
+    left_out = {name for one in ARCHITECTURES.values() if one != kind for name in one.series}
+    if names[0] != CRASH:
+        left_out.update(CRASH_ONLY)
+    return [one for one in every if one.name not in left_out]
+
+
+def based(names: tuple[str, ...], kind: Architecture) -> tuple[str, ...]:
+    """The fragments with the base for that architecture. Raises KernelError if it has none."""
+    if names[0] == GUESTS:
+        return (kind.guests, *names[1:])
+    if kind != architectures.X86_64:
+        raise KernelError(
+            f"there is no small crash kernel for {kind.name}", "build the guests' kernel"
+        )
+    return names
+
+
 def make_plan(request: Request) -> Plan:
+    kind = request.architecture or architectures.native()
+    fragments = based(request.fragments, kind)
     base = request.cache / "kernel"
     release, source = find_source(request)
     tree = make_tree(source, base / "tree")
     every = SERIES / release.name
     series = find_series(every, request.series)
-    if request.series is None and request.fragments[0] != CRASH:
-        series = [one for one in series if one.name not in CRASH_ONLY]
+    if request.series is None:
+        series = usual_series(series, fragments, kind)
     commits = apply(tree, series)
-    options = kconfig.merge(_fragments(request.fragments, series))
+    options = kconfig.merge(_fragments(fragments, series))
     for name in release.without:
         options.pop(f"CONFIG_{name}", None)
-    compiler = output(["gcc", "--version"]).splitlines()[0]
+    compiler = output([f"{kind.prefix}gcc", "--version"]).splitlines()[0]
     commit = commits[-1].id if commits else pristine(tree)
     # Git's hash of all files: the messages of commits do not change a kernel.
     files = git(tree, "rev-parse", f"{commit}^{{tree}}")
     return Plan(
         release=release,
+        architecture=kind,
         source=source,
         tree=tree,
         directory=every,
         series=tuple(series),
         commits=tuple(commits),
-        objects=base / "build" / "-".join([tree.name, *request.fragments]),
+        base=fragments[0],
+        objects=base / "build" / "-".join([tree.name, *fragments]),
         options=options,
         result=base / _result_hash(source, files, options, compiler),
         jobs=request.jobs,
@@ -178,7 +208,8 @@ def make(
     log: str = "build.log",
     watch: Callable[[], None] | None = None,
 ) -> None:
-    compiler = "ccache gcc" if shutil.which("ccache") else "gcc"
+    kind = plan.architecture
+    compiler = f"{'ccache ' if shutil.which('ccache') else ''}{kind.prefix}gcc"
     env = {
         # Fixed, so that builds are reproducible and make does not link again for a new date.
         "KBUILD_BUILD_TIMESTAMP": "2026-01-01",
@@ -191,7 +222,10 @@ def make(
         # Keep git's state out of the release: the hash identifies the build.
         "LOCALVERSION": "",
     }
-    argv = ["make", f"-j{plan.jobs}", f"O={plan.objects}", f"CC={compiler}", *targets]
+    # fmt: off
+    argv = ["make", f"-j{plan.jobs}", f"O={plan.objects}", f"ARCH={kind.kbuild}",
+            f"CROSS_COMPILE={kind.prefix}", f"CC={compiler}", *targets]
+    # fmt: on
     logged(argv, plan.objects / log, cwd=plan.tree, env=env, watch=watch)
 
 
@@ -223,7 +257,7 @@ def _publish(plan: Plan, release: str) -> None:
         for link in ("build", "source"):
             (new / "lib/modules" / release / link).unlink(missing_ok=True)
     for source, target in {
-        "arch/x86/boot/bzImage": "vmlinuz",
+        plan.architecture.image: "vmlinuz",
         "vmlinux": "vmlinux",
         "System.map": "System.map",
         "modules.builtin": "modules.builtin",
@@ -253,7 +287,7 @@ def build(plan: Plan, progress: Progress = lambda _done, _all: None) -> Path:
     """
 
     def watch() -> None:
-        expected = plan.release.objects if plan.has_modules else plan.release.crash_objects
+        expected = plan.release.objects.get(plan.base, plan.release.objects[GUESTS])
         progress(min(objects_in(plan.objects), expected), expected)
 
     marker = plan.result / "release"
@@ -263,7 +297,12 @@ def build(plan: Plan, progress: Progress = lambda _done, _all: None) -> Path:
         with locked(plan), stopwatch("kernel"):
             checkout(plan.tree, plan.commit)
             configure(plan, plan.options)
-            make(plan, "bzImage", *(["modules"] if plan.has_modules else []), watch=watch)
+            make(
+                plan,
+                plan.architecture.target,
+                *(["modules"] if plan.has_modules else []),
+                watch=watch,
+            )
             _publish(plan, output(["cat", plan.objects / "include/config/kernel.release"]).strip())
         _prune(plan.result.parent)
     marker.touch()

@@ -22,10 +22,8 @@ class Release:
     suites: str
     # The options of the fragments in config/ that it does not have, without CONFIG_
     without: list[str]
-    # The number of object files in a build for the guests
-    objects: int
-    # The number of object files of the small crash kernel
-    crash_objects: int
+    # The number of object files, for the progress bar, by the fragment that a kernel begins with
+    objects: dict[str, int]
 
 
 RELEASES = {

@@ -8,7 +8,7 @@ from pathlib import Path
 from kernel.build import Plan
 from kernel.tree import git
 from tests.kernel import scripts
-from tests.kernel.scripts import Outcome, Scenario
+from tests.kernel.scripts import Outcome, Programs, Scenario
 from tests.vmtest.kernels import Kernel
 
 
@@ -17,6 +17,8 @@ class Boots:
     """The outcomes of the scenarios that were booted."""
 
     directory: Path
+    # Of the guests; None: those of this machine
+    programs: Programs | None = None
     _images: dict[Path, Path] = field(default_factory=dict)
     _outcomes: dict[tuple[Path, Scenario], Outcome] = field(default_factory=dict)
 
@@ -24,7 +26,8 @@ class Boots:
         """The initramfs for a kernel that was built from this plan."""
         if kernel.directory not in self._images:
             image = self.directory / f"{kernel.directory.name}.img"
-            scripts.make_image(selftests(plan.tree, plan.commit), kernel, image)
+            programs = self.programs or scripts.of_this_machine()
+            scripts.make_image(selftests(plan.tree, plan.commit), kernel, image, programs)
             self._images[kernel.directory] = image
         return self._images[kernel.directory]
 

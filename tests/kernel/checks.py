@@ -98,7 +98,7 @@ def _compiled(plan: Plan, commit: Commit) -> Path:
         git(plan.tree, "rev-parse", f"{commit.id}^{{tree}}"),
         *touched(commit.patch.read_text()),
         kconfig.render(plan.options),
-        output(["gcc", "--version"]).splitlines()[0],
+        output([f"{plan.architecture.prefix}gcc", "--version"]).splitlines()[0],
         Path(__file__).read_text(),
     ]
     key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
@@ -120,7 +120,7 @@ def compile_commit(plan: Plan, commit: Commit) -> None:
         # Options that later commits add are unknown here, and are ignored.
         configure(plan, plan.options, strict=False)
         if not plan.has_modules:
-            make(plan, "bzImage", log="check.log")
+            make(plan, plan.architecture.target, log="check.log")
         elif wanted:
             make(plan, "prepare", "modules_prepare", *wanted, log="check.log")
     done.parent.mkdir(exist_ok=True)

@@ -9,17 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests import fakehost
-from tests.vmtest import initramfs, qemu
+from tests.vmtest import foreign, initramfs, qemu
 from tests.vmtest.errors import MachineLost
 from tests.vmtest.initramfs import Tree
 from tests.vmtest.kernels import Kernel
 from tests.vmtest.machine import Disk, Machine
 from tests.vmtest.qemu import Qemu
+from tests.vmtest.rootfs import Root
 
 SCRIPTS = Path(__file__).parent / "guest"
 # The timer check can fail on a busy host. The kernel writes only warnings to the console, because
 # the tests read the script's lines there.
-APPEND = ("console=ttyS0", "panic=-1", "no_timer_check", "loglevel=5")
+APPEND = ("panic=-1", "no_timer_check", "loglevel=5")
 SELFTESTS = ("kselftest/ktap_helpers.sh", "kexec/test_crash_resize.sh")
 # The modules that scripts load. The image contains them with their dependencies.
 MODULES = ("virtio_pci", "virtio_blk", "ext4", "fuse")
@@ -50,15 +51,17 @@ class Scenario:
         return Machine(
             kernel.directory / "vmlinuz",
             image,
-            (*APPEND, f"test={self.script}", *self.append.split()),
+            (f"console={kernel.platform.console}", *APPEND, f"test={self.script}",
+             *self.append.split()),
+            platform=kernel.platform,
             memory_mib=_MIB[self.memory[-1]] * int(self.memory[:-1]),
             cpus=2,
             cpu=self.cpu,
-            model="pc",
+            model=kernel.platform.old_board,
             disks=disks,
             reboots=False,
             lifetime=2 * self.seconds,
-        )
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -87,12 +90,38 @@ def judge(scenario: Scenario, console: str) -> Outcome:
     return Outcome(scenario, tuple(failures), figures)
 
 
-def make_image(selftests: Mapping[str, str], kernel: Kernel, image: Path) -> None:
+@dataclass(frozen=True)
+class Programs:
+    """Where the programs of the guest come from."""
+
+    busybox: Path
+    # kexec and its libraries: path in the guest -> file
+    kexec: Mapping[str, Path]
+    # What makes programs for the guest
+    compiler: str
+
+
+def of_this_machine() -> Programs:
+    kexec = fakehost.real("kexec")
+    files = {str(path).lstrip("/"): path for path in fakehost.libraries_of(kexec)}
+    return Programs(fakehost.real("busybox"), {"bin/kexec": kexec, **files}, "gcc")
+
+
+def of_root(root: Root, compiler: str) -> Programs:
+    """Those of a root file system, which can be of another architecture."""
+    kexec = root.tree / "usr/sbin/kexec"
+    files = {"bin/kexec": kexec, **foreign.libraries_of(root, kexec)}
+    return Programs(root.busybox, files, compiler)
+
+
+def make_image(
+    selftests: Mapping[str, str], kernel: Kernel, image: Path, programs: Programs
+) -> None:
     """Make the guest's initramfs, which also contains the crash kernel and its image.
 
     `selftests` has the text of each script by its path in the source of the selftests.
     """
-    busybox = fakehost.real("busybox")
+    busybox = programs.busybox
     with tempfile.TemporaryDirectory() as name:
         crash, first = Tree(Path(name) / "crash"), Tree(Path(name) / "first")
         crash.busybox(busybox)
@@ -106,8 +135,9 @@ def make_image(selftests: Mapping[str, str], kernel: Kernel, image: Path) -> Non
         for path, text in selftests.items():
             first.put(text, f"selftests/{path}")
         _add_modules(kernel, first)
-        _add_helpers(first)
-        first.program("kexec")
+        _add_helpers(first, programs.compiler)
+        for place, file in programs.kexec.items():
+            first.put(file, place)
         first.put(kernel.directory / "vmlinuz", "boot/vmlinuz")
         first.put(Path(name) / "crash.img", "boot/crash.img")
         first.pack(image)
@@ -121,10 +151,10 @@ def _add_modules(kernel: Kernel, tree: Tree) -> None:
         tree.put(path, f"{place}/{path.relative_to(kernel.modules)}")
 
 
-def _add_helpers(tree: Tree) -> None:
+def _add_helpers(tree: Tree, compiler: str) -> None:
     """Add the C programs for what busybox cannot do, linked statically: there are no libraries."""
     for source in sorted(SCRIPTS.glob("*.c")):
-        command = ["gcc", "-static", "-O2", "-Wall", "-Wextra", "-Werror"]
+        command = [compiler, "-static", "-O2", "-Wall", "-Wextra", "-Werror"]
         program = tree.root / "bin" / source.stem
         subprocess.run([*command, "-o", program, source], check=True)
 

@@ -14,6 +14,7 @@ import pytest
 
 from kernel import __main__ as command
 from kernel import build, kconfig, source
+from kernel.architectures import ARCHITECTURES, ARM64, X86_64, Architecture, native
 from kernel.build import HERE, SERIES, Plan, Request, find_source, fragment
 from kernel.progress import remaining
 from kernel.releases import CHOICE, NEWEST, RELEASES, Release, chosen
@@ -29,6 +30,7 @@ from kernel.source import (
 )
 from kernel.tree import find_series, git, make_tree, touched
 from tests.bench.growth import pick, report, table
+from tests.kernel import versions
 from tests.kernel.boots import differing, same_memory
 from tests.kernel.checks import checkpatch_arguments, compiling, targets
 from tests.kernel.scripts import Outcome, Scenario, judge
@@ -64,7 +66,7 @@ def test_debian_archive(text: str, expected: str | None) -> None:
     assert debian_archive(["", text]) == expected
 
 
-LINUX = Release("7.2", "7.2.13", "sid", without=[], objects=1, crash_objects=1)
+LINUX = Release("7.2", "7.2.13", "sid", without=[], objects={})
 MAKEFILE = "# SPDX\nVERSION = 7\nPATCHLEVEL = 2\nSUBLEVEL = {}\nEXTRAVERSION ={}\nNAME = Baby\n"
 
 
@@ -369,7 +371,8 @@ def test_targets(tmp_path: Path, files: list[str], expected: list[str]) -> None:
 def test_compiling_leaves_the_objects_of_the_guests_alone(tmp_path: Path) -> None:
     options = kconfig.parse(fragment("vm"))
     source = Source("7.2.13", tmp_path, "0")
-    plan = Plan(NEWEST, source, tmp_path, SERIES, (), (), tmp_path / "vm", options, tmp_path, 1)
+    place = tmp_path / "vm"
+    plan = Plan(NEWEST, X86_64, source, tmp_path, SERIES, (), (), "vm", place, options, tmp_path, 1)
     compiled = compiling(plan)
     assert compiled.objects != plan.objects
     assert compiled.options == kconfig.merge([fragment("vm"), fragment("checked")])
@@ -483,3 +486,55 @@ def test_area_that_takes_memory_is_named() -> None:
     assert same_memory([outcome("a", "1016016"), outcome("b", "1016012")]) == []
     assert same_memory([outcome("a", "1016016"), outcome("c", "99", memory="6G")]) == []
     assert same_memory([outcome("a", "1016016"), outcome("b", "819408")])
+
+
+@pytest.mark.parametrize("kind", ARCHITECTURES.values(), ids=lambda kind: kind.name)
+def test_series_of_another_architecture_are_left_out(kind: Architecture) -> None:
+    """A patch of one architecture does not make the kernels of the others new ones."""
+    every = find_series(SERIES / NEWEST.name, None)
+    usual = {one.name for one in build.usual_series(every, (kind.guests,), kind)}
+    assert "kexec-cma" in usual
+    assert not usual & set(build.CRASH_ONLY)
+    for other in ARCHITECTURES.values():
+        assert (set(other.series) <= usual) == (other == kind or not other.series)
+
+
+def test_base_of_a_kernel_depends_on_the_architecture() -> None:
+    assert build.based(("vm", "debug"), X86_64) == ("vm", "debug")
+    assert build.based(("vm", "debug"), ARM64) == ("arm64", "debug")
+    assert build.based((build.CRASH,), X86_64) == (build.CRASH,)
+    with pytest.raises(KernelError, match="no small crash kernel for aarch64"):
+        build.based((build.CRASH,), ARM64)
+
+
+def test_compiler_has_a_prefix_only_for_another_architecture(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, prefixes in (("x86_64", ["", "aarch64-linux-gnu-"]),
+                           ("aarch64", ["x86_64-linux-gnu-", ""])):  # fmt: skip
+        monkeypatch.setattr("platform.machine", lambda name=name: name)
+        assert [X86_64.prefix, ARM64.prefix] == prefixes
+        assert native().name == name
+    monkeypatch.setattr("platform.machine", lambda: "riscv64")
+    with pytest.raises(KernelError, match="not built for riscv64"):
+        native()
+
+
+@pytest.mark.parametrize("release", RELEASES.values(), ids=lambda release: release.name)
+def test_objects_are_counted_by_fragment(release: Release) -> None:
+    assert {build.GUESTS, build.CRASH} <= set(release.objects)
+    assert all((HERE / f"config/{name}.config").exists() for name in release.objects)
+
+
+def test_a_release_that_is_not_named_is_skipped_without_its_source(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    have(monkeypatch)
+    monkeypatch.setattr(versions, "_CHOSEN", None)
+    with pytest.raises(pytest.skip.Exception, match=f"no source of {NEWEST.name}"):
+        versions.available(NEWEST)
+    monkeypatch.setattr(versions, "_CHOSEN", NEWEST)
+    with pytest.raises(NoSourceError):
+        versions.available(NEWEST)
+    have(monkeypatch, NEWEST.name)
+    assert versions.available(NEWEST) is NEWEST

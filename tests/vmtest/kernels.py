@@ -13,7 +13,7 @@ import kernel.build
 from kernel.build import CRASH, Request
 from kernel.source import newest
 from tests.vmtest import accel, cache, initramfs, rootfs
-from tests.vmtest.machine import Disk, Machine
+from tests.vmtest.machine import PLATFORMS, X86_64, Disk, Machine, Platform
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,7 @@ class Kernel:
     """A kernel that kernel/build.py built."""
 
     directory: Path
+    platform: Platform = X86_64
 
     @property
     def kver(self) -> str:
@@ -84,6 +85,9 @@ def build(request: Request | None = None) -> Kernel:
     """
     request = request or Request()
     named = ""
+    if request.architecture:
+        plan = kernel.build.make_plan(request)
+        return Kernel(kernel.build.build(plan), PLATFORMS[request.architecture.name])
     if request.fragments == SMALL.fragments and request.series is None:
         named = os.environ.get(NAMED_SMALL, "")
     elif request.fragments == Request().fragments and not request.series:

@@ -80,6 +80,22 @@ _PLACE = Path("/usr/share/OVMF")
 OVMF = Firmware(_PLACE / "OVMF_CODE_4M.fd", _PLACE / "OVMF_VARS_4M.fd")
 
 
+@dataclass(frozen=True)
+class Platform:
+    """What the machines of an architecture differ in."""
+
+    program: str  # QEMU
+    board: str
+    old_board: str  # with fewer devices, if there is one
+    cpu: str  # where it is emulated
+    console: str  # the serial port, as the kernel names it
+
+
+X86_64 = Platform("qemu-system-x86_64", "q35", "pc", "max", "ttyS0")
+# "max" signs pointers, which takes most of the time of an emulated kernel.
+AARCH64 = Platform("qemu-system-aarch64", "virt", "virt", "cortex-a72", "ttyAMA0")
+PLATFORMS = {"x86_64": X86_64, "aarch64": AARCH64}  # by what uname -m says
+
 # A display for up to 4096 x 4096 pixels.
 DISPLAY = "VGA,vgamem_mb=64"
 
@@ -104,9 +120,11 @@ class Machine:
     accel: Literal["tcg", "kvm"] = "tcg"
     # Whether the guest's clock counts instructions: then its times are the same on a busy host.
     counts: bool = False
-    # Value of -cpu; empty: the most capable model.
+    platform: Platform = X86_64
+    # Value of -cpu; empty: that of the platform, or the host's.
     cpu: str = ""
-    model: str = "q35"
+    # The machine type; empty: that of the platform.
+    model: str = ""
     disks: tuple[Disk, ...] = ()
     controllers: tuple[Controller, ...] = (XHCI,)
     sticks: tuple[Stick, ...] = ()
@@ -197,7 +215,7 @@ def stick_devices(machine: Machine, stick: Stick) -> list[Device]:
 def argv(machine: Machine, workdir: Path, *, qmp_fd: int, hand_fd: int) -> list[str]:
     """QEMU's command line; QEMU inherits the two file descriptors, which are sockets."""
     return [
-        "qemu-system-x86_64",
+        machine.platform.program,
         "-nodefaults",
         "-no-user-config",
         "-display", "none",
@@ -221,13 +239,14 @@ def _hardware(machine: Machine) -> list[str]:
     threads = "single" if machine.counts else "multi"
     accel = {"tcg": f"tcg,thread={threads}", "kvm": "kvm"}[machine.accel]
     secure = machine.firmware is not None and machine.firmware.secure
+    model = machine.model or machine.platform.board
     return [
         # The firmware writes to its variables in system management mode.
-        "-machine", f"{machine.model},smm=on" if secure else machine.model,
+        "-machine", f"{model},smm=on" if secure else model,
         "-accel", accel,
         # 2 ns for each instruction. While all processors wait, the clock jumps ahead.
         *(["-icount", "shift=1,sleep=off"] if machine.counts else []),
-        "-cpu", machine.cpu or {"tcg": "max", "kvm": "host"}[machine.accel],
+        "-cpu", machine.cpu or {"tcg": machine.platform.cpu, "kvm": "host"}[machine.accel],
         "-smp", str(machine.cpus),
         "-m", f"{machine.memory_mib}M",
         # Without entropy, guests wait for it at boot, which takes long under TCG.

@@ -11,8 +11,9 @@ from collections.abc import Callable, Generator
 import pytest
 
 from kernel.build import Plan, Request, make_plan
-from tests.vmtest import kernels, qemu, rootfs
+from tests.vmtest import foreign, kernels, qemu, rootfs
 from tests.vmtest.kernels import Kernel
+from tests.vmtest.machine import AARCH64
 from tests.vmtest.rootfs import Recipe, Root
 
 TOOLS = (
@@ -22,7 +23,7 @@ TOOLS = (
 )  # fmt: skip
 
 # A test that uses one of these fixtures, directly or not, boots machines ...
-BOOTS = frozenset({"build_kernel", "build_root"})
+BOOTS = frozenset({"build_kernel", "build_root", "foreign_root"})
 # ... and one that uses one of these needs the source of Linux with the series applied.
 BUILDS = frozenset({"build_kernel", "kernel_plan"})
 # Time limits of a test: guests beside builds are slow, and the first test builds the kernel.
@@ -69,6 +70,16 @@ def build_root() -> Callable[[Recipe], Root]:
 def root(build_root: Callable[[Recipe], Root]) -> Root:
     """The usual root file system: Debian with its kernel."""
     return build_root(Recipe())
+
+
+@pytest.fixture(scope="session")
+def foreign_root() -> Root:
+    """Debian with its kernel, of another architecture than this machine's."""
+    needed = (*TOOLS, AARCH64.program)
+    missing = [tool for tool in needed if not shutil.which(tool)]
+    if missing:
+        pytest.fail(f"the VM tests need {', '.join(missing)} (run: make deps)", pytrace=False)
+    return foreign.build()
 
 
 @pytest.fixture(scope="session")

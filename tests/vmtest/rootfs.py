@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.vmtest import accel, cache, initramfs
-from tests.vmtest.machine import Disk, Machine
+from tests.vmtest.machine import X86_64, Disk, Machine, Platform
 
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 
@@ -54,6 +54,7 @@ class Root:
     """A root file system in the cache."""
 
     directory: Path
+    platform: Platform = X86_64
 
     @property
     def image(self) -> Path:
@@ -83,12 +84,15 @@ class Root:
         """A machine that boots this root file system; `changes` are fields of Machine."""
         # On a busy host under TCG, a virtual CPU can pause longer than the kernel's watchdogs
         # and timer check tolerate: "IO-APIC + timer doesn't work!" is a panic.
-        usual = ("console=ttyS0", "nowatchdog", "no_timer_check", "panic=5")
+        console = f"console={self.platform.console}"
+        usual = (console, "nowatchdog", "no_timer_check", "panic=5")
         first = initramfs.build(self.modules, self.busybox)
+        is_foreign = self.platform != X86_64
         fields: dict[str, Any] = {
             "kernel": self.kernel,
             "initrd": first,
-            "accel": accel.best(self.kernel, first),
+            "platform": self.platform,
+            "accel": "tcg" if is_foreign else accel.best(self.kernel, first),
             "append": (*usual, *init, *append),
             "disks": (Disk("root", self.image),),
         }

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.vmtest.machine import (
+    AARCH64,
     EHCI,
     XHCI,
     Disk,
@@ -164,3 +165,12 @@ def test_a_stick_behind_a_filter_and_a_hub() -> None:
     }  # fmt: skip
     (device,) = stick_devices(Machine(Path("/vmlinuz"), sticks=(odd,)), odd)
     assert (device["port"], device["logical_block_size"]) == ("5.2", 4096)
+
+
+def test_a_machine_of_another_architecture() -> None:
+    """Its QEMU, board and processor; what a test chooses itself stays."""
+    plain = Machine(Path("/k"), platform=AARCH64)
+    assert command(plain)[0] == "qemu-system-aarch64"
+    assert (values(plain, "-machine"), values(plain, "-cpu")) == (["virt"], ["cortex-a72"])
+    chosen = replace(plain, model="sbsa-ref", cpu="max")
+    assert (values(chosen, "-machine"), values(chosen, "-cpu")) == (["sbsa-ref"], ["max"])

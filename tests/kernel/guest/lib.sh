@@ -84,7 +84,7 @@ return_to_area()
 load()
 {
 	kexec "$1" -p /boot/vmlinuz --initrd=/boot/crash.img \
-		--command-line="console=ttyS0 panic=-1 no_timer_check loglevel=5 nr_cpus=1 region=$(region)"
+		--command-line="$(grep -o 'console=[A-Za-z0-9]*' /proc/cmdline) panic=-1 no_timer_check loglevel=5 nr_cpus=1 region=$(region)"
 }
 
 unload()
