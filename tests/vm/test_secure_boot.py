@@ -56,8 +56,12 @@ def test_only_a_signed_kernel_is_loaded_and_saves_a_dump(
         assert line.endswith(
             " (see dmesg; Secure Boot and lockdown want a signed kernel, also in a unified image)"
         )
+        assert "; the crash kernel that is loaded stays (" in line
         assert "signature verification failed" in vm.run(["dmesg"]).text
         assert json.loads(vm.run(["tinykdump", "status", "--json"], check=False).text)["armed"]
+        # What the kernel trusts replaces what is loaded.
+        vm.run(["rm", f"/lib/modules/{root.kver}/vmlinuz"])
+        assert load(vm, made.signed, f"/boot/vmlinuz-{root.kver}") == []
 
         mark = service.mark()
         service.crash(vm, mark)
