@@ -127,7 +127,7 @@ def test_a_stick_with_exfat_and_the_machines_own_key(vm: VM, root: Root, tmp_pat
     vm.put(b"", service.CONFIGURATION)
     # Without it, a machine has another name after each reboot.
     vm.put(b"0123456789abcdef0123456789abcdef\n", "/etc/machine-id")
-    vm.run(["tinykdump", "--load"], timeout=300)
+    vm.run(["tinykdump", "--load"])
     vm.run(["sync", "/etc/machine-id", "/etc"])  # tinykdump itself syncs the key that it made
     mark = service.crash_and_wait(vm)
     drivers = "modprobe -a xhci_pci usb_storage uas sd_mod exfat;"
@@ -153,7 +153,7 @@ def test_an_image_that_does_not_load_changes_nothing(
     before = service.reserved(vm)
     vm.put(b"[crashkernel]\nmargin = 0\n[dump]\nencrypt = no\n", service.DROP_IN)
     service.break_kernel(vm, root.kver)
-    failed = vm.run(["tinykdump", "--load"], check=False, timeout=300)
+    failed = vm.run(["tinykdump", "--load"], check=False)
     assert failed.status == 1
     (line,) = failed.stderr.decode().splitlines()
     assert line.startswith("tinykdump: kexec failed: ")

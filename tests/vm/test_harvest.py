@@ -27,7 +27,7 @@ def test_the_boot_after_a_crash_restores_the_dump(root: Root, tmp_path: Path) ->
         settled(vm)
         service.install(vm)
         vm.run(["systemctl", "enable", "tinykdump", "tinykdump-harvest"])
-        vm.run(["tinykdump", "-l"], timeout=300)
+        vm.run(["tinykdump", "-l"])
         vm.run(["sync"])
         mark = service.mark()
         service.crash(vm, mark)

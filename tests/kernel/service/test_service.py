@@ -76,7 +76,7 @@ def test_memory_is_reserved_only_while_an_image_is_loaded(
         assert abs(before - after) < NOISE
         assert abs(after - with_crash_kernel - reserved) < NOISE
 
-        vm.run(["tinykdump", "--load"], timeout=300)
+        vm.run(["tinykdump", "--load"])
         mark = service.mark()
         service.crash(vm, mark)
         vm.wait_for_reboot(CRASH_SECONDS)
@@ -98,7 +98,7 @@ def test_an_image_that_does_not_load_reserves_nothing(
         vm.put(b"[crashkernel]\nmargin = 100\n", service.DROP_IN)
         service.break_kernel(vm, kernel.kver)
         for reserved in (before, 0):
-            failed = vm.run(["tinykdump", "--load"], check=False, timeout=300)
+            failed = vm.run(["tinykdump", "--load"], check=False)
             (line,) = failed.stderr.decode().splitlines()
             assert line.startswith("tinykdump: kexec failed: ")
             assert "could not be restored" not in line
