@@ -62,10 +62,12 @@ kernel: deps ## build the kernel with the patch series and print its directory
 
 kernel-check: deps ## test the kernel series: apply, checkpatch, build, KUnit, boot
 	@tools/deps kernel
+	@tools/deps arm64
 	@$(PYTHON) -m pytest -m kernel tests/kernel/test_commits.py
 	@$(PYTHON) -m pytest -m kernel --ignore=tests/kernel/test_commits.py tests/kernel
 
-long-check: deps ## run the guests that take ten minutes each: under SELinux, and set up by Ansible
+long-check: deps ## run the guests that take ten minutes each: under SELinux, set up by Ansible, and with arm64
+	@tools/deps arm64
 	@$(PYTHON) -m pytest -m long tests
 
 rpm: ## build source and binary packages of the last commit in build/rpm (KERNEL=1: also kernels, KERNEL=small: one)

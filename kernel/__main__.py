@@ -52,7 +52,8 @@ def _parser() -> argparse.ArgumentParser:
         help="tarball of the kernel source (default: TINYKDUMP_KERNEL_SOURCE)",
     )
     deps = commands.add_parser("deps", help="print the packages that a build needs")
-    deps.add_argument("distribution", nargs="?", choices=["debian", "fedora"], default="debian")
+    lists = tomllib.loads((HERE / "deps.toml").read_text())
+    deps.add_argument("distribution", nargs="?", choices=lists, default="debian")
     return parser
 
 

@@ -69,7 +69,9 @@ def output(
             check=False,
         )
     except FileNotFoundError as error:
-        raise KernelError(f"{args[0]} is not installed", "run tools/deps kernel") from error
+        raise KernelError(
+            f"{args[0]} is not installed", "run tools/deps kernel or arm64"
+        ) from error
     if done.returncode:
         raise KernelError(
             f"{' '.join(args[:4])} ... failed with status {done.returncode}",

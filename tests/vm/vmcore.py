@@ -24,7 +24,7 @@ def log(vmcore: Path) -> str:
         return text.read_text(errors="replace")
 
 
-def has_process(vmcore: Path, name: str, *, memory_mib: int) -> bool:
+def has_process(vmcore: Path, name: str, *, memory_mib: int, first: int = 0) -> bool:
     """Whether a task of that name, which has 15 characters, is in the machine's memory.
 
     Searches all pages, because drgn finds no tasks without debugging information. In
@@ -32,14 +32,14 @@ def has_process(vmcore: Path, name: str, *, memory_mib: int) -> bool:
     """
     if len(name) != 15:
         raise ValueError(f"{name!r} would not fill task_struct.comm")
-    return has(vmcore, name.encode() + b"\0", memory_mib=memory_mib)
+    return has(vmcore, name.encode() + b"\0", memory_mib=memory_mib, first=first)
 
 
-def has(vmcore: Path, pattern: bytes, *, memory_mib: int) -> bool:
-    """Whether these bytes, all in one page, are in the machine's memory."""
+def has(vmcore: Path, pattern: bytes, *, memory_mib: int, first: int = 0) -> bool:
+    """Whether these bytes, all in one page, are in the machine's memory from ``first`` on."""
     program = drgn.Program()
     program.set_core_dump(vmcore)
-    for address in range(0, memory_mib << 20, _PAGE):
+    for address in range(first, first + (memory_mib << 20), _PAGE):
         try:
             page = program.read(address, _PAGE, physical=True)
         except drgn.FaultError:  # a page that was left out, or no memory

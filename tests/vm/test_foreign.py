@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A machine with an arm64 processor: Debian's kernel panics, and the dump is restored here."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.vm import service, vmcore
+from tests.vmtest import stick
+from tests.vmtest.machine import Machine, Stick
+from tests.vmtest.rootfs import Root
+from tests.vmtest.vm import running
+from tinykdump.image.makedumpfile import KEEPS_ALL
+
+pytestmark = pytest.mark.long
+
+# The modules for the stick's controller, protocol and file system.
+NEEDED_MODULES = [
+    "usb_common", "usbcore", "xhci_hcd", "xhci_pci", "scsi_common", "scsi_mod", "usb_storage",
+    "uas", "sd_mod", "fat", "vfat", "nls_cp437", "nls_ascii", "exfat",
+]  # fmt: skip
+# Where the memory of QEMU's virt begins.
+FIRST = 1 << 30
+# Little, because Debian 13's makedumpfile cannot read its kernel: all of it is dumped.
+MEMORY_MIB = 384
+# The processor is emulated, and encrypts a megabyte in a second or three.
+CRASH_SECONDS = 2400.0
+
+
+@pytest.fixture
+def machine(foreign_root: Root, tmp_path: Path) -> Machine:
+    image = stick.make(tmp_path / "stick.img")
+    return foreign_root.machine(
+        "crashkernel=96M",
+        memory_mib=MEMORY_MIB,
+        sticks=(Stick("stick", image.path),),
+    )
+
+
+def test_a_dump_of_arm64_is_saved_and_restored(
+    machine: Machine, foreign_root: Root, keys: service.KeyPair, tmp_path: Path
+) -> None:
+    kver, mark = foreign_root.kver, service.mark()
+    with running(machine, tmp_path / "vm") as vm:
+        service.install(vm, keys=keys)
+        service.kernel_install(vm, "add", kver)
+        manifest = service.manifest(vm, kver)
+        assert set(NEEDED_MODULES) <= set(manifest["modules"])
+        assert "nr_cpus=1" in manifest["cmdline"].split()
+        assert service.reserved(vm) < 96 << 20
+        (note,) = json.loads(vm.run(["tinykdump", "status", "--json"], check=False).text)["notes"]
+        assert note == KEEPS_ALL
+        service.crash(vm, mark)
+        vm.wait_for_reboot(CRASH_SECONDS)
+        vm.quit()
+
+    (dump,) = service.dumps(stick.Image(machine.stick("stick").image, "vfat"), tmp_path / "stick")
+    assert dump.complete
+    service.restore(dump, tmp_path / "restored", keys.home)
+    core = tmp_path / "restored/vmcore"
+    assert mark in (tmp_path / "restored/vmcore-dmesg.txt").read_text()
+    assert vmcore.has_process(core, mark, memory_mib=MEMORY_MIB, first=FIRST)
+    said = service.report(core)  # without symbols
+    assert said.startswith("panic:    sysrq triggered crash\n")
+    assert f"Crashing task: {mark} (PID " in said
