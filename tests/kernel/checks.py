@@ -122,7 +122,9 @@ def compile_commit(plan: Plan, commit: Commit) -> None:
         if not plan.has_modules:
             make(plan, plan.architecture.target, log="check.log")
         elif wanted:
-            make(plan, "prepare", "modules_prepare", *wanted, log="check.log")
+            make(plan, "prepare", "modules_prepare", log="check.log")
+            # Kbuild calls itself for one target after the other if some of them are not of this kind.
+            make(plan, *wanted, log="check.log")
     done.parent.mkdir(exist_ok=True)
     done.write_text(f"{commit.series}/{commit.patch.name}\n")
 
