@@ -86,9 +86,10 @@ mount_kernel_interfaces() {
 # The kernel takes the hardware clock for UTC, and it has the local time of CLOCK_ZONE.
 correct_clock() {
 	[ -n "$CLOCK_ZONE" ] || return 0
-	seconds=$(TZ=$CLOCK_ZONE date -d "$(date -u '+%Y-%m-%d %H:%M:%S')" +%s 2>"$TMP/date") &&
-		date -s "@$seconds" >/dev/null 2>"$TMP/date" ||
+	if ! { seconds=$(TZ=$CLOCK_ZONE date -d "$(date -u '+%Y-%m-%d %H:%M:%S')" +%s) &&
+		date -s "@$seconds" >/dev/null; } 2>"$TMP/date"; then
 		say "cannot correct the clock: $(sed -n 1p "$TMP/date")"
+	fi
 }
 
 # --- at build time ----------------------------------------------------------------------

@@ -105,7 +105,7 @@ def script_fails(bench: Bench) -> str:
 
 
 def write_hangs(bench: Bench) -> str:
-    """The stick stops in the middle, for ever; a kernel that resets it would block QEMU."""
+    """The stick stops in the middle and never goes on; a kernel that resets it would block QEMU."""
     patience = "for timeout in /sys/block/sd*/device/timeout; do echo 3600 >$timeout; done"
     bench.script(patience, "stall = 20\n")
     bench.start()

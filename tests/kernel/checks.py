@@ -123,7 +123,7 @@ def compile_commit(plan: Plan, commit: Commit) -> None:
             make(plan, plan.architecture.target, log="check.log")
         elif wanted:
             make(plan, "prepare", "modules_prepare", log="check.log")
-            # Kbuild calls itself for one target after the other if some of them are not of this kind.
+            # Kbuild calls itself for one target after the other if some are not of this kind.
             make(plan, *wanted, log="check.log")
     done.parent.mkdir(exist_ok=True)
     done.write_text(f"{commit.series}/{commit.patch.name}\n")

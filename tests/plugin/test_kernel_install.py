@@ -186,8 +186,9 @@ def test_the_path_of_the_kernel_image_is_remembered(
     fake.write("/home/me/bzImage", bzimage(release=now) if now else b"")
     monkeypatch.setenv("TINYKDUMP_ROOT", str(fake.root))
     assert cli.main(["-b"]) == 1
-    why = f"is kernel {now}, not {KVER} (" if now else "is not a bzImage and contains none ("
-    assert capfd.readouterr().err.startswith(f"tinykdump: {given} {why}install that kernel")
+    why = f"kernel {now}, not {KVER}" if now else "not a bzImage or Image and contains none"
+    said = capfd.readouterr().err
+    assert said.startswith(f"tinykdump: {given} is {why} (install that kernel")
 
 
 @pytest.mark.slow
@@ -243,8 +244,8 @@ def test_a_unified_image_without_a_kernel_is_an_error(self_built: KernelInstall)
     given = self_built.fake.write("/boot/linux.efi", unified(osrel=b"ID=x"))
     _, said = self_built("add", KVER, given)
     assert said == [
-        f"tinykdump: add {KVER}: {given} is not a bzImage and contains none (install that "
-        "kernel, or run kernel-install add KVER IMAGE)"
+        f"tinykdump: add {KVER}: {given} is not a bzImage or Image and contains none (install "
+        "that kernel, or run kernel-install add KVER IMAGE)"
     ]
 
 

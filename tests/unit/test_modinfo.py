@@ -75,6 +75,10 @@ def test_what_modules_say_is_read_as_it_was_written() -> None:
 
 
 WRITTEN = json.loads(to_json({"ab": parse_module(WHOLE, "x.ko")}))
+WRONG: tuple[dict[str, object], ...] = (
+    {"size": "1"}, {"vermagic": 1}, {"aliases": "x"}, {"aliases": [1]}, {"other": []},
+    {"depends": None},
+)  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -83,8 +87,7 @@ WRITTEN = json.loads(to_json({"ab": parse_module(WHOLE, "x.ko")}))
         "", "{", "[]", "{}", "3", '{"format": 1}', '{"format": 1, "modules": []}',
         json.dumps(WRITTEN | {"format": FORMAT + 1}),
         *(json.dumps(WRITTEN | {"modules": {"ab": WRITTEN["modules"]["ab"] | change}})
-          for change in ({"size": "1"}, {"vermagic": 1}, {"aliases": "x"}, {"aliases": [1]},
-                         {"other": []}, {"depends": None})),
+          for change in WRONG),
         json.dumps(WRITTEN | {"modules": {"ab": {"vermagic": ""}}}),
     ],
 )  # fmt: skip
