@@ -60,6 +60,13 @@ class Architecture:
     # Options, as in a .config, that together make a kernel whose memory makedumpfile up to 1.7.9
     # cannot read.
     unreadable: tuple[frozenset[str], ...] = ()
+    # A parameter for page tables of fewer levels, the end of the memory that they reach, and the
+    # bytes that it saves.
+    fewer_levels: tuple[str, int, int] | None = None
+    # The image of a distribution's kernel says that it needs more memory to unpack itself than the
+    # kernel keeps (12 MiB more with Debian 6.12). What is left over of that, in bytes, beyond what
+    # such a kernel has of data.
+    unpacking: int = 0
 
     def layout_of(self, kernel_config: str) -> Layout:
         """The layout of a kernel with that .config."""
@@ -90,6 +97,9 @@ _ADDED = (
     "nr_cpus=1",
     "reset_devices",
     "cgroup_disable=memory",
+    # Otherwise a kernel with CONFIG_MEMCG gives each chunk of per-CPU memory an array of pointers
+    # also without that controller (pcpu_alloc_chunk() in mm/percpu.c), on x86 of 4 MiB.
+    "cgroup.memory=nokmem",
     "numa=off",
     "panic=10",  # a crash kernel that panics must reboot
     "transparent_hugepage=never",
@@ -108,6 +118,9 @@ _ADDED = (
     "rootfstype=ramfs",
     # Otherwise /dev/kmsg is rate limited, and the crash side logs only there.
     "printk.devkmsg=on",
+    # Where built-in ciphers are tested at boot, that takes a third of the time until /init. The
+    # kernel tests them nevertheless if FIPS asks for it (crypto/testmgr.c).
+    "cryptomgr.notests",
 )
 
 X86_64 = Architecture(
@@ -131,6 +144,9 @@ X86_64 = Architecture(
         "noxsave", "processor.max_cstate", "tsc", "uhci_hcd.*", "x2apic_phys",
     ),
     added=(*_ADDED, "mce=off", "acpi_no_memhotplug"),
+    # MAX_PHYSMEM_BITS: with five levels, the index of all sections that there can be takes 2 MiB.
+    fewer_levels=("no5lvl", 1 << 46, 2 << 20),
+    unpacking=4 << 20,
     controllers=("xhci_pci", "xhci_pci_renesas", "ehci_pci", "ohci_pci", "uhci_hcd",
                  "xhci_plat_hcd"),
     emulator=Emulator(

@@ -29,7 +29,7 @@ BOOT_SECONDS = 3600.0
 PARAMETERS = {
     "cgroup.memory=nokmem": "",
     "no5lvl": "on processors with five levels of page tables",
-    "initcall_blacklist=slab_sysfs_init": "",
+    "initcall_blacklist=slab_late_init": "no /sys/kernel/slab; the name is the kernel's own affair",
     "cgroup_disable=memory": "Fedora",
     "transparent_hugepage=never": "Fedora",
     "numa=off": "Fedora",

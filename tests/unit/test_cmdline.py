@@ -3,11 +3,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinykdump.architecture import X86_64
+from tinykdump.architecture import AARCH64, X86_64
 from tinykdump.image.cmdline import (
     DEFAULTS,
     crash_cmdline,
     encrypts_memory,
+    fewer_levels,
     module_parameters,
     values,
 )
@@ -61,6 +62,25 @@ def test_memory_encryption_is_kept(running: str, encrypts: bool) -> None:
     assert [word for word in words if word.startswith("mem_encrypt")] == running.split()
     assert ("swiotlb=4096" in words) == encrypts
     assert encrypts_memory(" ".join(words)) == encrypts
+
+
+RAM = "00001000-0009fbff : System RAM\n100000000-{:x} : System RAM\n  1{:x}-2 : Kernel code\n"
+
+
+@pytest.mark.parametrize(
+    ("iomem", "expected"),
+    [
+        (RAM.format((1 << 46) - 1, 1 << 50), ("no5lvl",)),
+        (RAM.format(1 << 46, 0), ()),
+        (RAM.format((1 << 52) - 1, 0), ()),
+        ("00000000-00000000 : System RAM\n", ()),  # for others than root
+        ("fed00000-fed003ff : HPET 0\n", ()),
+        ("", ()),
+    ],
+)
+def test_fewer_levels_where_they_reach_all_memory(iomem: str, expected: tuple[str, ...]) -> None:
+    assert fewer_levels(X86_64, iomem) == expected
+    assert fewer_levels(AARCH64, iomem) == ()
 
 
 @pytest.mark.parametrize(

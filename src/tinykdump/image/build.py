@@ -23,7 +23,7 @@ from tinykdump.image import (
     programs,
     screens,
 )
-from tinykdump.image.cmdline import crash_cmdline, encrypts_memory
+from tinykdump.image.cmdline import crash_cmdline, encrypts_memory, fewer_levels
 from tinykdump.image.entries import Entry
 from tinykdump.image.manifest import Manifest
 from tinykdump.image.modinfo import ModInfo
@@ -204,7 +204,8 @@ def _screens(tree: ModuleTree) -> Screens:
 def _cmdline(host: Host, config: Config, kernel: Kernel, found: Screens) -> str:
     kept = pstore.parameters(host, kernel.config, efi=config.efi_log) if host.live else ()
     running = host.text("/proc/cmdline") or ""
-    more = (*kept, *screens.parameters(found))
+    levels = fewer_levels(kernel.architecture, host.text("/proc/iomem") or "")
+    more = (*kept, *screens.parameters(found), *levels)
     return crash_cmdline(kernel.architecture, running, config.append, more)
 
 

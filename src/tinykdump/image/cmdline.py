@@ -21,6 +21,7 @@ DEFAULTS = ("usb_storage.delay_use=0",)
 BOUNCE_BUFFERS = 8 << 20
 _SLOT = 2048  # bytes; swiotlb= counts in these (kernel-parameters.txt)
 
+_MEMORY = re.compile(r"^ *[0-9a-f]{1,16}-([0-9a-f]{1,16}) : System RAM$", re.MULTILINE)
 _WORD = re.compile(r'(?:"[^"]*"|[^\s"])+')  # values may be quoted, as in next_arg()
 
 
@@ -34,8 +35,8 @@ def crash_cmdline(
     in the crash kernel they cost memory or do harm.
 
     ``running`` is the running kernel's command line as in /proc/cmdline, ``append`` what the
-    configuration adds, ``more`` what pstore and the kernel's own drivers ask for. The kernel uses
-    the last value of a parameter, but all of initcall_blacklist=.
+    configuration adds, ``more`` what pstore, the kernel's own drivers and this machine's memory
+    ask for. The kernel uses the last value of a parameter, but all of initcall_blacklist=.
     """
     kept = [
         word
@@ -45,6 +46,18 @@ def crash_cmdline(
     swiotlb = [f"swiotlb={BOUNCE_BUFFERS // _SLOT}"] if encrypts_memory(" ".join(kept)) else []
     ours = (*architecture.added, *swiotlb, *more)
     return " ".join([*DEFAULTS, *kept, *ours, *_WORD.findall(append)])
+
+
+def fewer_levels(architecture: Architecture, iomem: str) -> tuple[str, ...]:
+    """The parameter for page tables of fewer levels, if they reach all memory of this machine.
+
+    ``iomem`` is /proc/iomem, where all memory ends at 0 for those who may not know.
+    """
+    if architecture.fewer_levels is None:
+        return ()
+    parameter, limit, _ = architecture.fewer_levels
+    top = max((int(end, 16) for end in _MEMORY.findall(iomem)), default=0)
+    return (parameter,) if 0 < top < limit else ()
 
 
 def encrypts_memory(cmdline: str) -> bool:
