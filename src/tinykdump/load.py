@@ -74,16 +74,20 @@ def need_of(host: Host, image: Manifest, content: bytes = b"") -> Need:
     )
     kernel = content or host.read(image.kernel)
     settings = kernels.config(host, image.kver, image.kernel)
+    architecture = kernelimage.architecture(kernel, image.kernel)
     parts = memory.Parts(
-        kernel=kernelimage.init_size(kernel, image.kernel),
+        kernel=kernelimage.init_size(kernel, image.kernel)
+        - memory.unpacking(architecture, settings, image.cmdline),
         packed=image.packed,
         unpacked=image.unpacked,
         drivers=image.drivers,
         memory=memory.total(host.text("/proc/meminfo") or ""),
-        layout=kernelimage.architecture(kernel, image.kernel).layout_of(settings),
+        layout=architecture.layout_of(settings),
         log=log,
         screen=hardware.screen_bytes(host) if image.draws else 0,
-        data=memory.kernel_data(settings, built_in="usbcore" not in image.modules),
+        data=memory.kernel_data(
+            architecture, settings, image.cmdline, built_in="usbcore" not in image.modules
+        ),
         capture=memory.capture(image.filesystems),
         bounce=cmdline.BOUNCE_BUFFERS if cmdline.encrypts_memory(image.cmdline) else 0,
     )

@@ -11,7 +11,7 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from tinykdump.architecture import Layout
+from tinykdump.architecture import Architecture, Layout
 from tinykdump.image.cmdline import values
 
 MIB = 1 << 20
@@ -24,6 +24,10 @@ KERNEL_DATA = 5 * MIB
 CAPTURE = 9 * MIB // 2
 JOURNAL = 5 * MIB // 2
 _WITHOUT_JOURNAL = {"vfat", "exfat"}
+
+# The kernels of distributions are known by this option. They account memory to control groups,
+# unless this parameter is on their command line (architecture.py).
+_CGROUPS, _NO_ACCOUNTS = "CONFIG_MEMCG=y", "cgroup.memory=nokmem"
 
 # A kernel that has USB and disk drivers built in, as Fedora's, has more of that: tables, threads
 # and queues of all that it has built in. tests/kernel/service/test_fedora.py checks the sum.
@@ -144,11 +148,24 @@ def _power_of_two(size: int) -> int:
     return min(1 << max(size - 1, 0).bit_length(), 1 << 31)
 
 
-def kernel_data(kernel_config: str, *, built_in: bool) -> int:
-    """Bytes for the data of a kernel with that .config, and whether its USB core is built in."""
+def kernel_data(
+    architecture: Architecture, kernel_config: str, cmdline: str, *, built_in: bool
+) -> int:
+    """Bytes for the data of a kernel beyond its image.
+
+    By its .config, the crash kernel's command line, and whether its USB core is built in.
+    """
     if _SMALL in kernel_config.splitlines():
         return SMALL_DATA
-    return KERNEL_DATA + BUILT_IN_DATA * built_in
+    data = KERNEL_DATA + BUILT_IN_DATA * built_in
+    levels = architecture.fewer_levels
+    return data - levels[-1] if levels and levels[0] in cmdline.split() else data
+
+
+def unpacking(architecture: Architecture, kernel_config: str, cmdline: str) -> int:
+    """Bytes that a kernel image takes to unpack itself, and that are then free for its data."""
+    has = _CGROUPS in kernel_config.splitlines() and _NO_ACCOUNTS in cmdline.split()
+    return architecture.unpacking if has else 0
 
 
 def capture(filesystems: Collection[str]) -> int:
@@ -161,7 +178,7 @@ def capture(filesystems: Collection[str]) -> int:
 class Parts:
     """The inputs of the need; sizes in bytes."""
 
-    kernel: int  # init_size of the kernel image
+    kernel: int  # init_size of the kernel image, less unpacking()
     packed: int  # the image
     unpacked: int
     drivers: int  # the image's modules, once they are loaded

@@ -161,14 +161,18 @@ def need_of(
     image: Manifest, header: bytes, settings: str, memory_gib: int, screen: int = 0
 ) -> Need:
     """The computed need; ``screen`` is the crash kernel's copy of the screen, in bytes."""
+    architecture = kernelimage.architecture(header, image.kernel)
     parts = memory.Parts(
-        kernel=kernelimage.init_size(header, image.kernel),
+        kernel=kernelimage.init_size(header, image.kernel)
+        - memory.unpacking(architecture, settings, image.cmdline),
         packed=image.packed,
         unpacked=image.unpacked,
         drivers=image.drivers,
         memory=memory_gib << 30,
-        layout=kernelimage.architecture(header, image.kernel).layout_of(settings),
-        data=memory.kernel_data(settings, built_in="usbcore" not in image.modules),
+        layout=architecture.layout_of(settings),
+        data=memory.kernel_data(
+            architecture, settings, image.cmdline, built_in="usbcore" not in image.modules
+        ),
         capture=memory.capture(image.filesystems),
         screen=screen,
     )

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinykdump.architecture import AARCH64, X86_64, Layout
+from tinykdump.architecture import AARCH64, X86_64, Architecture, Layout
 from tinykdump.memory import (
     ALIGNMENT,
     BUILT_IN_DATA,
@@ -24,6 +24,7 @@ from tinykdump.memory import (
     need,
     table,
     total,
+    unpacking,
 )
 
 PARTS = Parts(kernel=40 * MIB, packed=1, unpacked=10 * MIB, drivers=0, memory=0,
@@ -117,10 +118,33 @@ def test_the_need_is_the_sum_of_the_rows_in_whole_blocks(parts: Parts, margin: i
 
 
 def test_a_kernel_with_usb_built_in_has_more_data() -> None:
-    plain, larger = (kernel_data("", built_in=each) for each in (False, True))
+    plain, larger = (kernel_data(X86_64, "", "", built_in=each) for each in (False, True))
     assert (plain, larger - plain) == (KERNEL_DATA, BUILT_IN_DATA)
     one, two = (need(replace(PARTS, data=data), 0).rows[1].bytes for data in (plain, larger))
     assert two - one == BUILT_IN_DATA
+
+
+DISTRIBUTION, SAVING = "CONFIG_MEMCG=y\n", "irqpoll cgroup.memory=nokmem no5lvl"
+
+
+@pytest.mark.parametrize(
+    ("architecture", "config", "cmdline", "less"),
+    [
+        (X86_64, DISTRIBUTION, SAVING, 6),
+        (X86_64, "# CONFIG_MEMCG is not set\n", SAVING, 2),
+        # An image of an older version, or a machine with more memory than four levels reach.
+        (X86_64, DISTRIBUTION, "irqpoll no5lvl", 2),
+        (X86_64, DISTRIBUTION, "cgroup.memory=nokmem", 4),
+        (X86_64, "", "", 0),
+        (AARCH64, DISTRIBUTION, SAVING, 0),
+    ],
+)
+def test_parameters_save_memory_of_the_kernel(
+    architecture: Architecture, config: str, cmdline: str, less: int
+) -> None:
+    data = kernel_data(architecture, config, cmdline, built_in=False)
+    left = unpacking(architecture, config, cmdline)
+    assert data - left == KERNEL_DATA - less * MIB
 
 
 @pytest.mark.parametrize(
@@ -137,12 +161,12 @@ def test_a_journal_takes_memory(filesystems: tuple[str, ...], expected: int) -> 
 
 def test_the_small_crash_kernel() -> None:
     """Its options are in its .config."""
-    assert kernel_data("# CONFIG_SLUB_TINY is not set\n", built_in=False) == KERNEL_DATA
-    assert kernel_data("CONFIG_SLUB_TINY=y\n", built_in=True) == SMALL_DATA
+    assert kernel_data(X86_64, "# CONFIG_SLUB_TINY is not set\n", "", built_in=False) == KERNEL_DATA
+    assert kernel_data(X86_64, "CONFIG_SLUB_TINY=y\n", "", built_in=True) == SMALL_DATA
     assert X86_64.layout_of("CONFIG_SMP=y\n") == Layout(4 << 10, 128 * MIB)
     assert X86_64.layout_of("CONFIG_X86_SMALL_SECTIONS=y\n").section == 16 * MIB
     config = (Path(__file__).parents[2] / "kernel/config/crash.config").read_text()
-    assert kernel_data(config, built_in=True) == SMALL_DATA
+    assert kernel_data(X86_64, config, "", built_in=True) == SMALL_DATA
     assert X86_64.layout_of(config).section == 16 * MIB
 
 
