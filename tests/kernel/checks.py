@@ -136,7 +136,7 @@ def unmet_user_options(plan: Plan) -> list[str]:
     text = fragment("tinykdump")
     with locked(plan):
         checkout(plan.tree, plan.commit)
-        output(["make", f"O={objects}", "x86_64_defconfig"], cwd=plan.tree)
+        output(["make", f"O={objects}", "defconfig"], cwd=plan.tree)
         config = objects / ".config"
         config.write_text(config.read_text() + text)
         output(["make", f"O={objects}", "olddefconfig"], cwd=plan.tree)
