@@ -5,11 +5,6 @@ from collections.abc import Callable
 
 from tinykdump.host import Host
 
-try:
-    import rpm
-except ImportError:  # a system without rpm: no packages are recorded
-    rpm = None
-
 Owner = Callable[[str], str]
 
 
@@ -18,7 +13,11 @@ def owner_lookup(host: Host) -> Owner:
 
     Without the bindings or a database it always returns "". The database is only read.
     """
-    database = rpm.expandMacro("%{_dbpath}") if rpm else ""
+    try:
+        import rpm  # noqa: PLC0415 - only a build needs it, and not every system has it
+    except ImportError:
+        return lambda _path: ""
+    database = rpm.expandMacro("%{_dbpath}")
     if not database or not host.children(database):
         return lambda _path: ""
     transaction = rpm.TransactionSet(str(host.root))
