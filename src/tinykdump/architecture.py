@@ -146,7 +146,7 @@ X86_64 = Architecture(
     added=(*_ADDED, "mce=off", "acpi_no_memhotplug"),
     # MAX_PHYSMEM_BITS: with five levels, the index of all sections that there can be takes 2 MiB.
     fewer_levels=("no5lvl", 1 << 46, 2 << 20),
-    unpacking=4 << 20,
+    unpacking=2 << 20,
     controllers=("xhci_pci", "xhci_pci_renesas", "ehci_pci", "ohci_pci", "uhci_hcd",
                  "xhci_plat_hcd"),
     emulator=Emulator(
