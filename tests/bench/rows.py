@@ -26,8 +26,13 @@ MOST = 10  # rows of a table of callers or slabs
 SCRIPT = """#!/bin/sh
 if [ "$1" != watch ]; then
 	setsid "$0" watch </dev/null &
+	# Until then it belongs to this script, and would end with it.
+	until [ -e /run/watching ]; do
+		usleep 100000
+	done
 	exit
 fi
+: >/run/watching
 least=999999999
 while usleep 200000; do
 	while read -r name size unit && [ "$name" != MemAvailable: ]; do
