@@ -251,6 +251,25 @@ def records(lines: list[str], level: int = 6) -> tuple[Record, ...]:
     return tuple(Record(float(number), level, text) for number, text in enumerate(lines))
 
 
+# Of Debian 13's kernel for arm64, in QEMU.
+ARM64_CRASH = """\
+sysrq: Trigger a crash
+Kernel panic - not syncing: sysrq triggered crash
+CPU: 0 UID: 0 PID: 191 Comm: mark-19b7084fd6 Kdump: loaded Not tainted 6.12.117+deb13-arm64 #1
+Hardware name: linux,dummy-virt (DT)
+Call trace:
+ dump_backtrace+0xd8/0x130
+ el0t_64_sync+0x190/0x198
+Starting crashdump kernel...
+Bye!""".splitlines()
+
+
+def test_a_call_trace_without_an_end() -> None:
+    task = log.crashing(records(ARM64_CRASH))
+    assert task and (task.pid, task.name, task.cpu) == (191, "mark-19b7084fd6", 0)
+    assert task.stack == ("dump_backtrace+0xd8/0x130", "el0t_64_sync+0x190/0x198")
+
+
 def test_what_the_log_says() -> None:
     found = records(["boring"] * 1000 + CRASH)
     assert log.reason(found) == "Fatal exception"

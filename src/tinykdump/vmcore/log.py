@@ -105,11 +105,14 @@ def _is_mark(text: str) -> bool:
 
 
 def _trace(lines: Sequence[Record]) -> Iterator[str]:
-    """The functions of the first call trace; those that may be leftovers have a question mark."""
+    """The functions of the first call trace; those that may be leftovers have a question mark.
+
+    Some architectures write "Call trace:", and nothing at its end.
+    """
     texts = [record.text.strip() for record in lines]
-    starts = [number for number, text in enumerate(texts) if text.startswith("Call Trace:")]
+    starts = [n for n, text in enumerate(texts) if text.lower().startswith("call trace:")]
     for text in texts[starts[0] + 1 :] if starts else ():
-        if text.startswith(("</TASK>", "---[", "RIP:", "Modules linked")):
+        if text.startswith(("</TASK>", "RIP:")) or not ("+0x" in text or text.startswith("<")):
             return
         if not text.startswith("<"):
             yield text
