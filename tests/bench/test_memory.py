@@ -86,6 +86,8 @@ def test_a_console_without_the_memory(console: str) -> None:
 
 def test_a_boot_shows_memory_and_time() -> None:
     assert parameters.parse(CONSOLE) == Boot(free=30000, started=3.827618)
+    lists = "  pagesets\n    cpu: 0\n              count:    76\r\n              count:    329\r\n"
+    assert parameters.parse(CONSOLE + lists) == Boot(free=30000 + 405 * 4, started=3.827618)
     with pytest.raises(ValueError, match="the guest did not start"):
         parameters.parse("[    0.1] Kernel panic")
 
