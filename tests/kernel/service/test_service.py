@@ -192,7 +192,7 @@ def test_a_full_backend_does_not_prevent_the_dump(
         service.crash(vm, service.mark())
         vm.wait_for_reboot(CRASH_SECONDS)
         said = vm.console.rpartition("Linux version")[2]
-    assert "giving up on the console of this crash kernel: erst cannot store it" in said
+    assert "giving up on the log of this crash kernel: erst cannot store it" in said
     assert "saved as tinykdump/" in said
     for complaint in ("WARNING:", "BUG:", "Oops:"):
         assert complaint not in said
