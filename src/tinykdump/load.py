@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Load an image as the crash kernel, and unload it."""
 
-import errno
-import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -32,6 +30,9 @@ _LOCKDOWN = Path("/sys/kernel/security/lockdown")
 # How many more kernels may be loaded for a reboot (Documentation/admin-guide/sysctl/kernel.rst).
 _LIMIT = Path("/proc/sys/kernel/kexec_load_limit_reboot")
 _NO_LIMIT = "-1"
+# What kexec(8) says if the kernel rejects a kernel, but not if the call was invalid
+# (do_kexec_file_load() in kexec/kexec.c).
+_REFUSED = "kexec_file_load failed: "
 _UNTRUSTED = "see dmesg; Secure Boot and lockdown want a signed kernel, also in a unified image"
 
 
@@ -142,14 +143,15 @@ def _check_trust(host: Host, image: Manifest) -> None:
     kexec_file_load(2) frees the loaded crash kernel before it looks at the next one, which then
     cannot be loaded again: it may have been loaded before the lockdown. So ask for a kernel to
     reboot into, with an initramfs that is no file. The kernel reads that after it has checked the
-    signature, so that EINVAL means trust, and nothing is loaded or unloaded (kernel/kexec_file.c).
+    signature (kernel/kexec_file.c), so that nothing is loaded or unloaded. Of a kernel that is
+    trusted, kexec(8) then says that the system call is not available.
     """
     level = host.text(_LOCKDOWN) or "[none]"
     if "[none]" in level or (host.text(_LIMIT) or _NO_LIMIT).strip() != _NO_LIMIT:
         return
     asked = ["kexec", "--load", "--kexec-file-syscall", "--initrd=/dev/null"]
     done = run([*asked, host.path(image.kernel)], check=False)
-    if done.status and not done.last_line.endswith(os.strerror(errno.EINVAL)):
+    if done.last_line.startswith(_REFUSED):
         raise TinykdumpError(
             f"kexec failed: {done.last_line}; the crash kernel that is loaded stays", _UNTRUSTED
         )

@@ -285,8 +285,10 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Sequence[str | Path]]:
 
     def run(argv: Sequence[str | Path], **_: object) -> Finished:
         calls.append(argv)
-        why = "Invalid argument" if str(argv[-1]).endswith("good") else "Operation not permitted"
-        return Finished(255, b"", f"kexec_file_load failed: {why}\n")
+        said = "kexec_file_load failed: Operation not permitted"
+        if str(argv[-1]).endswith("good"):
+            said = "syscall kexec_file_load not available."
+        return Finished(255, b"", f"{said}\n")
 
     monkeypatch.setattr(load, "run", run)
     return calls
