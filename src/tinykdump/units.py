@@ -46,7 +46,7 @@ def start_instance(template: str, name: str) -> None:
 def stop(host: Host, *patterns: str) -> None:
     """Stop the units that run and have such a name, and wait for their end.
 
-    Without systemd, none does. Raises TinykdumpError.
+    Without systemd, none does: a manager that runs has its socket. Raises TinykdumpError.
     """
-    if host.exists("/run/systemd/system"):  # sd_booted(3)
+    if host.exists("/run/systemd/private"):
         run(["systemctl", "stop", *patterns], hint=f"see systemctl status {patterns[0]}")

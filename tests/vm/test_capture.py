@@ -260,6 +260,7 @@ def test_removing_a_kernel_removes_its_image(vm: VM, root: Root) -> None:
     """If it was loaded, the running kernel's image is loaded instead."""
     old = f"{root.kver}-old"
     vm.shell(
+        f"cp /boot/config-{root.kver} /boot/config-{old};"
         f"cd /var/lib/tinykdump/images; cp -r {root.kver} {old};"
         f'sed -i \'s/"kver": .*/"kver": "{old}",/\' {old}/manifest.json'
     )
