@@ -90,7 +90,7 @@ def test_the_small_crash_kernel(
     out, err = capfd.readouterr()
     says = "saved; log and vmcore were decrypted and read"
     assert out.endswith(f"the rehearsal of {root.kver} passed: {says}\n")
-    assert f"rehearsing {root.kver}: a guest with 512 MiB, 34 MiB of them reserved" in err
+    assert f"rehearsing {root.kver}: a guest with 512 MiB, 36 MiB of them reserved" in err
     assert f"crash kernel {small.kver} is up" in err
 
 
