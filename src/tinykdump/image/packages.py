@@ -5,6 +5,11 @@ from collections.abc import Callable
 
 from tinykdump.host import Host
 
+try:
+    import rpm
+except ImportError:  # a system without rpm: no packages are recorded
+    rpm = None
+
 Owner = Callable[[str], str]
 
 
@@ -13,11 +18,7 @@ def owner_lookup(host: Host) -> Owner:
 
     Without the bindings or a database it always returns "". The database is only read.
     """
-    try:
-        import rpm  # noqa: PLC0415 - only a build needs it, and not every system has it
-    except ImportError:
-        return lambda _path: ""
-    database = rpm.expandMacro("%{_dbpath}")
+    database = rpm.expandMacro("%{_dbpath}") if rpm else ""
     if not database or not host.children(database):
         return lambda _path: ""
     transaction = rpm.TransactionSet(str(host.root))
