@@ -107,8 +107,8 @@ def make(host: Host, options: argparse.Namespace) -> int:
         sizes = dict(zip(image.filesystems, image.filesystem_bytes, strict=False))
         if sizes:  # an older version did not write them
             print("file systems: " + ", ".join(f"{name} {sizes[name]} bytes" for name in sizes))
-        if options.build and (note := programs.shortcoming(host, kernels.config(host, kver))):
-            say(f"note: {note}")
+        if options.build and (found := programs.shortcoming(host, kernels.config(host, kver))):
+            say(f"note: {found.note}")
         if options.load:
             held = load.load(host, image, takeover=config.takeover)
             print(f"loaded; {held.size // MIB} MiB of memory are reserved")

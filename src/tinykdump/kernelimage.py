@@ -18,8 +18,7 @@ from tinykdump.errors import TinykdumpError
 # The kinds that kexec can load, for messages.
 KINDS = " or ".join(each.header.name for each in ARCHITECTURES)
 
-
-# More bytes than any kernel image has: what unpacks to more is none.
+# More bytes than any kernel image has: what gzip unpacks to more is none.
 _LARGEST = 512 << 20
 
 # A unified image with a zboot image with an image packed by gzip: more than there is.

@@ -10,7 +10,6 @@ from tinykdump import (
     files,
     hardware,
     kdump_service,
-    kernelimage,
     kernels,
     memory,
     reservation,
@@ -18,7 +17,7 @@ from tinykdump import (
 )
 from tinykdump.errors import TinykdumpError
 from tinykdump.host import Host
-from tinykdump.image import cmdline, manifest
+from tinykdump.image import manifest
 from tinykdump.image.manifest import Manifest
 from tinykdump.memory import Need
 from tinykdump.reservation import Reservation
@@ -73,26 +72,14 @@ def need_of(host: Host, image: Manifest, content: bytes = b"") -> Need:
         kernels.config(host, host.running_kernel()),
         hardware.possible_cpus(host),
     )
-    kernel = content or host.read(image.kernel)
-    settings = kernels.config(host, image.kver, image.kernel)
-    architecture = kernelimage.architecture(kernel, image.kernel)
-    parts = memory.Parts(
-        kernel=kernelimage.init_size(kernel, image.kernel)
-        - memory.unpacking(architecture, settings, image.cmdline),
-        packed=image.packed,
-        unpacked=image.unpacked,
-        drivers=image.drivers,
-        memory=memory.total(host.text("/proc/meminfo") or ""),
-        layout=architecture.layout_of(settings),
+    return memory.of_image(
+        image,
+        content or host.read(image.kernel),
+        kernels.config(host, image.kver, image.kernel),
+        machine=memory.total(host.text("/proc/meminfo") or ""),
         log=log,
         screen=hardware.screen_bytes(host) if image.draws else 0,
-        data=memory.kernel_data(
-            architecture, settings, image.cmdline, built_in="usbcore" not in image.modules
-        ),
-        capture=memory.capture(image.filesystems),
-        bounce=cmdline.BOUNCE_BUFFERS if cmdline.encrypts_memory(image.cmdline) else 0,
     )
-    return memory.need(parts, image.margin)
 
 
 def load(host: Host, image: Manifest, *, takeover: bool) -> Reservation:

@@ -11,8 +11,10 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from tinykdump import kernelimage
 from tinykdump.architecture import Architecture, Layout
-from tinykdump.image.cmdline import values
+from tinykdump.image.cmdline import BOUNCE_BUFFERS, encrypts_memory, values
+from tinykdump.image.manifest import Manifest
 
 MIB = 1 << 20
 
@@ -24,10 +26,6 @@ KERNEL_DATA = 5 * MIB
 CAPTURE = 9 * MIB // 2
 JOURNAL = 5 * MIB // 2
 _WITHOUT_JOURNAL = {"vfat", "exfat"}
-
-# The kernels of distributions are known by this option. They account memory to control groups,
-# unless this parameter is on their command line (architecture.py).
-_CGROUPS, _NO_ACCOUNTS = "CONFIG_MEMCG=y", "cgroup.memory=nokmem"
 
 # A kernel that has USB and disk drivers built in, as Fedora's, has more of that: tables, threads
 # and queues of all that it has built in. tests/kernel/service/test_fedora.py checks the sum.
@@ -43,8 +41,8 @@ _SMALL = "CONFIG_SLUB_TINY=y"
 _STRUCT_PAGE = 64
 
 # makedumpfile keeps two bits for each page of the crashed kernel, here of 4 KiB: larger pages need
-# less. If that is more than the
-# limit, it works in several rounds (makedumpfile(8), --cyclic-buffer).
+# less. If that is more than the limit, it works in several rounds (makedumpfile(8),
+# --cyclic-buffer).
 _BYTES_PER_BITMAP_BYTE = 4 * 4096
 _BITMAP_LIMIT = 8 * MIB
 
@@ -155,17 +153,15 @@ def kernel_data(
 
     By its .config, the crash kernel's command line, and whether its USB core is built in.
     """
-    if _SMALL in kernel_config.splitlines():
+    options, parameters = kernel_config.splitlines(), cmdline.split()
+    if _SMALL in options:
         return SMALL_DATA
-    data = KERNEL_DATA + BUILT_IN_DATA * built_in
-    levels = architecture.fewer_levels
-    return data - levels[-1] if levels and levels[0] in cmdline.split() else data
-
-
-def unpacking(architecture: Architecture, kernel_config: str, cmdline: str) -> int:
-    """Bytes that a kernel image takes to unpack itself, and that are then free for its data."""
-    has = _CGROUPS in kernel_config.splitlines() and _NO_ACCOUNTS in cmdline.split()
-    return architecture.unpacking if has else 0
+    saved = (
+        each.bytes
+        for each in architecture.savings
+        if each.parameter in parameters and (not each.option or each.option in options)
+    )
+    return KERNEL_DATA + BUILT_IN_DATA * built_in - sum(saved)
 
 
 def capture(filesystems: Collection[str]) -> int:
@@ -178,7 +174,7 @@ def capture(filesystems: Collection[str]) -> int:
 class Parts:
     """The inputs of the need; sizes in bytes."""
 
-    kernel: int  # init_size of the kernel image, less unpacking()
+    kernel: int  # init_size of the kernel image
     packed: int  # the image
     unpacked: int
     drivers: int  # the image's modules, once they are loaded
@@ -189,6 +185,35 @@ class Parts:
     screen: int = 0  # the crash kernel's copy of the screen
     data: int = KERNEL_DATA  # of the kernel itself, from kernel_data()
     capture: int = CAPTURE  # for the dump, from capture()
+
+
+def of_image(
+    image: Manifest, kernel: bytes, kernel_config: str, *, machine: int, log: int = 0,
+    screen: int = 0,
+) -> Need:  # fmt: skip
+    """The need of an image.
+
+    ``kernel`` begins with the header of its kernel image, and ``kernel_config`` is that kernel's
+    .config; the sizes are as in Parts, ``machine`` is its memory. Raises TinykdumpError for a
+    damaged kernel.
+    """
+    architecture = kernelimage.architecture(kernel, image.kernel)
+    parts = Parts(
+        kernel=kernelimage.init_size(kernel, image.kernel),
+        packed=image.packed,
+        unpacked=image.unpacked,
+        drivers=image.drivers,
+        memory=machine,
+        layout=architecture.layout_of(kernel_config),
+        log=log,
+        screen=screen,
+        data=kernel_data(
+            architecture, kernel_config, image.cmdline, built_in="usbcore" not in image.modules
+        ),
+        capture=capture(image.filesystems),
+        bounce=BOUNCE_BUFFERS if encrypts_memory(image.cmdline) else 0,
+    )
+    return need(parts, image.margin)
 
 
 def need(parts: Parts, margin: int) -> Need:

@@ -15,7 +15,7 @@ from tinykdump import kernels, mounts, room
 from tinykdump.errors import TinykdumpError
 from tinykdump.filesystems import FILESYSTEMS, is_mounted_by
 from tinykdump.host import Host
-from tinykdump.image import makedumpfile, programs
+from tinykdump.image import programs
 from tinykdump.run import run
 
 # src/crash/stick.sh recognizes a disk behind USB in the same way, and hides all others.
@@ -145,13 +145,10 @@ def _problems(
         )
 
 
-# What makedumpfile cannot leave out -> bits of the dump level.
-_KEPT = {makedumpfile.KEEPS_ALL: room.ALL, makedumpfile.KEEPS_FREE_PAGES: room.FREE_PAGES}
-
-
 def expected_dump(host: Host, level: int) -> int:
     """The largest size of a dump of the running kernel, in bytes; see room.expected_dump."""
-    kept = programs.shortcoming(host, kernels.config(host, host.running_kernel()))
-    level &= ~_KEPT.get(kept, 0)
+    found = programs.shortcoming(host, kernels.config(host, host.running_kernel()))
+    if found:
+        level &= ~found.kept
     meminfo, iomem = host.text("/proc/meminfo") or "", host.text("/proc/iomem") or ""
     return room.expected_dump(meminfo, iomem, level)

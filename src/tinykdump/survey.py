@@ -57,6 +57,7 @@ def collect(host: Host, config: Config) -> Status:
     running, saved = host.running_kernel(), crash.on_stick(host, plugged)
     crashing = (mine.kver, mine.kernel) if mine else (running,)
     kernel_config = kernels.config(host, *crashing)
+    lacks = programs.shortcoming(host, kernels.config(host, running))
     boots = pstore.boots(host)
     last = crash.last(boots, pstore.crash_log(host, boots), saved or ())
     tested, rehearsed = trial.last(host), rehearsal.last(host)
@@ -91,7 +92,7 @@ def collect(host: Host, config: Config) -> Status:
         test=tested,
         rehearsal=rehearsed,
         problems=tuple(dict.fromkeys(problems)),
-        notes=tuple(filter(None, [programs.shortcoming(host, kernels.config(host, running))])),
+        notes=(lacks.note,) if lacks else (),
     )  # fmt: skip
 
 

@@ -79,7 +79,7 @@ def crash(
     """Crash a guest with so much memory, and wait for the crash kernel's final action."""
     workdir.mkdir()
     medium = stick.make(workdir / "stick.img", size_mib=4096)
-    machine = machine_of(image, _system(root, image, workdir), reserved_mib, memory_mib,
+    machine = machine_of(image.kernel, _system(root, image, workdir), reserved_mib, memory_mib,
                          Stick("stick", medium.path), counts=counts)  # fmt: skip
     with qemu.started(qemu.Qemu, machine, workdir / "vm") as vm:
         try:
@@ -95,11 +95,11 @@ def crash(
 
 
 def machine_of(
-    image: Image, system: Path, reserved_mib: int, memory_mib: int, medium: Stick, *, counts: bool
+    kernel: Path, system: Path, reserved_mib: int, memory_mib: int, medium: Stick, *, counts: bool
 ) -> Machine:
     """The guest. Pure."""
     return Machine(
-        kernel=image.kernel,
+        kernel=kernel,
         initrd=system,
         append=(*CONSOLE, "panic=-1", "printk.devkmsg=on", f"crashkernel={reserved_mib}M"),
         memory_mib=memory_mib,

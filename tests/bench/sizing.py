@@ -19,7 +19,7 @@ from tests.vmtest import kernels, rootfs, snapshot, stick
 from tests.vmtest.errors import MachineLost
 from tests.vmtest.machine import Disk, Machine, Stick
 from tests.vmtest.vm import VM, running
-from tinykdump import kernelimage, memory
+from tinykdump import memory
 from tinykdump.image import manifest
 from tinykdump.image.manifest import Manifest
 from tinykdump.memory import MIB, Need
@@ -161,22 +161,7 @@ def need_of(
     image: Manifest, header: bytes, settings: str, memory_gib: int, screen: int = 0
 ) -> Need:
     """The computed need; ``screen`` is the crash kernel's copy of the screen, in bytes."""
-    architecture = kernelimage.architecture(header, image.kernel)
-    parts = memory.Parts(
-        kernel=kernelimage.init_size(header, image.kernel)
-        - memory.unpacking(architecture, settings, image.cmdline),
-        packed=image.packed,
-        unpacked=image.unpacked,
-        drivers=image.drivers,
-        memory=memory_gib << 30,
-        layout=architecture.layout_of(settings),
-        data=memory.kernel_data(
-            architecture, settings, image.cmdline, built_in="usbcore" not in image.modules
-        ),
-        capture=memory.capture(image.filesystems),
-        screen=screen,
-    )
-    return memory.need(parts, image.margin)
+    return memory.of_image(image, header, settings, machine=memory_gib << 30, screen=screen)
 
 
 @dataclass(frozen=True)

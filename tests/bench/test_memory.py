@@ -129,8 +129,9 @@ def test_figures_of_a_size() -> None:
 
 
 def test_the_memory_of_a_guest_can_be_more_than_the_hosts() -> None:
-    image = bare.Image(Path("/vmlinuz"), None, b"", None)  # type: ignore[arg-type]
     medium = Stick("stick", Path("/stick.img"))
-    machine = bare.machine_of(image, Path("/system.img"), 92, 65536, medium, counts=False)
+    machine = bare.machine_of(
+        Path("/vmlinuz"), Path("/system.img"), 92, 65536, medium, counts=False
+    )
     assert machine.arguments == ("-object", "memory-backend-ram,id=ram,size=65536M,reserve=off")
     assert "crashkernel=92M" in machine.append

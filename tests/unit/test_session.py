@@ -81,7 +81,7 @@ def test_the_form_of_the_status(recorded: tuple[Shown, ...], fake: FakeHost) -> 
         key_backup=None, target="LABEL=TINYKDUMP", stick="", stick_filesystem="", stick_free=None,
         expected_dump=97 << 20, dumps=None, incomplete_dumps=None, last_dump="", last_dump_at=None,
         crash_log="", crash=None, test=None, rehearsal=None, problems=(lonely,),
-        notes=(makedumpfile.KEEPS_FREE_PAGES,),
+        notes=(makedumpfile.KEEPS_FREE_PAGES.note,),
     )  # fmt: skip
     assert form(output(recorded, "tinykdump status")) == form(made.to_text()), AGAIN
 

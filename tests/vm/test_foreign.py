@@ -50,7 +50,7 @@ def test_a_dump_of_arm64_is_saved_and_restored(
         assert "nr_cpus=1" in manifest["cmdline"].split()
         assert service.reserved(vm) < 96 << 20
         (note,) = json.loads(vm.run(["tinykdump", "status", "--json"], check=False).text)["notes"]
-        assert note == KEEPS_ALL
+        assert note == KEEPS_ALL.note
         service.crash(vm, mark)
         vm.wait_for_reboot(CRASH_SECONDS)
         vm.quit()

@@ -38,9 +38,7 @@ SETTLE_SECONDS = 900.0
 def policy(request: pytest.FixtureRequest) -> Policy:
     if request.param == "reference":
         return selinux.REFERENCE
-    if (source := fedorapolicy.source()) is None:
-        pytest.skip(f"{fedorapolicy.SOURCE} does not name the source of Fedora's policy")
-    return Policy(fedorapolicy.NAME, fedorapolicy.build(source))
+    return Policy(fedorapolicy.NAME, fedorapolicy.built())
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from tests.vmtest import cache
 
 SOURCE = "TINYKDUMP_FEDORA_POLICY"
@@ -32,6 +34,13 @@ def source() -> Path | None:
     if not (Path(named) / CONTAINER).exists():
         raise FileNotFoundError(f"{SOURCE}={named} has no {CONTAINER} (see HACKING.md)")
     return Path(named)
+
+
+def built() -> Path:
+    """build() of that source. Skips the test if the environment names none."""
+    if (given := source()) is None:
+        pytest.skip(f"{SOURCE} does not name the source of Fedora's policy")
+    return build(given)
 
 
 def build(given: Path) -> Path:

@@ -9,13 +9,10 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from elftools.elf.dynamic import DynamicSection
-from elftools.elf.elffile import ELFFile
-from elftools.elf.segments import InterpSegment
-
 from tests.vmtest import cache, rootfs
 from tests.vmtest.machine import AARCH64
 from tests.vmtest.rootfs import KEYRING, Root
+from tinykdump.image import elf
 
 ARCHITECTURE = "arm64"
 SUITE = "trixie"
@@ -78,17 +75,6 @@ def libraries_of(root: Root, program: Path) -> dict[str, Path]:
 
 
 def _needed(tree: Path, program: Path) -> list[Path]:
-    with program.open("rb") as file:
-        elf = ELFFile(file)
-        loaders = [
-            tree / each.get_interp_name().lstrip("/")
-            for each in elf.iter_segments()
-            if isinstance(each, InterpSegment)
-        ]
-        names = [
-            tag.needed  # type: ignore[attr-defined] # made by pyelftools for DT_NEEDED
-            for section in elf.iter_sections()
-            if isinstance(section, DynamicSection)
-            for tag in section.iter_tags("DT_NEEDED")
-        ]
-    return [*loaders, *(next(tree.glob(f"usr/lib/*-linux-gnu/{name}")) for name in names)]
+    facts = elf.parse(program.read_bytes(), str(program))
+    loaders = [tree / facts.interpreter.lstrip("/")] if facts.interpreter else []
+    return [*loaders, *(next(tree.glob(f"usr/lib/*-linux-gnu/{name}")) for name in facts.needed)]

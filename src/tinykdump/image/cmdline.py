@@ -55,7 +55,7 @@ def fewer_levels(architecture: Architecture, iomem: str) -> tuple[str, ...]:
     """
     if architecture.fewer_levels is None:
         return ()
-    parameter, limit, _ = architecture.fewer_levels
+    parameter, limit = architecture.fewer_levels
     top = max((int(end, 16) for end in _MEMORY.findall(iomem)), default=0)
     return (parameter,) if 0 < top < limit else ()
 

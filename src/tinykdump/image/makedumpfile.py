@@ -2,7 +2,9 @@
 """What old versions of makedumpfile cannot do. Pure: bytes in, values out."""
 
 import re
+from dataclasses import dataclass
 
+from tinykdump import room
 from tinykdump.architecture import is_unreadable
 
 # Linux 7.1 renamed a member of struct page, and its entry in vmcoreinfo (commit d50569612c29).
@@ -29,23 +31,33 @@ def renamed(program: bytes) -> tuple[int, ...]:
 _VERSION = re.compile(rb"makedumpfile: version ([0-9]{1,3})\.([0-9]{1,3})\.([0-9]{1,3})")
 _LEAVES_OUT_FREE_PAGES = (1, 7, 7)
 _READS_ALL_KERNELS = (1, 7, 10)
-KEEPS_FREE_PAGES = (
-    "makedumpfile before 1.7.7 also saves free memory of Linux 6.12 and later (install a newer one)"
+
+
+@dataclass(frozen=True)
+class Shortcoming:
+    """What a version of makedumpfile does not leave out of a dump."""
+
+    note: str  # for people
+    kept: int  # the bits of the dump level that have no effect (makedumpfile(8), -d)
+
+
+KEEPS_FREE_PAGES = Shortcoming(
+    "makedumpfile before 1.7.7 also saves free memory of Linux 6.12 and later (install a newer "
+    "one)",
+    room.FREE_PAGES,
 )
-KEEPS_ALL = (
-    "makedumpfile up to 1.7.9 cannot read this kernel: a dump has all memory (install a newer one)"
+KEEPS_ALL = Shortcoming(
+    "makedumpfile up to 1.7.9 cannot read this kernel: a dump has all memory (install a newer one)",
+    room.ALL,
 )
 
 
-def shortcoming(program: bytes, kernel_config: str) -> str:
-    """What this makedumpfile cannot leave out of a dump of a kernel with that .config; "": nothing.
-
-    One of KEEPS_ALL and KEEPS_FREE_PAGES.
-    """
+def shortcoming(program: bytes, kernel_config: str) -> Shortcoming | None:
+    """What this makedumpfile cannot leave out of a dump of a kernel with that .config."""
     match = _VERSION.search(program)
     if not match:
-        return ""
+        return None
     version = tuple(map(int, match.groups()))
     if version < _READS_ALL_KERNELS and is_unreadable(kernel_config):
         return KEEPS_ALL
-    return KEEPS_FREE_PAGES if version < _LEAVES_OUT_FREE_PAGES else ""
+    return KEEPS_FREE_PAGES if version < _LEAVES_OUT_FREE_PAGES else None

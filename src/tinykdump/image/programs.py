@@ -11,6 +11,7 @@ from tinykdump.host import Host
 from tinykdump.image import elf, entries, handover, makedumpfile
 from tinykdump.image.entries import Entry
 from tinykdump.image.libraries import Program, libraries
+from tinykdump.image.makedumpfile import Shortcoming
 from tinykdump.run import run
 
 # src/crash: as installed, or beside this package in a checkout.
@@ -64,12 +65,12 @@ def busybox(host: Host) -> Program:
     return found
 
 
-def shortcoming(host: Host, kernel_config: str) -> str:
+def shortcoming(host: Host, kernel_config: str) -> Shortcoming | None:
     """What the installed makedumpfile cannot leave out of a dump; see makedumpfile.py."""
     try:
         data = host.read(find(host, "makedumpfile", "makedumpfile"))
     except TinykdumpError:  # not installed: others report that
-        return ""
+        return None
     return makedumpfile.shortcoming(data, kernel_config)
 
 
