@@ -15,7 +15,7 @@ import pytest
 from tests import plugged
 from tests.fakehost import KVER, NAMES, STATE, FakeHost, enable_kdump, make_live
 from tests.keyring import Keyring
-from tinykdump import __version__, cli, hardware, load
+from tinykdump import __version__, actions, cli, hardware, load
 from tinykdump.config_files import load_config
 from tinykdump.host import Host
 from tinykdump.image import build
@@ -519,6 +519,15 @@ def test_the_files_of_a_kernel_are_read_once(monkeypatch: pytest.MonkeyPatch) ->
     assert cli.main(["-b"]) == 0
     for name, times in {"config": 2, "vmlinuz": 1}.items():
         assert opened.count(f"/lib/modules/{KVER}/{name}") == times
+
+
+@pytest.mark.parametrize(("end", "expected"), [(0x3FFFFFFF, True), (1 << 50, False)])
+def test_page_tables_have_fewer_levels_where_that_is_enough(
+    machine: FakeHost, end: int, *, expected: bool
+) -> None:
+    machine.write("/proc/iomem", f"00100000-{end:08x} : System RAM\n")
+    image = actions.draft(machine.host, load_config(machine.host, {}), KVER)
+    assert ("no5lvl" in image.cmdline.split()) == expected
 
 
 @pytest.mark.parametrize(
