@@ -154,6 +154,11 @@ def test_who_may_read_what_in_fedoras_policy(module: Path, tmp_path: Path) -> No
     assert opens["tinykdump_key_t"] == READ_SECRETS
     assert opens["kdump_var_lib_t"] > READ_SECRETS | {"kdump_t"}
     assert {"httpd_t", "user_t"} <= opens["gpg_secret_t"] | opens["var_lib_t"]
+    started = search(tmp_path / "policy", "--type_trans", "-s", "init_t", "-c", "process")
+    assert started >= {
+        "type_transition init_t bin_t:process unconfined_service_t;",
+        "type_transition init_t kdump_exec_t:process kdump_t;",
+    }
     for runs in RUNS[:2]:
         assert search(tmp_path / "policy", "--type_trans", "-s", runs, "-c", "dir") >= {
             f"type_transition {runs} var_lib_t:dir kdump_var_lib_t tinykdump;",
