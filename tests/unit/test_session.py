@@ -37,9 +37,10 @@ def form(text: str) -> list[str]:
     for pattern, name in (
         (r"\b([0-9A-F]{40}|[0-9a-f]{40}|[0-9a-f]{12}\b)", "ID"),
         (r"\d{4}-\d\d-\d\d[ -]\d\d:\d\d:\d\d( [A-Z]{3,5}\b)?", "TIME"),
-        (r"\d[\d.]* [MG]iB", "SIZE"), (r"\d[\w.+-]*", "N"), (r"#+", "BAR"), (r" {2,}", "  "),
+        # A small size has no bar.
+        (r"\d[\d.]* [MG]iB(  #+$)?", "SIZE"), (r"\d[\w.+-]*", "N"), (r" {2,}", "  "),
     ):  # fmt: skip
-        text = re.sub(pattern, name, text)
+        text = re.sub(pattern, name, text, flags=re.MULTILINE)
     return [line.rstrip() for line in text.splitlines()]
 
 
