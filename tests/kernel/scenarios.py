@@ -74,6 +74,7 @@ KEXEC_CMA = (
         "small-machine",
         "resize",
         memory="384M",
+        fits_kasan=False,
         append="rounds=2",
         # The parser does not complain about the sizes for larger machines.
         expect=(r"^FIGURE complaints 0$", r"^FIGURE CmaTotal 0$"),

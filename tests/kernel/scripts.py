@@ -36,6 +36,8 @@ class Scenario:
     script: str
     append: str = ""
     memory: str = "1G"
+    # Whether that is enough for a kernel with KASAN, which takes an eighth and more
+    fits_kasan: bool = True
     # The size of an empty ext4 on /dev/vda in MiB; 0: no disk
     disk: int = 0
     # Regular expressions of lines that must be on the console

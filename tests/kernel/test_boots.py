@@ -62,9 +62,15 @@ def needs_options(plan: Plan, script: str) -> None:
         pytest.skip(f"Linux {plan.release.name} does not have {option}")
 
 
+def needs_room(plan: Plan, scenario: Scenario) -> None:
+    if not scenario.fits_kasan and plan.options.get("CONFIG_KASAN") == "y":
+        pytest.skip(f"KASAN leaves too little of {scenario.memory}")
+
+
 @pytest.mark.parametrize(("series", "scenario"), ALL, ids=[one.name for _, one in ALL])
 def test_script(boot: Boot, plan: Plan, series: str, scenario: Scenario) -> None:
     needs(plan, series)
+    needs_room(plan, scenario)
     assert boot(scenario).failures == ()
 
 
