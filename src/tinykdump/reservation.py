@@ -27,6 +27,12 @@ PATIENCE = 60.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
 _CAN_PASS = (errno.ENOMEM, errno.EBUSY, errno.EINTR)
 
+# The page cache can be moved away, but not the kernel's records of what is in it. If they are all
+# over the memory, no try succeeds. So after this many seconds without success, tinykdump drops the
+# caches, and again after as many. Source: Documentation/admin-guide/sysctl/vm.rst, drop_caches
+BEFORE_DROPPING = 10.0
+_DROP_CACHES, _CACHES = Path("/proc/sys/vm/drop_caches"), "3"
+
 
 @dataclass(frozen=True)
 class Reservation:
@@ -95,10 +101,10 @@ def _write(host: Host, size: int, end: float) -> int:
     """Write ``size`` and return the new size. Try again until ``end`` (monotonic seconds).
 
     To grow the reservation, the kernel moves pages away. It fails if one of them is in use at that
-    moment. Raises TinykdumpError.
+    moment, or cannot be moved. Raises TinykdumpError.
     """
     name = next(name for name in _SIZE if host.exists(name))
-    pause = FIRST_PAUSE
+    pause, drop_at = FIRST_PAUSE, time.monotonic() + BEFORE_DROPPING
     while True:
         try:
             host.write(name, str(size))
@@ -106,6 +112,10 @@ def _write(host: Host, size: int, end: float) -> int:
         except OSError as error:
             if error.errno not in _CAN_PASS or time.monotonic() + pause > end:
                 raise _refusal(size, error) from error
+            if error.errno == errno.ENOMEM and time.monotonic() >= drop_at:
+                drop_at = time.monotonic() + BEFORE_DROPPING
+                with suppress(OSError):  # of a sandbox; the next try tells
+                    host.write(_DROP_CACHES, _CACHES)
         time.sleep(pause)
         pause = min(2 * pause, LONGEST_PAUSE)
 

@@ -149,6 +149,43 @@ def test_growing_is_retried(
     assert clock.pauses == ([0.1, 0.2, 0.4, 0.8, 1.6] + 25 * [2.0])[:failures]
 
 
+DROP_CACHES = "/proc/sys/vm/drop_caches"
+
+
+def test_caches_are_dropped_if_no_try_succeeds(
+    fake: FakeHost, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel's records of the page cache cannot be moved out of the way."""
+    write, tried = os.write, list[float]()
+
+    def refuse_beside_caches(descriptor: int, data: bytes) -> int:
+        if data != b"3" and not fake.path(DROP_CACHES).read_text():
+            tried.append(clock.now)
+            raise OSError(errno.ENOMEM, "no")
+        return write(descriptor, data)
+
+    monkeypatch.setattr("os.write", refuse_beside_caches)
+    fake.write("/sys/kernel/kexec_crash_size", "0")
+    fake.write(DROP_CACHES, "")
+    assert reservation.resize(fake.host, 64 * MIB) == 64 * MIB
+    assert fake.path(DROP_CACHES).read_text() == "3"
+    assert tried[-2] < reservation.BEFORE_DROPPING <= tried[-1]
+
+
+def test_caches_are_kept_if_another_program_is_in_the_way(
+    fake: FakeHost, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_descriptor: int, _data: bytes) -> int:
+        raise OSError(errno.EBUSY, "no")
+
+    monkeypatch.setattr("os.write", refuse)
+    fake.write(DROP_CACHES, "")
+    with pytest.raises(TinykdumpError, match="another program is changing it"):
+        reservation.resize(fake.host, 64 * MIB)
+    assert clock.now > reservation.BEFORE_DROPPING
+    assert fake.path(DROP_CACHES).read_text() == ""
+
+
 @dataclass
 class Growing:
     """A kernel with CONFIG_KEXEC_CMA: a region can grow only from 0."""

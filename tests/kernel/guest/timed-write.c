@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // timed-write FILE TEXT [SECONDS]: writes TEXT with one system call.  While that fails, retries for
-// SECONDS, with the pauses of tinykdump.  Prints the microseconds in all, the last error number, the
-// number of writes, and the microseconds of the longest one.
+// SECONDS, and drops the caches now and then, as tinykdump does.  Prints the microseconds in all, the
+// last error number, the number of writes, and the microseconds of the longest one.
 
 #include <errno.h>
 #include <fcntl.h>
@@ -14,6 +14,8 @@
 // As in reservation.py: seconds between tries, doubled each time up to the longest pause.
 #define FIRST_PAUSE 0.1
 #define LONGEST_PAUSE 2.0
+// Seconds without success until the caches are dropped, and until they are dropped again
+#define BEFORE_DROPPING 10.0
 
 static long long now_us(void)
 {
@@ -23,11 +25,22 @@ static long long now_us(void)
 	return now.tv_sec * 1000000LL + now.tv_nsec / 1000;
 }
 
+static void drop_caches(void)
+{
+	int fd = open("/proc/sys/vm/drop_caches", O_WRONLY);
+
+	if (fd < 0 || write(fd, "3", 1) != 1)
+		perror("drop_caches");
+	if (fd >= 0)
+		close(fd);
+}
+
 int main(int argc, char **argv)
 {
 	double pause = FIRST_PAUSE, patience = argc == 4 ? strtod(argv[3], NULL) : 0;
 	int fd = argc == 3 || argc == 4 ? open(argv[1], O_WRONLY) : -1;
 	long long start = now_us(), longest = 0;
+	double drop_at = BEFORE_DROPPING;
 	int error, writes = 0;
 
 	if (fd < 0) {
@@ -43,6 +56,10 @@ int main(int argc, char **argv)
 			longest = now_us() - begin;
 		if (!error || now_us() - start + pause * 1e6 > patience * 1e6)
 			break;
+		if (error == ENOMEM && now_us() - start >= drop_at * 1e6) {
+			drop_caches();
+			drop_at = (now_us() - start) / 1e6 + BEFORE_DROPPING;
+		}
 		usleep(pause * 1e6);
 		pause = pause * 2 < LONGEST_PAUSE ? pause * 2 : LONGEST_PAUSE;
 	}
