@@ -63,6 +63,8 @@ def needs_options(plan: Plan, script: str) -> None:
 
 
 def needs_room(plan: Plan, scenario: Scenario) -> None:
+    """Skip a scenario about a small machine, which cannot have more memory, if KASAN takes so much
+    that no region fits beside it."""
     if not scenario.fits_kasan and plan.options.get("CONFIG_KASAN") == "y":
         pytest.skip(f"KASAN leaves too little of {scenario.memory}")
 

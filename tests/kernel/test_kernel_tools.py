@@ -33,8 +33,9 @@ from tests.bench.growth import pick, report, table
 from tests.kernel import versions
 from tests.kernel.boots import differing, same_memory
 from tests.kernel.checks import checkpatch_arguments, compiling, targets
-from tests.kernel.scripts import Outcome, Scenario, judge
+from tests.kernel.scripts import SCRIPTS, Outcome, Scenario, judge
 from tests.vmtest.initramfs import load_order
+from tinykdump import reservation
 
 
 @pytest.mark.parametrize(
@@ -538,3 +539,14 @@ def test_a_release_that_is_not_named_is_skipped_without_its_source(
         versions.available(NEWEST)
     have(monkeypatch, NEWEST.name)
     assert versions.available(NEWEST) is NEWEST
+
+
+def test_growth_is_measured_with_the_patience_of_tinykdump() -> None:
+    program = (SCRIPTS / "timed-write.c").read_text()
+    found = dict(re.findall(r"^#define (\w+) ([0-9.]+)$", program, re.MULTILINE))
+    assert {name: float(value) for name, value in found.items()} == {
+        name: getattr(reservation, name)
+        for name in ("FIRST_PAUSE", "LONGEST_PAUSE", "BEFORE_DROPPING")
+    }
+    (patience,) = re.findall(r"^PATIENCE=([0-9]+)$", (SCRIPTS / "pressure.sh").read_text(), re.M)
+    assert float(patience) == reservation.PATIENCE

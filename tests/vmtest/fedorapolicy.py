@@ -37,7 +37,10 @@ def source() -> Path | None:
 
 
 def built() -> Path:
-    """build() of that source. Skips the test if the environment names none."""
+    """build() of that source.
+
+    Skips the test if the environment names none: Debian has no package of it.
+    """
     if (given := source()) is None:
         pytest.skip(f"{SOURCE} does not name the source of Fedora's policy")
     return build(given)
