@@ -175,8 +175,12 @@ def test_caches_are_dropped_if_no_try_succeeds(
 def test_caches_are_kept_if_another_program_is_in_the_way(
     fake: FakeHost, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(_descriptor: int, _data: bytes) -> int:
-        raise OSError(errno.EBUSY, "no")
+    write = os.write
+
+    def refuse(descriptor: int, data: bytes) -> int:
+        if data != b"3":
+            raise OSError(errno.EBUSY, "no")
+        return write(descriptor, data)
 
     monkeypatch.setattr("os.write", refuse)
     fake.write(DROP_CACHES, "")
