@@ -17,8 +17,12 @@ from kernel.cache import directory
 
 __all__ = ["directory", "entry", "key", "locked", "prune", "remove"]
 
-# prune() deletes entries that were not used for this time.
-KEEP_DAYS = 30.0
+# Seconds. An entry that was not used for so long is deleted before another is built ...
+KEEP_SECONDS = 14 * 24 * 3600.0
+# ... and the entries that were not used for the longest time are, until so many bytes are free ...
+ROOM = 16 << 30
+# ... but none that was used this lately: another run may still use it.
+IN_USE_SECONDS = 6 * 3600.0
 
 
 def key(*inputs: object) -> str:
@@ -48,6 +52,8 @@ def _plain(value: object) -> object:
 def entry(kind: str, entry_key: str, build: Callable[[Path], None]) -> Path:
     """The directory for a key, built by the first caller; others wait for it."""
     final = directory() / kind / entry_key
+    if not final.exists():
+        prune()
     with locked(final):
         if not final.exists():
             _build(final, build)
@@ -59,9 +65,13 @@ def entry(kind: str, entry_key: str, build: Callable[[Path], None]) -> Path:
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_name(f"{path.name}.lock").open("w") as lock:
+    with _lock(path).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+def _lock(path: Path) -> Path:
+    return path.with_name(f"{path.name}.lock")
 
 
 def _build(final: Path, build: Callable[[Path], None]) -> None:
@@ -87,13 +97,32 @@ def remove(tree: Path) -> None:
     shutil.rmtree(tree)
 
 
-def prune(keep_days: float = KEEP_DAYS) -> list[Path]:
-    """Delete the entries that were not used for that many days, and return them."""
-    oldest = time.time() - keep_days * 24 * 3600
+def prune() -> list[Path]:
+    """Delete old entries, and more while the disk is nearly full. Returns what was deleted."""
     removed = []
-    for path in sorted(directory().glob("*/*")):
-        if path.is_dir() and path.stat().st_mtime < oldest:
-            with locked(path):
+    for path in sorted(filter(_is_entry, directory().glob("*/*")), key=_last_use):
+        unused = time.time() - _last_use(path)
+        if unused < IN_USE_SECONDS or (unused < KEEP_SECONDS and _free() >= ROOM):
+            break
+        with locked(path):
+            if path.exists():
                 remove(path)
-            removed.append(path)
+                removed.append(path)
     return removed
+
+
+def _is_entry(path: Path) -> bool:
+    """Whether entry() made it: kernel/ keeps sources, objects and kernels in the same cache."""
+    return path.is_dir() and _lock(path).exists()
+
+
+def _last_use(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:  # another run deleted it
+        return 0.0
+
+
+def _free() -> int:
+    """The free bytes of the file system with the cache."""
+    return shutil.disk_usage(directory()).free

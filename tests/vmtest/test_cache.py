@@ -70,10 +70,46 @@ def test_failed_build_leaves_nothing(own_cache: Path) -> None:
     assert [path.name for path in (own_cache / "kind").iterdir()] == ["k.lock"]
 
 
-def test_prune_removes_entries_that_were_not_used_lately() -> None:
-    old = cache.entry("kind", "old", Path.touch)
-    new = cache.entry("kind", "new", Path.touch)
-    long_ago = time.time() - 40 * 24 * 3600
-    os.utime(old, (long_ago, long_ago))
+def unused_for(days: float, kind: str = "kind") -> Path:
+    """An entry that was last used that many days ago."""
+    return last_used(cache.entry(kind, str(days), Path.touch), days)
+
+
+def last_used(path: Path, days: float) -> Path:
+    then = time.time() - days * 24 * 3600
+    os.utime(path, (then, then))
+    return path
+
+
+def free_space(monkeypatch: pytest.MonkeyPatch, *sizes: int) -> None:
+    """What the file system says each time that it is asked; the last size stays."""
+    left = list(sizes)
+    monkeypatch.setattr(cache, "_free", lambda: left.pop(0) if len(left) > 1 else left[0])
+
+
+def test_old_entries_are_deleted_before_another_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    free_space(monkeypatch, cache.ROOM)
+    old, lately = unused_for(15), unused_for(13)
+    cache.entry("kind", "new", Path.touch)
+    assert not old.exists()
+    assert lately.exists()
+
+
+def test_a_full_disk_keeps_what_was_used_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    free_space(monkeypatch, cache.ROOM)
+    older, old, today = unused_for(3, "other"), unused_for(2), unused_for(0.1)
+    free_space(monkeypatch, cache.ROOM - 1, cache.ROOM)
+    assert cache.prune() == [older]
+    free_space(monkeypatch, 0)
     assert cache.prune() == [old]
-    assert new.exists()
+    assert today.exists()
+
+
+def test_prune_leaves_what_is_no_entry(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel's sources and objects are in the same cache."""
+    free_space(monkeypatch, 0)
+    tree = own_cache / "kernel/tree"
+    tree.mkdir(parents=True)
+    last_used(tree, 40)
+    assert cache.prune() == []
+    assert tree.exists()
