@@ -29,9 +29,12 @@ _CAN_PASS = (errno.ENOMEM, errno.EBUSY, errno.EINTR)
 
 # The page cache can be moved away, but not the kernel's records of what is in it. If they are all
 # over the memory, no try succeeds. So after this many seconds without success, tinykdump drops the
-# caches, and again after as many. Source: Documentation/admin-guide/sysctl/vm.rst, drop_caches
+# caches, and again after as many. The records' memory is only free when their slabs are, too.
+# Sources: Documentation/admin-guide/sysctl/vm.rst, drop_caches, and
+# Documentation/ABI/testing/sysfs-kernel-slab, shrink
 BEFORE_DROPPING = 10.0
 _DROP_CACHES, _CACHES = Path("/proc/sys/vm/drop_caches"), "3"
+_SLABS = Path("/sys/kernel/slab")
 
 
 @dataclass(frozen=True)
@@ -114,10 +117,18 @@ def _write(host: Host, size: int, end: float) -> int:
                 raise _refusal(size, error) from error
             if error.errno == errno.ENOMEM and time.monotonic() >= drop_at:
                 drop_at = time.monotonic() + BEFORE_DROPPING
-                with suppress(OSError):  # of a sandbox; the next try tells
-                    host.write(_DROP_CACHES, _CACHES)
+                _drop_caches(host)
         time.sleep(pause)
         pause = min(2 * pause, LONGEST_PAUSE)
+
+
+def _drop_caches(host: Host) -> None:
+    """Drop the caches, then the slabs that are empty now. The next try tells whether it helped."""
+    # Of slabs with several names, all but one are links.
+    slabs = [each for each in host.children(_SLABS) if not host.path(each).is_symlink()]
+    for name, value in ((_DROP_CACHES, _CACHES), *((each / "shrink", "1") for each in slabs)):
+        with suppress(OSError):  # of a sandbox, or of a kernel with other slabs
+            host.write(name, value)
 
 
 def _refusal(size: int, error: OSError) -> TinykdumpError:

@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 import errno
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
 from tests.fakehost import FakeHost
 from tinykdump import reservation
 from tinykdump.errors import TinykdumpError
+from tinykdump.host import Host
 from tinykdump.memory import MIB, Need, Row
 from tinykdump.reservation import Reservation
 
@@ -150,40 +153,67 @@ def test_growing_is_retried(
 
 
 DROP_CACHES = "/proc/sys/vm/drop_caches"
+SLABS = "/sys/kernel/slab"
+
+
+def refuse_until(
+    ready: Callable[[], bool], code: int, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> list[float]:
+    """Refuse sizes until ``ready``, but take other values. Returns the times of the tries."""
+    write, tried = os.write, list[float]()
+
+    def refuse(descriptor: int, data: bytes) -> int:
+        if data not in (b"1", b"3") and not ready():
+            tried.append(clock.now)
+            raise OSError(code, "no")
+        return write(descriptor, data)
+
+    monkeypatch.setattr("os.write", refuse)
+    return tried
 
 
 def test_caches_are_dropped_if_no_try_succeeds(
     fake: FakeHost, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The kernel's records of the page cache cannot be moved out of the way."""
-    write, tried = os.write, list[float]()
-
-    def refuse_beside_caches(descriptor: int, data: bytes) -> int:
-        if data != b"3" and not fake.path(DROP_CACHES).read_text():
-            tried.append(clock.now)
-            raise OSError(errno.ENOMEM, "no")
-        return write(descriptor, data)
-
-    monkeypatch.setattr("os.write", refuse_beside_caches)
+    for name in (DROP_CACHES, f"{SLABS}/dentry/shrink", f"{SLABS}/:0000192/shrink"):
+        fake.write(name, "")
+    tried = refuse_until(
+        lambda: all(each.read_text() for each in fake.path(SLABS).glob("*/shrink")),
+        errno.ENOMEM, clock, monkeypatch,
+    )  # fmt: skip
     fake.write("/sys/kernel/kexec_crash_size", "0")
-    fake.write(DROP_CACHES, "")
     assert reservation.resize(fake.host, 64 * MIB) == 64 * MIB
     assert fake.path(DROP_CACHES).read_text() == "3"
+    assert fake.path(f"{SLABS}/dentry/shrink").read_text() == "1"
     assert tried[-2] < reservation.BEFORE_DROPPING <= tried[-1]
+
+
+def test_caches_are_dropped_before_slabs_are_shrunk(
+    fake: FakeHost, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A slab that still has records keeps its memory. One with two names is shrunk once."""
+    fake.write(DROP_CACHES, "")
+    fake.write(f"{SLABS}/:0000192/shrink", "")
+    fake.path(f"{SLABS}/dentry").symlink_to(":0000192")
+    order = list[str]()
+    write_one = Host.write
+
+    def note(self: Host, name: str | Path, value: str) -> None:
+        order.append(Path(name).name)
+        write_one(self, name, value)
+
+    monkeypatch.setattr(Host, "write", note)
+    refuse_until(lambda: "shrink" in order, errno.ENOMEM, clock, monkeypatch)
+    reservation.resize(fake.host, 64 * MIB)
+    assert [name for name in order if "size" not in name] == ["drop_caches", "shrink"]
 
 
 def test_caches_are_kept_if_another_program_is_in_the_way(
     fake: FakeHost, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = os.write
-
-    def refuse(descriptor: int, data: bytes) -> int:
-        if data != b"3":
-            raise OSError(errno.EBUSY, "no")
-        return write(descriptor, data)
-
-    monkeypatch.setattr("os.write", refuse)
     fake.write(DROP_CACHES, "")
+    refuse_until(lambda: False, errno.EBUSY, clock, monkeypatch)
     with pytest.raises(TinykdumpError, match="another program is changing it"):
         reservation.resize(fake.host, 64 * MIB)
     assert clock.now > reservation.BEFORE_DROPPING

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // timed-write FILE TEXT [SECONDS]: writes TEXT with one system call.  While that fails, retries for
-// SECONDS, and drops the caches now and then, as tinykdump does.  Prints the microseconds in all, the
-// last error number, the number of writes, and the microseconds of the longest one.
+// SECONDS, and drops caches and empty slabs now and then, as tinykdump does.  Prints the
+// microseconds in all, the last error number, the number of writes, and the microseconds of the
+// longest one.
 
 #include <errno.h>
 #include <fcntl.h>
+#include <glob.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,14 +27,28 @@ static long long now_us(void)
 	return now.tv_sec * 1000000LL + now.tv_nsec / 1000;
 }
 
-static void drop_caches(void)
+static void put(const char *name, const char *text)
 {
-	int fd = open("/proc/sys/vm/drop_caches", O_WRONLY);
+	int fd = open(name, O_WRONLY);
 
-	if (fd < 0 || write(fd, "3", 1) != 1)
-		perror("drop_caches");
+	if (fd < 0 || write(fd, text, strlen(text)) < 0)
+		perror(name);
 	if (fd >= 0)
 		close(fd);
+}
+
+static void drop_caches(void)
+{
+	glob_t slabs;
+
+	put("/proc/sys/vm/drop_caches", "3");
+	if (glob("/sys/kernel/slab/*/shrink", 0, NULL, &slabs)) {
+		fputs("no slab can be shrunk\n", stderr);
+		return;
+	}
+	for (size_t i = 0; i < slabs.gl_pathc; i++)
+		put(slabs.gl_pathv[i], "1");
+	globfree(&slabs);
 }
 
 int main(int argc, char **argv)
