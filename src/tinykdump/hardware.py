@@ -97,13 +97,14 @@ def running_watchdogs(host: Host) -> tuple[Device | None, ...]:
     """The watchdogs that are running; None for one without a device in sysfs.
 
     /sys/class/watchdog/watchdogN/state is "active" then (Documentation/ABI/testing/
-    sysfs-class-watchdog). Half of the drivers, such as wdat_wdt and i6300esb, register no parent
+    sysfs-class-watchdog). A kernel without CONFIG_WATCHDOG_SYSFS does not say, so they could all
+    be running. Half of the drivers, such as wdat_wdt and i6300esb, register no parent
     device, and softdog has none.
     """
     active = (
         host.resolve(watchdog / "device")
         for watchdog in host.children("/sys/class/watchdog")
-        if host.text(watchdog / "state") == "active"
+        if host.text(watchdog / "state") in ("active", None)
     )
     return tuple(_device(host, path) if path is not None else None for path in active)
 

@@ -79,17 +79,28 @@ def test_possible_cpus(fake: FakeHost, text: str | None, count: int) -> None:
     assert hardware.possible_cpus(fake.host) == count
 
 
-@pytest.mark.parametrize(("state", "seen"), [("active", True), ("inactive", False)])
+@pytest.mark.parametrize(
+    ("attributes", "seen"),
+    [
+        ({"state": "active\n"}, True),
+        ({"state": "inactive\n"}, False),
+        # CONFIG_WATCHDOG_SYSFS is not set.
+        ({"uevent": "MAJOR=248\n"}, True),
+    ],
+)
 @pytest.mark.parametrize("module", ["iTCO_wdt", ""])
-def test_running_watchdogs(fake: FakeHost, state: str, seen: bool, module: str) -> None:
+def test_running_watchdogs(
+    fake: FakeHost, attributes: dict[str, str], seen: bool, module: str
+) -> None:
     """The SMBus driver creates the device of iTCO_wdt. ``module`` is empty if it is built in."""
     smbus = "pci0000:00/0000:00:1f.4"
     fake.device(smbus, "pci", "i801_smbus", "i2c_i801")
     fake.device(f"{smbus}/iTCO_wdt.1.auto", "platform", "iTCO_wdt", module)
-    fake.write("/sys/class/watchdog/watchdog0/state", f"{state}\n")
+    for name, text in attributes.items():
+        fake.write(f"/sys/class/watchdog/watchdog0/{name}", text)
+        # sysfs shows no device for half of the drivers.
+        fake.write(f"/sys/class/watchdog/watchdog1/{name}", text)
     fake.link("/sys/class/watchdog/watchdog0/device", f"/sys/devices/{smbus}/iTCO_wdt.1.auto")
-    # sysfs shows no device for half of the drivers.
-    fake.write("/sys/class/watchdog/watchdog1/state", f"{state}\n")
     expected = (Device("", "iTCO_wdt", ("i2c_i801",)), None) if seen else ()
     assert hardware.running_watchdogs(fake.host) == expected
 
