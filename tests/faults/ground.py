@@ -36,7 +36,7 @@ def prepare(kernel: Kernel, shape: Shape, directory: Path) -> Ground:
     usual = stick.make(directory / "stick.img")
     root = rootfs.build()
     fields: dict[str, Any] = {"memory_mib": shape.memory_mib, "cpus": shape.cpus,
-                              "arguments": shape.arguments,
+                              "controllers": shape.controllers, "arguments": shape.arguments,
                               "erst_kib": ERST_KIB, "lifetime": shape.lifetime,
                               "sticks": (Stick("stick", usual.path),)}  # fmt: skip
     # Free memory is zero, so it is never in a dump: without KVM, each MiB of it takes a second.

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from tests.vmtest.machine import XHCI, Controller
+
 if TYPE_CHECKING:
     from tests.faults.bench import Bench
 
@@ -30,6 +32,8 @@ class Shape:
     memory_mib: int = 512
     # Further parameters of its kernel.
     append: tuple[str, ...] = ()
+    # Where sticks can be plugged in.
+    controllers: tuple[Controller, ...] = (XHCI,)
     # Further arguments for QEMU.
     arguments: tuple[str, ...] = ()
     # Seconds of CPU time after which QEMU is killed.

@@ -11,7 +11,7 @@ from tests.faults.bench import MIB, SECONDS, Bench
 from tests.faults.scenario import Scenario, Shape
 from tests.vm import service
 from tests.vmtest import stick
-from tests.vmtest.machine import Device, Stick
+from tests.vmtest.machine import EHCI, XHCI, Device, Stick
 
 SECTOR = 512
 # The memory is written there: the file systems here write from their start on.
@@ -143,7 +143,7 @@ def hub(bench: Bench) -> str:
 
 # --- not there, or pulled out -------------------------------------------------------------
 
-EHCI = Shape(arguments=("-device", "usb-ehci,id=ehci"))
+USB_2 = Shape(controllers=(XHCI, EHCI))
 SLOW = 300_000  # bytes in a second
 
 
@@ -217,7 +217,7 @@ def full(bench: Bench) -> str:
 
 
 def usb2(bench: Bench) -> str:
-    bench.swap(bench.new_stick(), bus="ehci")
+    bench.swap(bench.new_stick(), bus=EHCI.id)
     bench.crash()
     bench.says("high-speed USB device number 2 using ehci-pci")
     return bench.saved()
@@ -241,7 +241,7 @@ ROWS = (
     Scenario("stick", "slow", f"it writes {SLOW // 1000} kB in a second", "a complete dump", slow),
     Scenario("stick", "full", "no byte is free", "the final action, and the reason in the crash "
              "log; files of others byte for byte the same", full),
-    Scenario("stick", "usb-2", "at an EHCI controller", "a complete dump", usb2, shape=EHCI),
+    Scenario("stick", "usb-2", "at an EHCI controller", "a complete dump", usb2, shape=USB_2),
     Scenario("stick", "uas-partitioned", "with UAS, and the file system in a partition",
              "a complete dump", uas),
     Scenario("stick", "exfat", "the file system is exFAT", "a complete dump",
