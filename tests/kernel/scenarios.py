@@ -159,6 +159,8 @@ _HIBERNATED = (*_CRASHED, r"^FIGURE copies_of_the_key 1$")
 
 # Options that the scripts need and that not every release has.
 NEEDED_OPTIONS = {"handover": "KEXEC_HANDOVER", "hibernate": "CRASH_DM_CRYPT"}
+# (script, release): why it shows nothing there.
+SHOWS_NOTHING = {("stuck", "6.12"): "FUSE writes back copies of its pages, so none of them waits"}
 
 # With a kexec handover, hibernation, lockdep and checks of pages.
 _CHECKED = (

@@ -11,7 +11,13 @@ import pytest
 from kernel.build import Plan, Request
 from kernel.tree import find_series
 from tests.kernel.boots import Boots, differing, same_memory
-from tests.kernel.scenarios import NEEDED_OPTIONS, OTHER_CONFIGURATIONS, SCENARIOS, compared
+from tests.kernel.scenarios import (
+    NEEDED_OPTIONS,
+    OTHER_CONFIGURATIONS,
+    SCENARIOS,
+    SHOWS_NOTHING,
+    compared,
+)
 from tests.kernel.scripts import Outcome, Scenario
 from tests.vmtest.kernels import Kernel
 
@@ -56,10 +62,13 @@ def needs(plan: Plan, series: str) -> None:
         pytest.skip(f"not built with {series}")
 
 
-def needs_options(plan: Plan, script: str) -> None:
-    option = NEEDED_OPTIONS.get(script)
-    if option in plan.release.without:
-        pytest.skip(f"Linux {plan.release.name} does not have {option}")
+def needs_release(plan: Plan, script: str) -> None:
+    """Skip a script that cannot show on this release what it is for."""
+    release, option = plan.release, NEEDED_OPTIONS.get(script)
+    if option in release.without:
+        pytest.skip(f"Linux {release.name} does not have {option}")
+    if reason := SHOWS_NOTHING.get((script, release.name)):
+        pytest.skip(f"Linux {release.name}: {reason}")
 
 
 def needs_room(plan: Plan, scenario: Scenario) -> None:
@@ -72,6 +81,7 @@ def needs_room(plan: Plan, scenario: Scenario) -> None:
 @pytest.mark.parametrize(("series", "scenario"), ALL, ids=[one.name for _, one in ALL])
 def test_script(boot: Boot, plan: Plan, series: str, scenario: Scenario) -> None:
     needs(plan, series)
+    needs_release(plan, scenario.script)
     needs_room(plan, scenario)
     assert boot(scenario).failures == ()
 
@@ -115,7 +125,7 @@ def test_script_as_configured(
     scenario: Scenario,
 ) -> None:  # fmt: skip
     needs(plan, "kexec-cma")
-    needs_options(plan, scenario.script)
+    needs_release(plan, scenario.script)
     assert boots.boot(scenario, *configured(fragment)).failures == ()
 
 
@@ -124,7 +134,7 @@ def test_scratch_areas_of_a_handover_do_not_grow_with_the_area(
 ) -> None:
     """They are twice what the kernel has allocated early, without the area of 192 MiB."""
     needs(plan, "kexec-cma")
-    needs_options(plan, "handover")
+    needs_release(plan, "handover")
     named = {one.name: one for one in OTHER_CONFIGURATIONS["checked"]}
     area, no_area = (
         boots.boot(named[name], *configured("checked")).figures
