@@ -46,7 +46,8 @@ def targets(files: list[str], tree: Path, objects: Path) -> list[str]:
     """The targets of make that compile every file that a commit touched, and what includes it.
 
     A directory as a target builds its configured objects. `objects` is a finished build of the
-    same configuration, which shows who includes a header.
+    same configuration, which shows who includes a header. It may have files that later commits
+    add to `tree`.
     """
     headers = [file for file in files if file.startswith("include/") or "/include/" in file]
     including = {name for header in headers for name in users(header, objects)}
@@ -58,7 +59,11 @@ def targets(files: list[str], tree: Path, objects: Path) -> list[str]:
     built = [name for name in directories if not name.startswith(("tools", "Documentation"))]
     places = [f"{name}/" for name in built if (tree / name / "Makefile").exists()]
     others = [name for name in including if not name.startswith(tuple(places))]
-    return sorted([*places, *others])
+    return sorted([*places, *(name for name in others if _has_source(tree, name))])
+
+
+def _has_source(tree: Path, name: str) -> bool:
+    return any((tree / name).with_suffix(suffix).exists() for suffix in (".c", ".S"))
 
 
 def checkpatch(plan: Plan, commit: Commit) -> list[str]:

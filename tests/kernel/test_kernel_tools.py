@@ -347,7 +347,10 @@ def test_touched() -> None:
 @pytest.mark.parametrize(
     ("files", "expected"),
     [
-        (["include/linux/kexec.h", "kernel/kexec.c"], ["init/main.o", "kernel/"]),
+        (
+            ["include/linux/kexec.h", "kernel/kexec.c"],
+            ["arch/x86/entry/entry.o", "init/main.o", "kernel/"],
+        ),
         # No object is known that includes it, which cannot be.
         (["arch/x86/include/asm/kexec.h"], ["vmlinux", "modules"]),
         (["include/linux/gfp.h", "mm/page_alloc.c"], ["vmlinux", "modules"]),
@@ -356,10 +359,13 @@ def test_touched() -> None:
     ],
 )
 def test_targets(tmp_path: Path, files: list[str], expected: list[str]) -> None:
-    (tmp_path / "kernel").mkdir()
-    (tmp_path / "kernel/Makefile").touch()
+    for file in ("kernel/Makefile", "init/main.c", "arch/x86/entry/entry.S"):
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).touch()
     objects = tmp_path / "objects"
-    for name in ("init/main", "kernel/kexec", "arch/x86/boot/main"):
+    # A later commit adds fs/later.c.
+    users = ("init/main", "kernel/kexec", "arch/x86/boot/main", "arch/x86/entry/entry", "fs/later")
+    for name in users:
         cmd = objects / Path(name).parent / f".{Path(name).name}.o.cmd"
         cmd.parent.mkdir(parents=True, exist_ok=True)
         cmd.write_text("deps := \\\n  /tree/include/linux/kexec.h \\\n")
