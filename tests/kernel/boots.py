@@ -10,6 +10,7 @@ from kernel.tree import git
 from tests.kernel import scripts
 from tests.kernel.scripts import Outcome, Programs, Scenario
 from tests.vmtest.kernels import Kernel
+from tests.vmtest.machine import X86_64
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def for_kasan(scenario: Scenario) -> Scenario:
     LA57. An interrupt at that moment, which a crash kernel can get, makes KASAN report every
     address as wild.
     """
-    return replace(scenario, seconds=5 * scenario.seconds, cpu="max,la57=off")
+    return replace(scenario, seconds=5 * scenario.seconds, cpu=f"{X86_64.cpu},la57=off")
 
 
 # Kilobytes: a longer command line and the bitmap of an area take a page or two.

@@ -17,7 +17,7 @@ from tests.rpm import repository
 from tests.vm import service, vmcore
 from tests.vmtest import kernels, secureboot, snapshot, stick
 from tests.vmtest.kernels import Kernel
-from tests.vmtest.machine import EHCI, XHCI, Controller, Machine, Stick
+from tests.vmtest.machine import EHCI, X86_64, XHCI, Controller, Machine, Stick
 from tests.vmtest.rootfs import Recipe, Root
 from tests.vmtest.vm import VM, running
 from tinykdump.dump import TOP, is_complete
@@ -146,7 +146,7 @@ def test_a_large_machine_with_an_iommu(
     end_mib = 6144  # of its memory, half of which is above 4 GiB
     machine = root.machine(
         "crashkernel=64M", "intel_iommu=on", EMPTY, memory_mib=4096, cpus=4,
-        cpu="max,la57=on", reboots=False, sticks=(Stick("stick", image.path),),
+        cpu=f"{X86_64.cpu},la57=on", reboots=False, sticks=(Stick("stick", image.path),),
         devices=("intel-iommu,intremap=on,aw-bits=48",),
     )  # fmt: skip
     with armed(machine, small, root.kver, tmp_path) as vm:
