@@ -42,7 +42,7 @@ quick: deps ## run the tests that boot nothing and are fast, in a minute
 faults: deps ## run the fault matrix: what is done to a machine, and what the person gets (an hour or more)
 	@$(PYTHON) -m tests.faults
 
-endurance: deps ## crash one machine CYCLES times (100, which takes hours), and look at what could grow
+endurance: deps ## crash one machine CYCLES times (100, which takes an hour), and look at what could grow
 	@$(PYTHON) -m tests.faults endurance --kernel patched --cycles $(or $(CYCLES),100)
 
 bench: deps ## measure CPU time, sizes and growth of the reservation, and write build/bench/report.html
