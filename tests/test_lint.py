@@ -61,9 +61,9 @@ def test_shellcheck() -> None:
     check("shellcheck", "--external-sources", *scripts)
 
 
-# Not checked for spelling: the license and recorded data, and patches, which follow the kernel's
-# style.
-FOREIGN = ("LICENSE", "*.patch", "*.json")
+# Not checked for spelling: the license, data that was recorded or that fuzzing found, and patches,
+# which follow the kernel's style.
+FOREIGN = ("LICENSE", "*.patch", "*.json", "*.zip")
 # Banned spelling -> what to write in documents, comments and messages. Names in code are free. Each
 # entry is always wrong: a test cannot judge doubtful ones.
 BANNED = {
@@ -88,6 +88,7 @@ UNLICENSED = {
     "LICENSE": "is the license",
     "*.patch": "git format-patch writes them; the files in the kernel have such lines",
     "*.json": "JSON has no comments",
+    "*.zip": "has only inputs that fuzzing found",
     "debian/changelog": "dpkg knows no comments in it",
     "debian/copyright": "is about licenses",
     "debian/source/format": "dpkg knows no comments in it",
