@@ -3,7 +3,7 @@
 
 import pytest
 
-from tests.fuzzing import corpus
+from tests.fuzzing import corpus, keep
 from tests.fuzzing.targets import TARGETS
 from tinykdump import config
 
@@ -33,6 +33,6 @@ def test_smallest_inputs_that_reach_something_new_are_kept() -> None:
         if data.startswith(b"b"):
             data = data[1:]
 
-    inputs = [b"a", b"long", b"b", b"", b"abc", b"a" * (corpus.LARGEST + 1)]
-    assert corpus.smallest(parser, inputs, ("test_corpus",)) == [b"", b"a", b"b"]
-    assert corpus.smallest(parser, inputs, ("elsewhere",)) == []
+    inputs = [b"a", b"long", b"b", b"", b"abc", b"a" * (keep.LARGEST + 1)]
+    assert keep.smallest(parser, inputs, ["*/test_corpus.py"]) == [b"", b"a", b"b"]
+    assert keep.smallest(parser, inputs, ["*/elsewhere.py"]) == []

@@ -91,8 +91,7 @@ class Platform:
     console: str  # the serial port, as the kernel names it
 
 
-# With ERMS, Linux and glibc copy memory with one instruction, which QEMU emulates a byte at a time:
-# twice the time for each copy.
+# With ERMS, Linux and glibc copy memory with one instruction, which QEMU emulates a byte at a time.
 X86_64 = Platform("qemu-system-x86_64", "q35", "pc", "max,erms=off", "ttyS0")
 # "max" signs pointers, which takes most of the time of an emulated kernel.
 AARCH64 = Platform("qemu-system-aarch64", "virt", "virt", "cortex-a72", "ttyAMA0")

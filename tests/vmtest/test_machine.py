@@ -58,7 +58,7 @@ def test_a_clock_that_counts_instructions() -> None:
     assert values(Machine(Path("/vmlinuz")), "-icount") == []
 
 
-def test_default_processor_is_the_best_one() -> None:
+def test_default_processor_has_everything_but_slow_copies() -> None:
     assert values(Machine(Path("/vmlinuz")), "-cpu") == ["max,erms=off"]
     assert values(Machine(Path("/vmlinuz"), cpu="max,la57=off"), "-cpu") == ["max,la57=off"]
 
