@@ -100,8 +100,9 @@ encrypt() {
 		cat
 		return
 	fi
+	# shellcheck disable=SC2086 # OCB is an option or nothing
 	gpg --homedir "$TMP" --no-options --batch --no-tty --quiet --no-autostart \
-		--no-keyring --trust-model always --compress-algo none \
+		--no-keyring --trust-model always --compress-algo none $OCB \
 		--faked-system-time "$KEY_TIME!" --ignore-time-conflict --ignore-valid-from \
 		--recipient-file /etc/tinykdump.key --encrypt
 }

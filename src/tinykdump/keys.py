@@ -81,7 +81,7 @@ def configured(key: str, host: Host) -> Key:
     """
     if key.startswith("/"):
         host.vouch(key)
-        return from_file(host.read(key), key, fips=_in_fips_mode(host))
+        return from_file(host.read(key), key, fips=in_fips_mode(host))
     exported = b""
     if ROOT_KEYS.is_dir():
         with looking(ROOT_KEYS) as keyring:
@@ -91,10 +91,11 @@ def configured(key: str, host: Host) -> Key:
             f"key {key} is not in root's keyring",
             "import it with gpg --import as root, or name a file by a path with a /",
         )
-    return from_file(exported, key, fips=_in_fips_mode(host))
+    return from_file(exported, key, fips=in_fips_mode(host))
 
 
-def _in_fips_mode(host: Host) -> bool:
+def in_fips_mode(host: Host) -> bool:
+    """Whether libgcrypt refuses what FIPS 140 does not name."""
     return host.text(_FIPS) == "1"
 
 
@@ -185,7 +186,7 @@ def machine_key(host: Host, *, create: bool) -> Key:
     this machine anyway. In FIPS mode a key that was made before cannot be used: another one is
     made beside it, and old dumps need the old one. Raises TinykdumpError if there is none.
     """
-    home, fips = host.path(MACHINE_KEYS), _in_fips_mode(host)
+    home, fips = host.path(MACHINE_KEYS), in_fips_mode(host)
     found, others = _usable_key(home, fips=fips) if home.is_dir() else (None, False)
     if found is None:
         if not create:

@@ -16,7 +16,6 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
-from tests import fakehost
 from tests.bench import (
     cpu,
     growth,
@@ -44,9 +43,8 @@ def measure_build() -> Iterator[Measured]:
 
 
 def measure_writing() -> Iterator[Measured]:
-    """Measure what the crash side needs to write a dump, with the busybox of the guests."""
-    os.environ[fakehost.BUSYBOX] = str(rootfs.build().tree / "usr/bin/busybox")
-    yield from writing.measure()
+    """Measure what the crash side needs to write a dump."""
+    yield from writing.measure(rootfs.build())
 
 
 def measure_restore() -> Iterator[Measured]:

@@ -3,9 +3,13 @@
 
 The stick is in memory, and makedumpfile is cat: what is left is the crash side's own work, and that
 of gpg. The real time on a stick is the larger one of this and the time of the stick.
+
+busybox and gpg are those of the guests.
 """
 
+import os
 import resource
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -15,6 +19,7 @@ from pathlib import Path
 from tests import fakehost, keyring
 from tests.bench.report import Measured
 from tests.crash.world import Crash
+from tests.vmtest.rootfs import Root
 from tinykdump import keys as keys_of_tinykdump
 
 SIZE = 160 << 20  # bytes, the dump of a guest with 1 GiB
@@ -30,6 +35,7 @@ gpg() {{
 }}
 """
 OF_KEY = WRAPPER + "KEY_TIME={valid_at}\n"
+OCB = "--force-ocb"
 
 
 def cpu_seconds(action: Callable[[], object]) -> float:
@@ -56,8 +62,18 @@ def program(argv: Sequence[str | Path], data: Path) -> None:
         subprocess.run(argv, stdin=handle, stdout=subprocess.DEVNULL, check=True)
 
 
-def measure() -> Iterator[Measured]:
+def put_gpg(root: Root, file: Path) -> None:
+    """Write a program that runs the gpg of the guests, with its libraries."""
+    loader = next(root.tree.glob("usr/lib*/ld-linux-*"))
+    libraries = next(root.tree.glob("usr/lib/*-linux-gnu"))
+    words = shlex.join(map(str, (loader, "--library-path", libraries, root.tree / "usr/bin/gpg")))
+    file.write_text(f'#!/bin/sh\nexec {words} "$@"\n')
+    file.chmod(0o755)
+
+
+def measure(root: Root) -> Iterator[Measured]:
     """Some runs of each, one after the other."""
+    os.environ[fakehost.BUSYBOX] = str(root.busybox)
     busybox = fakehost.real("busybox")
     with tempfile.TemporaryDirectory(prefix="tk-", dir="/dev/shm") as directory:
         top = Path(directory)
@@ -65,6 +81,7 @@ def measure() -> Iterator[Measured]:
         for name in ("tmp", "sys", "dev", "stick/dump.partial", "bin"):
             (top / name).mkdir(parents=True, mode=0o700)
         subprocess.run([busybox, "--install", "-s", top / "bin"], check=True)
+        put_gpg(root, top / "bin/gpg")
         data = top / "data"
         with Path("/dev/urandom").open("rb") as noise:
             data.write_bytes(noise.read(SIZE))
@@ -74,7 +91,7 @@ def measure() -> Iterator[Measured]:
         encrypting = OF_KEY.format(
             key=key, valid_at=keys_of_tinykdump.last_change(key.read_bytes())
         )
-        gpg = ["gpg", "--homedir", str(keys.home), "--batch", "--quiet"]
+        gpg = [str(top / "bin/gpg"), "--homedir", str(keys.home), "--batch", "--quiet"]
         encrypt = [*gpg, "--compress-algo", "none", "--trust-model", "always",
                    "--recipient", "good@example.org", "--encrypt"]  # fmt: skip
         work: dict[str, Callable[[], None]] = {
@@ -83,7 +100,9 @@ def measure() -> Iterator[Measured]:
             ),
             "saved, encrypt = no": lambda: save(crash, data, ""),
             "saved, encrypted": lambda: save(crash, data, encrypting),
+            "saved, encrypted with OCB": lambda: save(crash, data, f"{encrypting}OCB={OCB}"),
             "gpg --encrypt alone": lambda: program(encrypt, data),
+            "gpg --encrypt alone, with OCB": lambda: program([*encrypt, OCB], data),
             "busybox sha256sum alone": lambda: program([busybox, "sha256sum"], data),
             "gpg --print-md alone": lambda: program([*gpg, "--print-md", "sha256"], data),
         }

@@ -11,13 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests import elfwriter
 from tests.fakehost import FakeHost
 from tests.keyring import Keyring
 from tinykdump import config
 from tinykdump.config import Target
 from tinykdump.image import build
-from tinykdump.image.handover import FILES, SCRIPT, Machine, render
+from tinykdump.image.handover import CONFIGURATION, FILES, SCRIPT, Machine, render
 from tinykdump.image.programs import LIBRARY
+from tinykdump.keys import machine_key
 
 CRASH_SIDE = Path(__file__).parents[2] / "src/crash"
 
@@ -62,12 +64,29 @@ def test_values_in_the_configuration() -> None:
         "VERSION": "1.2", "MACHINE": "m", "ROOT_UUID": "u",
         "CLOCK_ZONE": "CET-1CEST,M3.5.0", "TARGET_TAG": "LABEL",
         "TARGET_VALUE": "TINYKDUMP", "FILESYSTEMS": "vfat exfat", "WAIT": "5", "KEEP": "2",
-        "COMPRESSION": "", "LEVEL": "1", "KEY_TIME": "", "STALL": "300", "SCRIPT": "/script",
-        "SCRIPT_WAIT": "60", "FINAL_ACTION": "halt",
+        "COMPRESSION": "", "LEVEL": "1", "KEY_TIME": "", "OCB": "", "STALL": "300",
+        "SCRIPT": "/script", "SCRIPT_WAIT": "60", "FINAL_ACTION": "halt",
     }  # fmt: skip
     defaults = render(DEFAULTS, machine=Machine("m", ""), key_time="20260102T030405", version="1")
     names = ["KEY_TIME", "SCRIPT", "COMPRESSION", "LEVEL", "KEEP"]
     assert source(defaults, *names) == ["20260102T030405", "", "-l", "31", "5"]
+
+
+@pytest.mark.parametrize(
+    ("key", "fips", "option"),
+    [("", "0", "--force-ocb"), ("", "1", ""), ("/root/key.asc", "0", "")],
+)
+def test_ocb_is_for_the_machines_own_key(
+    fake: FakeHost, keys: Keyring, key: str, fips: str, option: str
+) -> None:
+    """Of another key, gpg itself sees whether its owner can decrypt it."""
+    fake.write("/usr/bin/gpg", elfwriter.program() + b"\0force-ocb\0", 0o755)
+    fake.write("/root/key.asc", keys.public("good@example.org"))
+    fake.write("/proc/sys/crypto/fips_enabled", f"{fips}\n")
+    machine_key(fake.host, create=True)
+    plan = build.draft(fake.host, config.resolve([], {"key": key}), fake.kernel()).entries
+    (conf,) = (entry.content.decode() for entry in plan if entry.path == CONFIGURATION)
+    assert source(conf, "OCB") == [option]
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,20 @@ from tinykdump.image.entries import Entry
 LOADER = "/lib64/ld-linux-x86-64.so.2"
 
 
+@pytest.mark.parametrize(
+    ("options", "ocb"),
+    [
+        (b"\0force-ocb\0force-aead\0", "--force-ocb"),
+        (b"\0force-aead\0", "--force-aead"),  # GnuPG 2.3
+        (b"\0no-force-ocb\0aead-algo\0", ""),
+    ],
+)
+def test_whether_gpg_encrypts_with_ocb(fake: FakeHost, options: bytes, ocb: str) -> None:
+    fake.write("/usr/bin/gpg", elfwriter.program() + options, 0o755)
+    assert programs.ocb(userland(fake).values()) == ocb
+    assert programs.ocb(userland(fake, encrypt=False).values()) == ""
+
+
 def userland(fake: FakeHost, *, encrypt: bool = True, **options: str) -> dict[str, Entry]:
     chosen = config.resolve([], options)
     entries = programs.userland(fake.host, chosen, encrypt=encrypt)

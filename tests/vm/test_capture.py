@@ -74,14 +74,29 @@ def test_a_dump_is_saved_encrypted_and_restored(
     assert re.search(r"^    free +[0-9.]+ MiB  #", said, re.MULTILINE)
     assert f"no symbols of kernel {root.kver} " in said
 
-    # As after a power loss during the dump.
+    # The key does not say that its owner can decrypt it.
+    assert not is_ocb(dump.directory / "vmcore.flat.gpg.000", keys.home)
+    refuse_torn(dump, keys.home, tmp_path)
+
+
+def is_ocb(part: Path, keys: Path) -> bool:
+    """Whether gpg encrypted a stream with OCB, which it calls 2."""
+    command = ["gpg", "--homedir", str(keys), "--batch", "--list-packets", str(part)]
+    packets = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    assert ":encrypted data packet:" in packets or ":aead encrypted packet:" in packets
+    return ":aead encrypted packet: cipher=9 aead=2 " in packets
+
+
+def refuse_torn(dump: service.Dump, keys: Path, tmp_path: Path) -> None:
+    """Cut a dump that was restored, as a power loss does, and restore what is left of it."""
     part, sums = dump.directory / "vmcore.flat.gpg.000", dump.directory / "SHA256SUMS"
     os.truncate(part, part.stat().st_size * 2 // 3)
     sums.write_text(sums.read_text().splitlines(keepends=True)[0])
     with pytest.raises(subprocess.CalledProcessError):
-        service.restore(dump, tmp_path / "partial", keys.home)
+        service.restore(dump, tmp_path / "partial", keys)
     partial = vmcore.pages(tmp_path / "partial/vmcore-incomplete", memory_mib=service.MEMORY_MIB)
-    assert 1000 < partial < vmcore.pages(core, memory_mib=service.MEMORY_MIB)
+    whole = vmcore.pages(tmp_path / "restored/vmcore", memory_mib=service.MEMORY_MIB)
+    assert whole / 2 < partial < whole
 
 
 def test_a_late_stick_is_found_and_no_other_disk_is_touched(
@@ -115,8 +130,10 @@ def test_a_late_stick_is_found_and_no_other_disk_is_touched(
     assert "ran" in stick.files(image)
     (dump,) = service.dumps(image, tmp_path / "stick")
     assert dump.complete
+    assert is_ocb(dump.directory / "vmcore.flat.gpg.000", keys)
     service.restore(dump, tmp_path / "restored", keys)
     assert mark in vmcore.log(tmp_path / "restored/vmcore")
+    refuse_torn(dump, keys, tmp_path)
 
 
 def test_a_stick_with_exfat_and_the_machines_own_key(vm: VM, root: Root, tmp_path: Path) -> None:

@@ -86,14 +86,20 @@ def draft(
     elif config.encrypt and (make_key or host.exists(keys.MACHINE_KEYS)):
         # A key that is made in an image of a system would be that of every machine.
         key = keys.machine_key(host, create=make_key and host.live)
-    key_time = key.valid_at if key else ""
-    conf = handover.render(config, machine=machine, key_time=key_time, version=__version__)
+    userland = programs.userland(host, config, encrypt=config.encrypt)
+    # Of other keys, gpg sees by itself whether their owners can decrypt OCB. To the machine's own
+    # key, this gpg encrypts and decrypts; Debian's does not say in a key what it can decrypt.
+    own = key is not None and not config.key and not keys.in_fips_mode(host)
+    conf = handover.render(
+        config, machine=machine, key_time=key.valid_at if key else "",
+        ocb=programs.ocb(userland) if own else "", version=__version__,
+    )  # fmt: skip
     files = drivers.files(host, chosen)
     sizes = {entry.source: len(entry.content) for entry in files}
     planned = entries.plan(
         (
             *files,
-            *programs.userland(host, config, encrypt=config.encrypt),
+            *userland,
             *(entries.directory(path) for path in _EMPTY_DIRECTORIES),
             entries.file(handover.CONFIGURATION, conf.encode()),
             *([entries.file(handover.KEY, key.public)] if key else []),

@@ -37,10 +37,11 @@ class Machine:
     clock_zone: str = ""  # whose local time the hardware clock has, as TZ has it; empty: UTC
 
 
-def render(config: Config, *, machine: Machine, key_time: str, version: str) -> str:
+def render(config: Config, *, machine: Machine, key_time: str, ocb: str = "", version: str) -> str:
     """The text of CONFIGURATION.
 
     ``key_time`` is a time at which the key is valid, in gpg's format; empty: do not encrypt.
+    ``ocb`` is the option with which gpg encrypts with OCB, whatever the key says; empty: none.
     """
     values = {
         "VERSION": version,
@@ -55,6 +56,7 @@ def render(config: Config, *, machine: Machine, key_time: str, version: str) -> 
         "COMPRESSION": COMPRESSIONS[config.compression],
         "LEVEL": str(config.level),
         "KEY_TIME": key_time,
+        "OCB": ocb,
         "STALL": str(config.stall),
         "SCRIPT": SCRIPT if config.script else "",
         "SCRIPT_WAIT": str(config.script_wait),
