@@ -91,6 +91,7 @@ KEXEC_CMA = (
     Scenario("crash-file-load", "crash", append="call=-s", expect=_CRASHED),
     Scenario("crash-load", "crash", append="call=-c", expect=_CRASHED),
     Scenario("crash-no-area", "crash", append=f"{_NO_AREA} call=-s", expect=_CRASHED),
+    Scenario("crash-load-no-area", "crash", append=f"{_NO_AREA} call=-c", expect=_CRASHED),
     Scenario("limits", "limits", append=_AREA_ONLY),
     *_pressure(10),
     Scenario("pinned", "pinned", append=_AREA_ONLY, expect=(r"^FIGURE pinned [1-9]",)),

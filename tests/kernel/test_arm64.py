@@ -25,6 +25,7 @@ HAVE_IT = [each for each in RELEASES if (SERIES / each.name / ARM64.series[0]).i
 NAMES = (
     "area-by-default", "area-by-parameter", "area-below-4g", "small-machine", "no-area", "static",
     "static-wins", "loaded", "crash-file-load", "crash-load", "crash-no-area",
+    "crash-load-no-area",
 )  # fmt: skip
 # The processor is emulated, with another instruction set than the host's.
 SLOWER = 3
