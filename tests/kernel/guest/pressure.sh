@@ -154,6 +154,18 @@ figure at_boot_error "$(cut -d ' ' -f 2 /tmp/at-boot)"
 figure at_boot_ms "$(awk '{ printf "%.1f", $1 / 1000 }' /tmp/at-boot)"
 set_mib 0
 
+# Rounds whose first write failed, and rounds in which no write succeeded. Columns of the file:
+# microseconds, error, number of writes, microseconds of the longest write
+count_failed()
+{
+	awk '$3 > 1 || $2 { n++ } END { print n + 0 }' /tmp/times
+}
+
+count_lost()
+{
+	awk '$2 { n++ } END { print n + 0 }' /tmp/times
+}
+
 start_load
 moved=0
 for round in $(seq "$rounds"); do
@@ -162,7 +174,8 @@ for round in $(seq "$rounds"); do
 	grow $PATIENCE
 	moved=$((moved + $(migrated) - before))
 	set_mib 0
-	[ $((round % 20)) != 0 ] || echo "# round $round" >&2
+	# A run takes an hour with some loads: whoever ends it sees how far it got.
+	[ $((round % 20)) != 0 ] || echo "# round $round: failed $(count_failed), lost $(count_lost)" >&2
 done > /tmp/times
 touch /tmp/stop
 
@@ -174,11 +187,9 @@ percentile()
 		printf "%.1f", all[i < 1 ? 1 : i] / 1000 }'
 }
 
-# Columns of the file: microseconds, error, number of writes, microseconds of the longest write
 figure rounds "$rounds"
-failed=$(awk '$3 > 1 || $2 { n++ } END { print n + 0 }' /tmp/times)
-lost=$(awk '$2 { n++ } END { print n + 0 }' /tmp/times)
-figure failed "$failed"
+lost=$(count_lost)
+figure failed "$(count_failed)"
 figure failed_with_retries "$lost"
 figure writes "$(awk '{ n += $3 } END { print n }' /tmp/times)"
 figure median_ms "$(percentile 1 50)"
