@@ -251,7 +251,7 @@ def measure(everybody: Sequence[Peer], workdir: Path, runs: int = RUNS) -> Itera
     asleep = workdir / "asleep"
     with running(machine, workdir / "prepare") as vm:
         vm.shell(f"modprobe -a {DRIVERS}; until [ -e /dev/sda ]; do sleep 0.2; done")
-        service.install(vm, keys=service.cached_key_pair())
+        service.install(vm)
         versions = {}
         for peer in everybody:
             yield from _built(vm, peer.name, peer.build(vm, root.kver))
