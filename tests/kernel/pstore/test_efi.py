@@ -42,12 +42,14 @@ LOAD = (
 
 
 # Until the kernel or the firmware takes no more. A variable is what one write has; the first
-# four bytes are its attributes.
+# four bytes are its attributes. Linux 6.12 leaves an empty file after a write that failed, which
+# nobody can write to, so each try has a name of its own.
 FILL = (
     "i=0; for size in 8000 1000 100; do "
     "{ printf '\\007\\000\\000\\000'; head -c $size /dev/urandom; } >/tmp/value; "
-    "while dd bs=64k if=/tmp/value of=/efivars/full-$i-12345678-1234-1234-1234-123456789abc; "
-    "do i=$((i + 1)); done; done 2>/dev/null; [ $i -gt 10 ]"
+    "while i=$((i + 1)); "
+    "dd bs=64k if=/tmp/value of=/efivars/full-$i-12345678-1234-1234-1234-123456789abc; "
+    "do :; done; done 2>/dev/null; [ $i -gt 13 ]"
 )
 
 
