@@ -10,7 +10,8 @@ from pathlib import Path
 
 import drgn
 
-_PAGE = 4096
+from tests.vm.service import PAGE
+
 # max_mapnr in makedumpfile's disk_dump_header (diskdump_mod.h in its sources).
 _MAX_MAPNR = 440
 
@@ -39,9 +40,9 @@ def has(vmcore: Path, pattern: bytes, *, memory_mib: int, first: int = 0) -> boo
     """Whether these bytes, all in one page, are in the machine's memory from ``first`` on."""
     program = drgn.Program()
     program.set_core_dump(vmcore)
-    for address in range(first, first + (memory_mib << 20), _PAGE):
+    for address in range(first, first + (memory_mib << 20), PAGE):
         try:
-            page = program.read(address, _PAGE, physical=True)
+            page = program.read(address, PAGE, physical=True)
         except drgn.FaultError:  # a page that was left out, or no memory
             continue
         if pattern in page:
@@ -54,7 +55,7 @@ def end_of_memory(vmcore: Path) -> int:
     with vmcore.open("rb") as file:
         file.seek(_MAX_MAPNR)
         (pages,) = struct.unpack("<I", file.read(4))
-    return int(pages) * _PAGE
+    return int(pages) * PAGE
 
 
 def pages(vmcore: Path, *, memory_mib: int) -> int:
@@ -67,8 +68,8 @@ def _pages(vmcore: Path, memory_mib: int) -> int:
     program = drgn.Program()
     program.set_core_dump(vmcore)
     found = 0
-    for address in range(0, memory_mib << 20, _PAGE):
+    for address in range(0, memory_mib << 20, PAGE):
         with suppress(drgn.FaultError):
-            program.read(address, _PAGE, physical=True)
+            program.read(address, PAGE, physical=True)
             found += 1
     return found
