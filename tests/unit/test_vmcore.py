@@ -2,6 +2,7 @@
 """What is read from a vmcore without symbols: the log and the pages, of real layouts and forged."""
 
 import struct
+import tracemalloc
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -199,6 +200,19 @@ def test_pages_by_kind() -> None:
         "slab (kernel objects)": 4, "kernel and other": 32768 - len(some), "free": 9,
     }  # fmt: skip
     assert found.source == "counted from page descriptors"
+
+
+def test_sections_that_list_more_memory_than_there_is() -> None:
+    """They do not make the report take memory."""
+    values = INFO.values | {"NUMBER(SECTION_SIZE_BITS)": "36"}
+    space = with_pages([])
+    space.areas[0x200000] = bytearray(struct.pack("<Q", 0x10000000 | 0b111) * 512)
+    tracemalloc.start()
+    found = pages.by_kind(Info(values), space.read)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert found.source == "counted from every 512th block of page descriptors"
+    assert most < 16 << 20
 
 
 def test_pages_of_older_kernels() -> None:

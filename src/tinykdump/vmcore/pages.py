@@ -10,6 +10,7 @@ import struct
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from tinykdump.vmcore.facts import Kind, Memory
 from tinykdump.vmcoreinfo import Info
@@ -19,6 +20,7 @@ Read = Callable[[int, int], bytes]
 
 _POINTER = 8
 _ROOTS = 4096  # sections are listed in pages; this many of them are for 64 TiB
+_SECTIONS = 1 << 19  # of 128 MiB in 64 TiB; what is forged can list more
 _BATCH = 512  # descriptors that are read at a time: those of 2 MiB
 _BATCHES = 1 << 13  # of a larger memory than 16 GiB, so many batches are looked at
 _LARGEST_ORDER = 12  # pages of a free block, as a power of two
@@ -54,12 +56,15 @@ class _Layout:
 def by_kind(info: Info, read: Read) -> Memory:
     """The memory by kind. Raises ValueError if vmcoreinfo does not say enough, or lies."""
     layout = _layout(info)
-    batches = tuple(_batches(info, read, layout.size))
+    sections = tuple(islice(_sections(info, read, layout.size), _SECTIONS))
+    each = -(-_section_pages(info) // _BATCH)
+    batches = range(len(sections) * each)
     stride = -(-len(batches) // _BATCHES) or 1
     counts: Counter[str] = Counter()
-    for address in batches[::stride]:
+    for batch in batches[::stride]:
+        section, number = divmod(batch, each)
         try:
-            content = read(address, _BATCH * layout.size)
+            content = read(sections[section] + number * _BATCH * layout.size, _BATCH * layout.size)
         except ValueError:  # a hole in the memory
             continue
         counts.update(_kinds(content, layout))
@@ -101,12 +106,17 @@ def _layout(info: Info) -> _Layout:
     )  # fmt: skip
 
 
-def _batches(info: Info, read: Read, size: int) -> Iterator[int]:
-    """The addresses of the descriptors of all memory, ``_BATCH`` of them each."""
+def _section_pages(info: Info) -> int:
+    page = _number(info, "PAGESIZE", 1 << 16)
+    return 1 << _number(info, "NUMBER(SECTION_SIZE_BITS)", 40) >> page.bit_length() - 1
+
+
+def _sections(info: Info, read: Read, size: int) -> Iterator[int]:
+    """Where the descriptors of each section with memory begin."""
     entry = _number(info, "SIZE(mem_section)", 4096) or 32
     page = _number(info, "PAGESIZE", 1 << 16)
     roots = min(_number(info, "LENGTH(mem_section)", 1 << 40), _ROOTS)
-    pages = 1 << _number(info, "NUMBER(SECTION_SIZE_BITS)", 40) >> page.bit_length() - 1
+    pages = _section_pages(info)
     field = _number(info, "OFFSET(mem_section.section_mem_map)", entry - _POINTER)
     top = _number(info, "SYMBOL(mem_section)", (1 << 64) - 1)
     for number, (root,) in enumerate(struct.iter_unpack("<Q", read(top, roots * _POINTER))):
@@ -118,8 +128,7 @@ def _batches(info: Info, read: Read, size: int) -> Iterator[int]:
             (encoded,) = struct.unpack_from("<Q", content, index * entry + field)
             if encoded & _PRESENT == _PRESENT:
                 first = (number * per_root + index) * pages
-                start = (encoded & ~_FLAGS) + first * size & (1 << 64) - 1
-                yield from (start + at * size for at in range(0, pages, _BATCH))
+                yield (encoded & ~_FLAGS) + first * size & (1 << 64) - 1
 
 
 def _kinds(content: bytes, layout: _Layout) -> Counter[str]:

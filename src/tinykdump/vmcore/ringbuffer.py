@@ -20,6 +20,8 @@ Read = Callable[[int, int], bytes]
 _DESCRIPTOR_BITS = 18
 _TEXT_BITS = 24
 
+_LARGEST = 256  # bytes of a descriptor or of a printk_info, which have 24 and 88
+
 _LINE = 1000  # characters; printk has 1024 bytes for a line
 
 # States of a descriptor that has a text, in the top bits of its state_var.
@@ -64,7 +66,7 @@ def _offset(info: Info, name: str) -> int:
 
 def _size(info: Info, name: str) -> int:
     found = info.number(f"SIZE({name})")
-    if found is None or not 0 < found < 1 << 12:
+    if found is None or not 0 < found <= _LARGEST:
         raise ValueError(f"vmcoreinfo has no size of {name}")
     return found
 
