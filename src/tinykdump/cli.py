@@ -280,21 +280,21 @@ def _dump_estimate(host: Host, config: Config) -> Iterator[str]:
 
 
 def list_dumps(host: Host, options: argparse.Namespace) -> int:
-    """The dumps on the sticks that can be read; 1 if there are none."""
+    """The dumps on the sticks that can be read; 1 if there are none, or a stick cannot be read."""
     target = str(load_config(host, {}, options.config).target)
     if options.mount and os.geteuid() != 0:
         raise TinykdumpError("only root can mount sticks", "use sudo, or list without --mount")
-    found = listing.find(host, target, keys.homes(host), mount=options.mount)
+    found, failures = listing.find(host, target, keys.homes(host), mount=options.mount)
     if options.json:
         print(listing.to_json(found))
     elif found:
         print(listing.to_text(found))
     if os.geteuid() == 0 and not options.mount:
-        for device in listing.not_mounted(host, target):
-            say(f"{device} is not mounted (tinykdump list --mount reads it)")
-    if not found and not options.json:
+        for each in listing.not_mounted(host, target):
+            say(f"{each.device} is not mounted (tinykdump list --mount reads it)")
+    if not found and not failures and not options.json:
         raise TinykdumpError("no dump was found", "plug in the stick, and mount it or use --mount")
-    return 0
+    return complain(failures)
 
 
 def key_command(host: Host, options: argparse.Namespace) -> int:
@@ -388,7 +388,8 @@ def place(host: Host, directory: Path) -> Path:
     """Where a dump is restored to: where kdump would have saved it, if the user is root."""
     top = host.path("/var/crash") if os.geteuid() == 0 else Path()
     target = top / dumps.name(host, directory)
-    if os.path.lexists(target):  # others may have made it, where they can write to /var/crash
+    # Others may have made it, where they can write to /var/crash.
+    if os.path.lexists(target) and not restore.is_leftover(target):
         raise TinykdumpError(f"{target} exists", "name another directory with --output")
     return target
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tinykdump import dump, hardware, mounts, state, stick
 from tinykdump.errors import TinykdumpError
-from tinykdump.filesystems import FILESYSTEMS
+from tinykdump.filesystems import FILESYSTEMS, is_mounted_by
 from tinykdump.host import Host
 from tinykdump.stick import Stick
 
@@ -49,7 +49,13 @@ def on(place: Path, machine: str = "") -> tuple[Saved, ...]:
 
 def mounted(host: Host) -> tuple[Saved, ...]:
     """The dumps on all sticks that are mounted, the oldest first."""
-    found = [saved for _, place in mounts.devices(host) for saved in on(host.path(place))]
+    usb = stick.behind_usb(host)  # all users can write to /tmp, which can be another disk
+    found = [
+        saved
+        for device, place in mounts.devices(host)
+        if device in usb
+        for saved in on(host.path(place))
+    ]
     return tuple(sorted(found, key=lambda saved: dump.order(saved.name)))
 
 
@@ -76,6 +82,19 @@ def _removable(saved: Sequence[Saved], keep: int) -> int:
         files += [path for each in complete[:-1] if keep for path in each.iterdir()]
         return sum(path.lstat().st_size for path in files)
     return 0
+
+
+def sticks(host: Host, target: str) -> tuple[Stick, ...]:
+    """The sticks with the tag ``target`` that the crash kernel can have saved a dump to.
+
+    A disk that is not behind USB can only be called like one. To mount another file system would
+    load its driver for whatever somebody plugged in. Raises TinykdumpError.
+    """
+    return tuple(
+        each
+        for each in stick.find(host, target)
+        if each.is_usb and is_mounted_by(each.filesystem, FILESYSTEMS)
+    )
 
 
 def readable(host: Host, each: Stick) -> AbstractContextManager[Path]:
@@ -156,7 +175,7 @@ def _with_parts(host: Host, device: Path) -> tuple[Path, ...]:
 def _filesystem(host: Host, device: Path, devices: tuple[Path, ...]) -> tuple[Path, str]:
     """The one of these devices that has a file system that dumps can be on, and its type."""
     kinds = {each: stick.probe(host, each).get("TYPE", "") for each in devices}
-    known = [each for each, kind in kinds.items() if kind in FILESYSTEMS]
+    known = [each for each, kind in kinds.items() if is_mounted_by(kind, FILESYSTEMS)]
     if len(known) != 1:
         what = "several file systems" if known else f"no file system of {', '.join(FILESYSTEMS)}"
         raise TinykdumpError(f"{device} has {what}", "name the partition with the dumps")

@@ -5,6 +5,7 @@ The sticks are only read. What was restored is noted on the host.
 """
 
 import fcntl
+import hashlib
 import os
 import shutil
 import stat
@@ -13,17 +14,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tinykdump import dumps, files, hardware, keys, parts, restore, state, stick
+from tinykdump import dumps, files, hardware, keys, parts, restore, state
 from tinykdump.config import Config
-from tinykdump.dump import STREAMS
 from tinykdump.errors import TinykdumpError
-from tinykdump.filesystems import FILESYSTEMS
 from tinykdump.host import Host
 from tinykdump.memory import MIB
-from tinykdump.output import incomplete, partial
+from tinykdump.parts import Dump
 from tinykdump.restore import Restored
 
-# The names of the dumps that were restored, one in each line.
+# The dumps that were restored, one in each line: NAME:DIGEST, or NAME alone.
 NOTES = state.STATE / "harvested"
 _NOTED = 1000  # the newest ones; `keep` limits how many are on a stick
 
@@ -48,10 +47,7 @@ def harvest(host: Host, config: Config) -> Iterator[Harvested]:
     be mounted does not stop it. Raises TinykdumpError or OSError.
     """
     with _alone(host):
-        for each in stick.find(host, str(config.target)):
-            # A disk that is not behind USB can only be called like a stick.
-            if not each.is_usb or each.filesystem not in FILESYSTEMS:
-                continue
+        for each in dumps.sticks(host, str(config.target)):
             try:
                 with dumps.readable(host, each) as place:
                     yield from _harvest(host, config, place)
@@ -79,25 +75,36 @@ def _harvest(host: Host, config: Config, place: Path) -> Iterator[Harvested]:
             continue
         target = host.path("/var/crash") / dumps.name(host, saved.directory)
         try:
-            done = _restore(host, config, saved.directory, target)
+            found = parts.look(saved.directory)
+            note = f"{saved.name}:{_digest(found)}"
+            if note in _noted(host):
+                continue
+            others = sum(each.startswith(f"{saved.name}:") for each in _noted(host))
+            target = target.with_name(f"{target.name}-{others + 1}") if others else target
+            done = _restore(host, config, found, target)
         except TinykdumpError as error:
             yield Harvested(target, Restored((), (), (error,)))
             continue
         # What has no vmcore because the disk became full is tried again.
         if done is None or any(file.name.startswith("vmcore") and not file.suffix
                                for file in done.files):  # fmt: skip
-            _note(host, saved.name)
+            _note(host, note)
         if done is not None:
             yield Harvested(target, done)
 
 
-def _restore(host: Host, config: Config, directory: Path, target: Path) -> Restored | None:
+def _digest(found: Dump) -> str:
+    """Tells dumps of the same name apart: without a clock, the time of a crash can come twice."""
+    sums = [(part.path.name, *sorted(part.sums)) for each in found.streams for part in each.parts]
+    return hashlib.sha256(repr(sums).encode()).hexdigest()[:16]
+
+
+def _restore(host: Host, config: Config, found: Dump, target: Path) -> Restored | None:
     """Restore a dump; None if someone has done so already. Raises TinykdumpError, OSError."""
-    found = parts.look(directory)
     if os.path.lexists(target):
         _refuse_others(target)
         with restore.alone(target):
-            if not _is_leftover(target):
+            if not restore.is_leftover(target):
                 return None
             files.delete(target)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -111,14 +118,6 @@ def _refuse_others(target: Path) -> None:
     found = target.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
         raise TinykdumpError(f"{target} exists, and is no directory of root's", "delete it")
-
-
-def _is_leftover(target: Path) -> bool:
-    """Whether only we wrote to a directory, and were ended before the vmcore was complete."""
-    ours = [Path(name) for name in STREAMS.values()]
-    known = {each.name for name in ours for each in (name, incomplete(name), partial(name))}
-    there = {path.name for path in target.iterdir()}
-    return there <= known and not there & {"vmcore", "vmcore-incomplete"}
 
 
 def _check_space(place: Path, size: int) -> None:

@@ -6,7 +6,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -19,6 +19,7 @@ from tinykdump.errors import TinykdumpError
 from tinykdump.host import Host
 from tinykdump.parts import Dump
 from tinykdump.room import amount
+from tinykdump.stick import Stick
 from tinykdump.text import printable
 
 # Bytes of a log that is decrypted for its panic line; more would take seconds.
@@ -84,8 +85,8 @@ class _Place:
 
 def find(
     host: Host, target: str, homes: Sequence[Path], *, mount: bool = False
-) -> tuple[Found, ...]:
-    """The dumps on the sticks that are mounted, the newest first.
+) -> tuple[tuple[Found, ...], tuple[TinykdumpError, ...]]:
+    """The dumps on the sticks that are mounted, the newest first, and why others cannot be read.
 
     With ``mount``, also those on other sticks that have the tag ``target``: these are mounted
     read-only where only root can enter. ``homes`` are GnuPG directories that may have secret keys.
@@ -93,20 +94,26 @@ def find(
     """
     owners = _owners(homes)
     found: list[Found] = []
+    failures: list[TinykdumpError] = []
     here = hardware.machine_name(host)
-    with ExitStack() as stack:
-        for place in _places(host, target, stack, mount=mount):
-            found += _dumps(place, here, owners)
-    return tuple(sorted(found, key=_order, reverse=True))
+    for place in _mounted(host):
+        found += _dumps(place, here, owners)
+    for each in not_mounted(host, target) if mount else ():
+        try:
+            with dumps.readable(host, each) as path:
+                found += _dumps(_Place(each.device, path, f"{each.device}:"), here, owners)
+        except TinykdumpError as error:
+            failures.append(TinykdumpError(f"{each.device}: {error.message}", error.hint))
+    return tuple(sorted(found, key=_order, reverse=True)), tuple(failures)
 
 
 def _order(found: Found) -> tuple[float, str]:
     return found.time.timestamp() if found.time else 0.0, found.directory
 
 
-def not_mounted(host: Host, target: str) -> tuple[Path, ...]:
+def not_mounted(host: Host, target: str) -> tuple[Stick, ...]:
     """The sticks with the tag ``target`` that are not mounted. Raises TinykdumpError."""
-    return tuple(each.device for each in stick.find(host, target) if each.mounted is None)
+    return tuple(each for each in dumps.sticks(host, target) if each.mounted is None)
 
 
 def _owners(homes: Sequence[Path]) -> Mapping[str, Path]:
@@ -115,18 +122,11 @@ def _owners(homes: Sequence[Path]) -> Mapping[str, Path]:
     return {key: home for home in reversed(there) for key in keyring.secret_key_ids(home)}
 
 
-def _places(host: Host, target: str, stack: ExitStack, *, mount: bool) -> Iterator[_Place]:
-    """The sticks to read, those that are mounted first."""
+def _mounted(host: Host) -> Iterator[_Place]:
     for device in stick.behind_usb(host):
         where = mounts.mount_point(host, device)
         if where is not None:
             yield _Place(device, host.path(where), f"{where}/")
-    if not mount:
-        return
-    for each in stick.find(host, target):
-        if each.is_usb and each.mounted is None:
-            path = stack.enter_context(dumps.readable(host, each))
-            yield _Place(each.device, path, f"{each.device}:")
 
 
 def _dumps(place: _Place, here: str, owners: Mapping[str, Path]) -> Iterator[Found]:
@@ -192,7 +192,7 @@ def _log(content: Dump, home: Path | None) -> str:
         text, source = io.BytesIO(), parts.Source(stream)
         with suppress(TinykdumpError, OSError):  # what was read before is shown
             if not stream.encrypted:
-                text.write(source.read(_LARGEST_LOG))
+                decrypt(stream, source, None, text)
             elif home is not None:
                 with keyring.silent(home) as found:
                     decrypt(stream, source, found, text)

@@ -5,8 +5,10 @@ If it is incomplete, its final name says so: vmcore-incomplete.
 """
 
 import errno
+import filecmp
 import os
 import shutil
+import stat
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +25,12 @@ from tinykdump.parts import Source, Stream
 # before the page, in pieces of 64 KiB, so the last description can point beyond the end. drgn and
 # other programs that map the file then read zeros instead of being killed.
 _PADDING = 1 << 20
+
+# Each jump to another place in the file can take one more block of the disk. makedumpfile jumps
+# once in 64 KiB or less often; who forges a dump could make little of it fill a disk.
+_BLOCK = 4096
+_SHARE = 4  # jumps may add at most a quarter of what is written, and one MiB
+_SPARE = 1 << 20
 
 # Called with the number of bytes that were decrypted since the last call.
 Advance = Callable[[int], object]
@@ -50,19 +58,34 @@ class InOrder:
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._place = 0  # of the file, where the next piece is usually written
+        self._taken = self._jumped = 0  # bytes, and what jumps can have added to them
         self.parser = Parser()
 
     def write(self, data: bytes) -> int:
         """Write each piece at its offset. Raises TinykdumpError for any other format."""
+        self._taken += len(data)
         try:
             for place, piece in self.parser.feed(data):
                 if place != self._place:  # to seek is to write out what is buffered
-                    self._file.seek(place)
+                    self._jump(place)
                 self._place = place + self._file.write(piece)
         except ValueError as error:
             raise TinykdumpError(f"its contents are damaged: {error}", "copy the dump again"
                                  ) from None  # fmt: skip
         return len(data)
+
+    def _jump(self, place: int) -> None:
+        self._jumped += _BLOCK
+        if self._jumped > self._taken // _SHARE + _SPARE:
+            raise ValueError("its pieces are too small for their places")
+        self._file.seek(place)
+
+
+class ExistsError(TinykdumpError):
+    """A file that is there already, and is not what would be written."""
+
+    def __init__(self, file: Path) -> None:
+        super().__init__(f"{file} exists", "name another directory with --output")
 
 
 def partial(file: Path) -> Path:
@@ -80,7 +103,8 @@ def write(
 ) -> tuple[Path, TinykdumpError | None]:
     """Restore one stream. Returns the file, and what makes it incomplete, if anything.
 
-    Raises TinykdumpError if nothing of the stream can be restored.
+    Raises ExistsError if another file has its name, and TinykdumpError if nothing of the stream can
+    be restored.
     """
     if not stream.parts:
         raise TinykdumpError(
@@ -97,6 +121,8 @@ def write(
             file = incomplete(file)
             problem = TinykdumpError(f"{stream.file} is not complete: {problem.message}",
                                      f"{problem.hint}; {file} has what could be read")  # fmt: skip
+        if os.path.lexists(file) and not _is_same(new, file):
+            raise ExistsError(file)
         new.rename(file)
         sync_directory(file.parent)
     except OSError as error:
@@ -109,8 +135,16 @@ def write(
     return file, problem
 
 
+def _is_same(new: Path, there: Path) -> bool:
+    """Whether a file has the same contents: an earlier restore wrote it, and could not go on."""
+    return stat.S_ISREG(there.lstat().st_mode) and filecmp.cmp(new, there, shallow=False)
+
+
 def _check_room(stream: Stream, file: Path) -> None:
-    """Raise TinykdumpError if there is too little space. A file is never larger than its parts."""
+    """Raise TinykdumpError if there is too little space for a file that is as large as its parts.
+
+    What InOrder adds to that is little; if it is too much, writing it fails.
+    """
     free = shutil.disk_usage(file.parent).free
     if free < stream.size:
         raise TinykdumpError(

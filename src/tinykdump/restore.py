@@ -4,6 +4,7 @@
 import errno
 import fcntl
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -11,10 +12,12 @@ from io import BytesIO
 from pathlib import Path
 
 from tinykdump import output
-from tinykdump.dump import LOG
+from tinykdump.dump import LOG, STREAMS
 from tinykdump.errors import TinykdumpError
 from tinykdump.output import Advance
 from tinykdump.parts import Dump, Stream
+
+_VMCORE = STREAMS["vmcore"]
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ def restore(
         if is_new:
             with suppress(OSError):  # it has what was restored
                 target.rmdir()
-    if all(stream.file != "vmcore" for stream in dump.streams):
+    if all(stream.file != _VMCORE for stream in dump.streams):
         why = "if crash-kernel.txt exists, it says why"
         failures.append(TinykdumpError(f"{dump.directory} has no vmcore", why))
     return Restored(tuple(files), dump.ignored, tuple(failures))
@@ -63,12 +66,13 @@ def _streams(
     """The files that were written, and what is missing. Raises TinykdumpError or OSError."""
     files: list[Path] = []
     failures: list[TinykdumpError] = []
-    for stream in dump.streams:
-        _refuse_to_overwrite(target / stream.file)
-    for stream in dump.streams:
+    _refuse_to_overwrite(target)
+    for stream in dump.streams:  # the logs first
         try:
             _refuse_forged(stream, plain=plain)
             file, problem = output.write(stream, target / stream.file, homes, advance)
+        except output.ExistsError:  # the log of another dump: do not add the vmcore of this one
+            raise
         except TinykdumpError as error:
             failures.append(error)
             continue
@@ -128,7 +132,24 @@ def _refuse_forged(stream: Stream, *, plain: bool) -> None:
         )
 
 
-def _refuse_to_overwrite(file: Path) -> None:
+def _refuse_to_overwrite(target: Path) -> None:
+    """Raise ExistsError if a vmcore is there; the logs are compared once they are restored."""
+    file = target / _VMCORE
     for name in (file, output.incomplete(file)):
         if os.path.lexists(name):
-            raise TinykdumpError(f"{name} exists", "name another directory with --output")
+            raise output.ExistsError(name)
+
+
+def is_leftover(target: Path) -> bool:
+    """Whether a directory of this user has nothing but what a restore wrote before the vmcore.
+
+    It was ended then, or the disk was full.
+    """
+    found = target.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+        return False
+    ours = [Path(name) for name in STREAMS.values()]
+    known = {each.name for name in ours for each in (name, output.incomplete(name),
+                                                     output.partial(name))}  # fmt: skip
+    there = {path.name for path in target.iterdir()}
+    return there <= known and not there & {_VMCORE, output.incomplete(Path(_VMCORE)).name}

@@ -135,24 +135,34 @@ def settle(host: Host) -> None:
 
     A stick that is not mounted is mounted read-only, where only root can enter. The crash kernel
     takes any stick with the target's tag, but only the one of the test tells that nothing came
-    out. Raises TinykdumpError or OSError.
+    out. One that cannot be mounted does not hide what the others and the log tell. Raises
+    TinykdumpError or OSError.
     """
     note = _read(host)
     if note is None or is_settled(host):
         return
-    found = [each for each in stick.find(host, note.target) if each.is_usb]
     log = _log(host, note.trial)
-    for each in found:
-        with dumps.readable(host, each) as place:
-            if settled := _on(place, note, log):
-                _write(host, replace(note, trial=settled))
-                return
+    looked: list[Stick] = []
+    failures: list[TinykdumpError] = []
+    for each in dumps.sticks(host, note.target):
+        try:
+            with dumps.readable(host, each) as place:
+                settled = _on(place, note, log)
+        except TinykdumpError as error:
+            failures.append(error)
+            continue
+        if settled:
+            _write(host, replace(note, trial=settled))
+            return
+        looked.append(each)
     if log is not None:
         result = f"{log.verdict}, as the crash kernel's log says" if log.saved else log.verdict
         _write(host, replace(note, trial=replace(note.trial, came_out=log.saved, result=result)))
-    elif any(_uuid(host, each) == note.stick for each in found):
+    elif any(_uuid(host, each) == note.stick for each in looked):
         result = "no dump on the stick has its id"
         _write(host, replace(note, trial=replace(note.trial, came_out=False, result=result)))
+    elif failures:
+        raise failures[0]
 
 
 def _log(host: Host, trial: Trial) -> CrashLog | None:

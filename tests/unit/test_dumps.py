@@ -23,9 +23,17 @@ def stick(place: Path, *names: str) -> Path:
 
 
 def host_with(root: Path, *sticks: str) -> Host:
-    """A host with block devices that are mounted at these places."""
+    """A host with USB disks that are mounted at these places."""
     lines = [f"{30 + number} 1 8:{number} / {place} rw - vfat /dev/sd{number} rw\n"
              for number, place in enumerate(sticks)]  # fmt: skip
+    classes = root / "sys/class/block"
+    classes.mkdir(parents=True)
+    for number in range(len(sticks)):
+        disk = root / f"sys/devices/pci0000:00/usb1/1-{number}/block/sd{number}"
+        disk.mkdir(parents=True)
+        (disk / "size").write_text("1\n")
+        (disk / "uevent").write_text(f"DEVNAME=sd{number}\n")
+        (classes / f"sd{number}").symlink_to(os.path.relpath(disk, classes))
     (root / "proc/self").mkdir(parents=True)
     (root / "proc/self/mountinfo").write_text("".join(lines))
     return Host(root)
@@ -44,6 +52,16 @@ def test_the_latest_of_all_sticks(tmp_path: Path) -> None:
         "20261103T000000Z.partial",
     ]  # fmt: skip
     assert {saved.machine for saved in dumps.mounted(host)} == {ONE, OTHER}
+
+
+def test_only_a_stick_counts(tmp_path: Path) -> None:
+    """All users can write to /tmp, which can be a file system of its own."""
+    host = host_with(tmp_path, "/media/a")
+    stick(tmp_path / "media/a", f"{ONE}/20261101T000000Z")
+    stick(tmp_path / "tmp", f"{OTHER}/99981231T235959Z")
+    with (tmp_path / "proc/self/mountinfo").open("a") as table:
+        table.write("90 1 8:90 / /tmp rw - ext4 /dev/nvme0n1p3 rw\n")
+    assert dumps.named(host, "latest").name == "20261101T000000Z"
 
 
 @pytest.mark.parametrize("below", ["", dump.TOP, f"{dump.TOP}/{ONE}"])

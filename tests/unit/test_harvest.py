@@ -4,6 +4,7 @@
 import fcntl
 import hashlib
 import os
+import re
 import subprocess
 from collections import namedtuple
 from collections.abc import Callable, Mapping
@@ -87,12 +88,35 @@ def test_new_dumps_are_restored_once(
     assert crash(machine, TARGET).stat().st_mode & 0o777 == 0o700
     assert digest(image) == before
     assert str(machine.root) not in Path("/proc/self/mountinfo").read_text()
-    assert machine.path("/var/lib/tinykdump/harvested").read_text() == f"{SECOND}\n{FIRST}\n"
+    noted = machine.path("/var/lib/tinykdump/harvested").read_text()
+    assert re.fullmatch(rf"{SECOND}:[0-9a-f]{{16}}\n{FIRST}:[0-9a-f]{{16}}\n", noted)
     # ABRT may have moved one of them away.
     subprocess.run(["rm", "-r", crash(machine, TARGET)], check=True)
     assert cli.main(["harvest"]) == 0
     assert capfd.readouterr() == ("", "")
     assert names(crash(machine)) == [newest]
+
+
+def test_a_name_that_comes_again(
+    machine: FakeHost, save: Callable[..., Path], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Without a clock, each crash can have the same time."""
+    name = "19700101T000006Z"
+    save(name, name="sda1")
+    assert cli.main(["harvest"]) == 0
+    save(name, name="sdb1")
+    assert cli.main(["harvest"]) == 0
+    assert cli.main(["harvest"]) == 0
+    first = crash(machine, "here-1970-01-01-00:00:06")
+    assert capfd.readouterr().out == f"restored {first}\nrestored {first}-2\n"
+
+
+def test_what_an_earlier_version_noted(machine: FakeHost, save: Callable[..., Path]) -> None:
+    """Names alone."""
+    save(FIRST, SECOND)
+    machine.write("/var/lib/tinykdump/harvested", f"{FIRST}\n")
+    assert cli.main(["harvest"]) == 0
+    assert names(crash(machine)) == ["here-2026-11-02-03:04:05"]
 
 
 def test_no_stick(machine: FakeHost, capfd: pytest.CaptureFixture[str]) -> None:

@@ -93,7 +93,8 @@ def test_a_dump_that_is_not_encrypted(
     machine: FakeHost, keys: Keyring, capfd: pytest.CaptureFixture[str]
 ) -> None:
     made = add(machine, keys, "20260101T000000Z")
-    made.add("dmesg.txt", LOG)
+    first, rest = LOG.split(b"\n", 1)
+    made.add("dmesg.txt", first + b"\n[    1.0] usb 1-1: said" * 9000 + b"\n" + rest)
     made.add("vmcore", b"core")
     (found,) = listed(capfd)
     assert (found["encrypted"], found["key"], found["complete"]) == (False, False, True)
@@ -194,15 +195,20 @@ def test_only_root_mounts(
 
 @pytest.mark.checkout
 def test_a_stick_that_cannot_be_mounted(
-    machine: FakeHost, capfd: pytest.CaptureFixture[str]
+    machine: FakeHost, keys: Keyring, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """One line, and nothing is left behind."""
-    machine.write("/proc/self/mountinfo")
-    machine.path("/dev/sdb1").write_bytes(machine.path("/dev/sdb1").read_bytes()[: 1 << 16])
+    """One line, nothing is left behind, and it does not hide the dumps of the others."""
+    with plugged.plug(machine, "ext4", "sda1").open("r+b") as image:
+        image.seek(2048)  # the group descriptors
+        image.write(b"\xff" * 1024)
+    add(machine, keys, "20260101T000000Z").add("dmesg.txt.gpg", LOG)
     assert cli.main(["list", "--mount"]) == 1
-    err = capfd.readouterr().err
-    assert err.startswith("tinykdump: mount failed: ")
+    out, err = capfd.readouterr()
+    assert "/mnt/tinykdump/" in out
+    assert err.startswith("tinykdump: /dev/sda1: mount failed: ")
     assert err.count("\n") == 1
+    assert cli.main(["list", "--mount", "--json"]) == 1
+    assert len(json.loads(capfd.readouterr().out)["dumps"]) == 1
     assert list(machine.path("/run/tinykdump").glob("stick-*")) == []
 
 

@@ -430,6 +430,30 @@ def test_a_directory_that_cannot_be_locked(
     assert restoring() == Said(0, ["vmcore"], [])
 
 
+def test_the_log_that_an_earlier_try_left(restoring: Restore, dump: Dump) -> None:
+    """Is no reason to stop, and that of another dump is."""
+    dump.add("dmesg.txt.gpg", LOG)
+    dump.add("vmcore.flat.gpg", flat(CORE))
+    restoring.output.mkdir(parents=True)
+    (restoring.output / "vmcore-dmesg.txt").write_bytes(LOG[:-1] + b"!")
+    said = restoring()
+    assert (said.status, said.files) == (1, ["vmcore-dmesg.txt"])
+    assert "vmcore-dmesg.txt exists (name another directory with" in said.errors[0]
+    assert (restoring.output / "vmcore-dmesg.txt").read_bytes() != LOG
+    (restoring.output / "vmcore-dmesg.txt").write_bytes(LOG)
+    assert restoring() == Said(0, ["vmcore", "vmcore-dmesg.txt"], [])
+
+
+def test_a_little_that_would_fill_the_disk(restoring: Restore, dump: Dump) -> None:
+    """A byte in each block: no makedumpfile writes that."""
+    dump.add("vmcore.flat.gpg", flat([(place << 12, b"x") for place in range(20_000)]))
+    said = restoring()
+    assert (said.status, said.files) == (1, ["vmcore-incomplete"])
+    assert "its pieces are too small for their places" in said.errors[0]
+    written = (restoring.output / "vmcore-incomplete").stat().st_blocks * 512
+    assert written < 4 * sum(path.stat().st_size for path in dump.path.iterdir()) + (2 << 20)
+
+
 @pytest.mark.parametrize("name", ["vmcore-dmesg.txt", "vmcore", "vmcore-incomplete"])
 def test_nothing_is_overwritten(restoring: Restore, dump: Dump, name: str) -> None:
     dump.add("dmesg.txt.gpg", LOG)

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from collections import namedtuple
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from tinykdump.keys import MACHINE_KEYS, machine_key
 
 TIME = "20261123T033808Z"
 
+Usage = namedtuple("Usage", "total used free")
+
 
 @pytest.fixture
 def fake_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dump: Dump) -> Path:
@@ -27,9 +30,15 @@ def fake_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dump: Dump) -> Pa
         "etc/machine-id": "0" * 32,
         "proc/sys/kernel/hostname": "here.example.org",
         "proc/self/mountinfo": "30 1 8:1 / /media rw - vfat /dev/sda1 rw\n",
+        "sys/class/block/sda1/uevent": "DEVNAME=sda1",
+        "sys/class/block/sda1/size": "1",
     }.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(f"{text}\n")
+    disk = root / "sys/devices/usb1/1-1/sda1"
+    disk.parent.mkdir(parents=True)
+    (root / "sys/class/block/sda1").rename(disk)
+    (root / "sys/class/block/sda1").symlink_to("../../devices/usb1/1-1/sda1")
     monkeypatch.setenv("TINYKDUMP_ROOT", str(root))
     monkeypatch.setenv("GNUPGHOME", str(dump.keys.home))
     monkeypatch.chdir(tmp_path)
@@ -75,15 +84,51 @@ def test_a_dump_of_this_machine_has_its_host_name(fake_root: Path, dump: Dump) -
     assert names(place / "here.example.org-2026-11-23-03:38:08") == ["vmcore", "vmcore-dmesg.txt"]
 
 
-def test_nothing_restored_leaves_no_directory(fake_root: Path, dump: Dump) -> None:
-    """So that it can be tried again with the right key."""
+def test_what_has_no_vmcore_can_be_restored_again(
+    fake_root: Path, dump: Dump, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the right key, or once the disk has space."""
     dump.add("dmesg.txt.gpg", LOG)
+    dump.add("vmcore.flat.gpg", flat(CORE))
     on_stick(fake_root, dump)
     (fake_root / "empty").mkdir(mode=0o700)
     assert cli.main(["restore", "--keys", str(fake_root / "empty")]) == 1
-    assert cli.main(["restore"]) == 1, "it has no vmcore"
-    place = fake_root / "var/crash" if os.geteuid() == 0 else Path()
-    assert names(place / "fb0646cb5b56-2026-11-23-03:38:08") == ["vmcore-dmesg.txt"]
+    top = fake_root / "var/crash" if os.geteuid() == 0 else Path()
+    target = top / "fb0646cb5b56-2026-11-23-03:38:08"
+    assert names(target) == []
+
+    free = iter((1 << 30, 0))  # before the log, and before the vmcore
+    with monkeypatch.context() as full:
+        full.setattr("shutil.disk_usage", lambda _: Usage(1 << 30, 0, next(free)))
+        assert cli.main(["restore"]) == 1
+    assert names(target) == ["vmcore-dmesg.txt"]
+    assert cli.main(["restore"]) == 0
+    assert names(target) == ["vmcore", "vmcore-dmesg.txt"]
+    assert cli.main(["restore"]) == 1, "it is there"
+
+
+@pytest.mark.parametrize("there", ["notes", "a link", "of another user"])
+def test_a_directory_that_no_restore_left(
+    fake_root: Path, dump: Dump, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str],
+    there: str,
+) -> None:  # fmt: skip
+    dump.add("vmcore.flat.gpg", flat(CORE))
+    on_stick(fake_root, dump)
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + (there == "of another user"))
+    target = Path("fb0646cb5b56-2026-11-23-03:38:08")
+    if os.geteuid() == 0:
+        target = fake_root / "var/crash" / target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if there == "a link":
+        (fake_root / "elsewhere").mkdir()
+        target.symlink_to(fake_root / "elsewhere")
+    else:
+        target.mkdir()
+    if there == "notes":
+        (target / "notes").write_text("mine")
+    assert cli.main(["restore"]) == 1
+    assert f"{target} exists (name another directory with" in capfd.readouterr().err
+    assert names(target) == ["notes"] * (there == "notes")
 
 
 def test_the_machines_key_and_the_users(

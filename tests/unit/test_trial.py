@@ -16,6 +16,7 @@ from tests import plugged
 from tests.fakehost import FakeHost
 from tests.unit.test_manifest import MANIFEST
 from tinykdump import cli, dump, mounts, parts, pstore, trial
+from tinykdump.errors import TinykdumpError
 
 BOOT = "/proc/sys/kernel/random/boot_id"
 SYSRQ = "/proc/sysrq-trigger"
@@ -239,6 +240,35 @@ def test_a_stick_that_is_not_mounted_is_mounted_for_a_moment(
     assert status(capfd)["test"]["result"] == f"saved as {place}"
     status(capfd)
     assert asked == [(Path("/dev/sdb1"), "vfat", True)]
+
+
+@pytest.mark.parametrize("kind", ["vfat", "ext4"])
+def test_a_stick_that_cannot_be_mounted_does_not_hide_the_log(
+    machine: FakeHost, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], kind: str
+) -> None:
+    """Nor another stick; if nothing tells, its error is said."""
+    number = crashed(machine, monkeypatch)
+    machine.write("/proc/self/mountinfo", "")
+    plugged.plug(machine, kind, "sda1")
+    failure = TinykdumpError("mount failed: bad superblock", "check the stick")
+    place = ""
+
+    @contextmanager
+    def mounted(_host: object, device: Path, *_: object, **__: object) -> Iterator[Path]:
+        if device == Path("/dev/sda1") or not place:
+            raise failure
+        yield machine.path("/unmounted")
+
+    monkeypatch.setattr(mounts, "mounted", mounted)
+    cli.main(["status"])
+    assert f"tinykdump: {failure.message} ({failure.hint})" in capfd.readouterr().err
+    assert status(capfd)["test"]["came_out"] is None
+    if kind == "vfat":
+        logged(machine, f"test {number}", "failed: cannot mount /dev/sda1")
+        assert status(capfd)["test"]["result"] == "failed: cannot mount /dev/sda1"
+    else:
+        place = saved(machine, f"{number}\n1044\n", top="/unmounted")
+        assert status(capfd)["test"]["result"] == f"saved as {place}"
 
 
 REFUSED: dict[str, tuple[Callable[[FakeHost], object], str]] = {
