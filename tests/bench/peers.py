@@ -27,7 +27,7 @@ from tests.vmtest.errors import MachineLost
 from tests.vmtest.machine import Machine, Stick
 from tests.vmtest.vm import VM, running
 
-RUNS = 2
+RUNS = 3  # the first one of each reads its snapshot from the disk
 MEMORY_MIB = 1024
 RESERVED_MIB = 256
 BUILD_SECONDS = 1800.0
