@@ -67,8 +67,9 @@ def parse(listed: bytes, tags: Mapping[Path, Mapping[str, str]]) -> tuple[Disk, 
 
     ``tags`` are what blkid(8) reads from devices now. lsblk asks udev, which may not run.
     """
+    text = listed.decode(errors="replace")  # Windows writes labels of FAT in its own code page
     try:
-        return tuple(_disk(each, tags) for each in json.loads(listed)["blockdevices"])
+        return tuple(_disk(each, tags) for each in json.loads(text)["blockdevices"])
     except (ValueError, KeyError, TypeError, AttributeError):
         raise TinykdumpError(
             "cannot read what lsblk prints", "update util-linux to 2.37 or later"

@@ -19,6 +19,7 @@ class FileSystem:
     relabel: tuple[str, ...] = ()
     package: str = ""  # of these programs
     longest_label: int = 0  # characters
+    not_in_labels: str = ""  # characters
     # The type of its partition, in an MBR and in a GPT, as sfdisk(8) takes it.
     partition: tuple[str, str] = ("83", "0FC63DAF-8483-4772-8E79-3D69D8477DE4")
 
@@ -35,6 +36,7 @@ FILESYSTEMS: Mapping[str, FileSystem] = {
         relabel=("fatlabel", "DEVICE", "LABEL"),
         package="dosfstools",
         longest_label=11,
+        not_in_labels='*?.,;:/\\|+=<>[]"',
         partition=("c", _MICROSOFT),
     ),
     "exfat": FileSystem(

@@ -79,8 +79,9 @@ def command(program: str, emulator: Emulator, guest: Guest, *, kvm: bool) -> tup
         "-append", system_cmdline(emulator, guest.reserved),
         "-serial", f"file:{guest.console}",
         "-device", f"{guest.controller},id=usb",
-        # The file is read after QEMU's end; nobody needs it on the disk before.
-        "-drive", f"if=none,id=stick,format=raw,cache=unsafe,file={guest.stick}",
+        # The file is read after QEMU's end; nobody needs it on the disk before. If the disk is
+        # full, QEMU would stop the guest, which would then look as if it hung.
+        "-drive", f"if=none,id=stick,format=raw,cache=unsafe,werror=report,file={guest.stick}",
         "-device", "usb-storage,bus=usb.0,drive=stick",
     )  # fmt: skip
 
@@ -120,7 +121,7 @@ class Outcome:
 
 
 def outcome(console: str, reserved: int, *, hangs: bool = False) -> Outcome:
-    """Read the console; ``hangs``: it has said nothing more for long."""
+    """Read the console; ``hangs``: it said nothing more for long, or did not come to an end."""
     text = escaped(console.replace("\r", ""))
     with_memory = f" (with {reserved // MIB} MiB reserved)"
     if failed := _FAILED.search(text):

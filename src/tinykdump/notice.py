@@ -101,7 +101,9 @@ def _write(host: Host, crash: Crash, *, seen: bool) -> None:
 def _show(host: Host, text: str) -> None:
     """Write the file for pam_motd, which users may read. Raises OSError."""
     place = host.path(MOTD)
-    place.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    if not place.parent.exists():
+        place.parent.mkdir(parents=True)
+        place.parent.chmod(0o755)  # whatever the umask of the service is
     descriptor, name = tempfile.mkstemp(prefix=".tinykdump-", dir=place.parent)
     try:
         with files.naming(place), os.fdopen(descriptor, "w") as new:

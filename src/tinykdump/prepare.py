@@ -114,6 +114,11 @@ def _label(config: Config, kind: str) -> str:
             f"the label {label} has more than {longest} characters, the limit of {kind}",
             "set a shorter target = in /etc/default/tinykdump",
         )
+    if wrong := next((each for each in label if each in FILESYSTEMS[kind].not_in_labels), ""):
+        raise TinykdumpError(
+            f"the label {label} has a {wrong}, which no label of {kind} can have",
+            "set another target = in /etc/default/tinykdump, or use another --filesystem",
+        )
     return label
 
 

@@ -53,6 +53,8 @@ _KVM = Path("/dev/kvm")
 _KVM_SECONDS = 30.0
 # Seconds without a line on the console. While it waits or saves, the crash kernel says so.
 _SILENCE = 300.0
+# Seconds for all of it: a kernel can hang and go on saying that it does.
+_LONGEST = 3600.0
 
 _APPLETS = ("cat", "mount", "rm", "sh", "tail")
 # How a file system gets the UUID that an image looks for.
@@ -191,7 +193,10 @@ def _filesystem(host: Host, image: Manifest) -> str:
     Raises TinykdumpError if there is no program to make one.
     """
     plugged = [each.filesystem for each in stick.find(host, image.target) if each.is_usb]
-    kinds = [kind for kind in (*plugged, *image.filesystems) if kind in MADE]
+    tag, _, value = image.target.partition("=")
+    label = set(value) if tag == "LABEL" else set()
+    kinds = [kind for kind in (*plugged, *image.filesystems)
+             if kind in MADE and label.isdisjoint(FILESYSTEMS[kind].not_in_labels)]  # fmt: skip
     for kind in kinds:
         if is_installed(FILESYSTEMS[kind].make[0]):
             return kind
@@ -271,7 +276,8 @@ def _watch(
     made.console.write_bytes(b"")
     said = 0
     with started(words, errors) as runs:
-        since, size = time.monotonic(), 0
+        began = since = time.monotonic()
+        size = 0
         while True:
             running = runs()  # asked before the console is read, which is then all of it
             console = made.console.read_text(errors="replace")
@@ -283,8 +289,9 @@ def _watch(
             silent = time.monotonic() - since
             if not guest.has_started(console) and (not running or silent > patience):
                 return None
-            if not running or guest.has_ended(console) or silent > _SILENCE:
-                return guest.outcome(console, made.reserved, hangs=silent > _SILENCE)
+            hangs = silent > _SILENCE or time.monotonic() - began > _LONGEST
+            if not running or guest.has_ended(console) or hangs:
+                return guest.outcome(console, made.reserved, hangs=hangs)
             time.sleep(0.2)
 
 

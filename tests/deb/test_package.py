@@ -3,6 +3,7 @@
 
 import hashlib
 import os
+import re
 import subprocess
 from collections.abc import Iterable
 from pathlib import Path
@@ -73,6 +74,16 @@ def test_all_of_the_program_is_in_it(tree: Path) -> None:
         "/etc/kernel/postrm.d/tinykdump",
     ]  # fmt: skip
     assert len(list(tree.glob("**/systemd/system/tinykdump.service"))) == 1
+
+
+def test_an_upgrade_leaves_the_machine_armed(tree: Path) -> None:
+    """To stop tinykdump.service is to unload the crash kernel; only a removal does that."""
+    scripts = {path.name: path.read_text() for path in (tree / "DEBIAN").glob("p*")}
+    assert "stop" not in scripts.get("preinst", "")
+    pattern = r'if \[ "\$1" = remove \]; then\n(.*?)\nfi\n'
+    on_removal = re.search(pattern, scripts["prerm"], re.DOTALL)
+    assert on_removal
+    assert scripts["prerm"].count(" stop ") == on_removal[1].count(" stop tinykdump.service ") == 1
 
 
 def test_it_needs_what_the_guests_have(tree: Path) -> None:

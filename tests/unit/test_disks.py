@@ -147,6 +147,13 @@ def test_a_label_cannot_fool_the_terminal() -> None:
     assert disks.describe(disk) == "/dev/sda  4.0 GiB  A?[2J? B  vfat '?x?'"
 
 
+def test_a_label_of_another_code_page() -> None:
+    """As Windows writes it; lsblk prints it as it is, and it may be on another disk."""
+    listed = json.dumps({"blockdevices": [device("/dev/sda", fstype="vfat", label="DONN?ES")]})
+    (disk,) = disks.parse(listed.encode().replace(b"N?E", b"N\x90E"), {})
+    assert disks.describe(disk).endswith("  vfat 'DONN\ufffdES'")
+
+
 @pytest.mark.parametrize("text", [b"", b"[]", b"{}", b'{"blockdevices": [{}]}', b"\xff"])
 def test_what_lsblk_never_prints(text: bytes) -> None:
     with pytest.raises(TinykdumpError, match="cannot read what lsblk prints"):

@@ -71,6 +71,15 @@ def test_without_a_crash_nothing_is_told(machine: FakeHost, journal: socket.sock
     assert not machine.path(NOTE).exists()
 
 
+@pytest.fixture
+def umask() -> Iterator[None]:
+    """As in tinykdump-notice.service."""
+    before = os.umask(0o077)
+    yield
+    os.umask(before)
+
+
+@pytest.mark.usefixtures("umask")
 def test_a_crash_is_told_until_status_was_run(
     machine: FakeHost, journal: socket.socket, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -58,6 +58,7 @@ def devices(fake: FakeHost) -> dict[str, bytes]:
 
 LONG = "[dump]\ntarget = LABEL=A-LONG-LABEL\n"
 UUID = "[dump]\ntarget = UUID=1234\n"
+DOT = "[dump]\ntarget = LABEL=my.dumps\n"
 CASES: list[tuple[str, dict[str, Any], str, list[str], str]] = [
     ("internal", {}, "", ["/dev/sda"], "/dev/sda is not a disk behind USB (name another disk; "),
     ("none", {}, "", ["/dev/none"], "/dev/none is not a disk (name another disk; "),
@@ -68,6 +69,8 @@ CASES: list[tuple[str, dict[str, Any], str, list[str], str]] = [
      "/dev/sdb1 is an encrypted disk ("),
     ("by UUID", {}, UUID, ["/dev/sdb"], "the dump target is UUID=1234, but prepare sets a label ("),
     ("long label", {}, LONG, ["/dev/sdb"], "the label A-LONG-LABEL has more than 11 characters, "),
+    ("no label of FAT", {}, DOT, ["/dev/sdb"],
+     "the label my.dumps has a ., which no label of vfat "),
     ("file system", {}, "", ["/dev/sdb", "--filesystem", "ext4"],
      "the crash kernel cannot mount ext4 (choose one of vfat)"),
     ("data", {}, "", ["/dev/sdb", "--keep-data"],

@@ -128,6 +128,8 @@ def test_without_qemu(
 def test_the_stick_has_the_file_system_of_the_one_that_is_plugged_in(machine: FakeHost) -> None:
     image = manifest(machine)
     assert rehearsal._filesystem(machine.host, image) == "vfat"
+    dotted = replace(image, target="LABEL=my.dumps", filesystems=("vfat", "exfat"))
+    assert rehearsal._filesystem(machine.host, dotted) == "exfat"
     plugged.plug(machine, "ext4")
     assert rehearsal._filesystem(machine.host, image) == "ext4"
 
@@ -247,6 +249,33 @@ def test_a_failure_is_noted_and_a_problem(
     assert len(about(found)) == 1
     there = machine.path(str(rehearsal.PLACE))
     assert [each.name for each in there.iterdir()] == ["console.log"]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("emulated")
+def test_a_guest_that_hangs_and_goes_on_saying_so(
+    machine: FakeHost, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It is never silent, as a kernel whose processors stall."""
+    console = machine.path(str(rehearsal.CONSOLE))
+
+    @contextmanager
+    def started(_words: Sequence[str], errors: Path) -> Iterator[object]:
+        errors.write_text("")
+        console.write_text("[    1.0] Linux version 6.1\r\n")
+
+        def stalls() -> bool:
+            with console.open("a") as file:
+                file.write("[    2.0] rcu: INFO: rcu_preempt detected stalls\r\n")
+            return True
+
+        yield stalls
+
+    monkeypatch.setattr(rehearsal, "started", started)
+    monkeypatch.setattr(rehearsal, "_LONGEST", 1.0)
+    assert cli.main(["test", "--rehearse"]) == 1
+    assert f"the rehearsal of {KVER} failed: " in capfd.readouterr().err
+    assert status(capfd)["rehearsal"]["passed"] is False
 
 
 def test_a_stick_that_cannot_be_mounted_here_is_no_success(

@@ -201,6 +201,7 @@ def test_controllers_and_watchdogs_without_a_driver(small: FakeHost) -> None:
     made = build.sketch(planned)
     assert made.undriven == planned.undriven
     assert not build.is_current(planned, replace(made, undriven=()))
+    assert not build.is_current(planned, replace(made, apart=not made.apart))
 
 
 def test_no_driver_for_the_controller_of_the_stick(small: FakeHost) -> None:

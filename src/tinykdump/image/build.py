@@ -235,6 +235,9 @@ def _inputs(entries: tuple[Entry, ...], owner: Callable[[str], str]) -> tuple[ma
 def is_current(planned: Draft, old: Manifest) -> bool:
     """Whether ``old`` describes the same image as ``planned``."""
     same = ("cmdline", "margin", "filesystems", "filesystem_bytes", "draws", "undriven")
-    return (old.plan, old.kernel) == (planned.digest, str(planned.kernel.image)) and all(
+    kernel = planned.kernel
+    return (old.plan, old.kernel, old.apart) == (
+        planned.digest, str(kernel.image), kernel.apart
+    ) and all(
         getattr(old, name) == getattr(planned, name) for name in same
     )
