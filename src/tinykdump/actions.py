@@ -3,11 +3,12 @@
 
 from collections.abc import Callable
 
-from tinykdump import dumps, files, load, pstore, reservation, state, stick
+from tinykdump import dumps, files, hardware, load, pstore, reservation, state, stick
 from tinykdump.config import Config
 from tinykdump.errors import TinykdumpError
 from tinykdump.host import Host
 from tinykdump.image import build
+from tinykdump.image.drivers import Seen
 from tinykdump.image.manifest import Manifest
 from tinykdump.memory import Need
 from tinykdump.report import line, say
@@ -39,19 +40,23 @@ def need(host: Host, config: Config, kver: str) -> tuple[Manifest, Need, bool]:
     return sketch, load.need_of(host, sketch, planned.kernel.content), False
 
 
-def _seen(host: Host, config: Config) -> frozenset[str]:
-    """The types of file system on the sticks that are plugged in.
+def _seen(host: Host, config: Config) -> Seen:
+    """The types of file system on the sticks that are plugged in, and the drivers of card readers.
 
-    Without a stick, those that the existing images mount: the stick that was there when they were
-    built may come back after a crash.
+    Without a stick, the types that the existing images mount: the stick that was there when they
+    were built may come back after a crash. So may a card reader that is not there now, or that udev
+    has not found yet.
     """
     try:
         found = stick.find(host, str(config.target))
     except TinykdumpError:  # blkid is not installed
         found = ()
     plugged = {each.filesystem for each in found if each.is_usb}
-    return frozenset(
-        plugged or {kind for image in state.noted(host) for kind in image.filesystems}
+    images = tuple(state.noted(host))
+    return Seen(
+        frozenset(plugged or {kind for image in images for kind in image.filesystems}),
+        frozenset(name for image in images for name in image.modules
+                  if hardware.drives_reader(name)),
     )  # fmt: skip
 
 

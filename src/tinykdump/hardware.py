@@ -130,7 +130,12 @@ def _interfaces(host: Host) -> Iterator[Path]:
 
 
 def _is_storage(module: str) -> bool:
-    return module in _STORAGE or module.startswith(_SUB_DRIVERS)
+    return module in _STORAGE or drives_reader(module)
+
+
+def drives_reader(module: str) -> bool:
+    """Whether a module drives card readers, which usb-storage leaves to it."""
+    return module.startswith(_SUB_DRIVERS)
 
 
 def _device(host: Host, path: Path) -> Device:

@@ -179,9 +179,8 @@ def _outdated(host: Host, mine: Manifest, held: Reservation) -> Iterator[str]:
     for device in mine.undriven:
         yield f"the crash kernel {mine.kver} has no driver for {device} (see kernel in [image])"
     image = state.read_manifest(host, mine.kver)
-    if image is not None and (image.plan, image.kernel, image.cmdline) != (
-        mine.plan, mine.kernel, mine.cmdline
-    ):
+    loaded = (mine.plan, mine.kernel, mine.cmdline)
+    if image is not None and (image.plan, image.kernel, image.cmdline) != loaded:
         yield f"the image of {mine.kver} is newer than the loaded one (run tinykdump -l)"
     least = load.need_of(host, mine).minimum
     if held.size < least:

@@ -19,7 +19,7 @@ from tinykdump import __version__, actions, cli, hardware, load
 from tinykdump.config_files import load_config
 from tinykdump.host import Host
 from tinykdump.image import build
-from tinykdump.image.manifest import parse
+from tinykdump.image.manifest import Manifest, parse
 from tinykdump.keys import machine_key as make_key
 
 
@@ -386,6 +386,22 @@ def test_an_image_is_sketched_as_it_is_built(machine: FakeHost) -> None:
     sketch = build.sketch(plan)
     assert replace(built, packed=0, inputs=(), sha256="") == replace(sketch, packed=0)
     assert len(packed) * 0.9 < sketch.packed < len(packed) * 1.5
+
+
+def test_a_card_reader_that_was_there_before(machine: FakeHost) -> None:
+    """udev may not have found it yet when the machine boots; usb-storage does not drive it."""
+    machine.module("kernel/drivers/usb/storage/ums-realtek.ko", [("depends", "usb-storage")])
+    path = "pci0000:00/0000:00:14.0/usb1/1-4/1-4:1.0"
+    host = Host(machine.root, live=True)
+
+    def planned() -> Manifest:
+        return build.sketch(actions.draft(host, load_config(host, {}), KVER))
+
+    assert "ums_realtek" not in planned().modules
+    machine.device(path, "usb", "ums-realtek", "ums_realtek")
+    machine.write(f"{STATE}/manifest.json", planned().to_json())
+    machine.path(f"/sys/devices/{path}/driver").unlink()
+    assert "ums_realtek" in planned().modules
 
 
 def test_estimate_of_a_dump(machine: FakeHost, capfd: pytest.CaptureFixture[str]) -> None:

@@ -72,7 +72,7 @@ def automatic(fake: FakeHost, *seen: str, names: str = "auto") -> tuple[str, ...
     """What the crash kernel mounts, when those types were seen on sticks."""
     wanted = config.resolve([], {"filesystems": names})
     host = Host(fake.root, live=True)
-    return drivers.needed(host, wanted, fake.tree(), "", seen).filesystems
+    return drivers.needed(host, wanted, fake.tree(), "", drivers.Seen(frozenset(seen))).filesystems
 
 
 def test_file_systems_that_nobody_named(fake: FakeHost) -> None:

@@ -3,7 +3,7 @@
 
 import hashlib
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -24,6 +24,7 @@ from tinykdump.image import (
     screens,
 )
 from tinykdump.image.cmdline import crash_cmdline, encrypts_memory, fewer_levels
+from tinykdump.image.drivers import NOTHING, Seen
 from tinykdump.image.entries import Entry
 from tinykdump.image.manifest import Manifest
 from tinykdump.image.modinfo import ModInfo
@@ -61,15 +62,14 @@ class Draft:
 
 
 def draft(
-    host: Host, config: Config, kernel: Kernel, seen: Iterable[str] = (), *, make_key: bool = True,
+    host: Host, config: Config, kernel: Kernel, seen: Seen = NOTHING, *, make_key: bool = True,
     known: Mapping[str, ModInfo] = MappingProxyType({}),
 ) -> Draft:  # fmt: skip
     """Plan the image of a kernel: read and check every input, and write no image.
 
-    ``seen`` are the types of file system on sticks, which filesystems = auto adds. ``known`` is
-    what modules say, by their sums: those are not read again. Creates the machine's own key if
-    dumps are to be encrypted, no key is configured, and the machine, if it runs, has none yet.
-    Without ``make_key``, such a draft has no key, and no image must be made of it. Raises
+    ``known`` is what modules say, by their sums: those are not read again. Creates the machine's
+    own key if dumps are to be encrypted, no key is configured, and the machine, if it runs, has
+    none yet. Without ``make_key``, such a draft has no key, and no image must be made of it. Raises
     TinykdumpError.
     """
     tree = ModuleTree(host, kernel, known)
@@ -235,9 +235,7 @@ def _inputs(entries: tuple[Entry, ...], owner: Callable[[str], str]) -> tuple[ma
 def is_current(planned: Draft, old: Manifest) -> bool:
     """Whether ``old`` describes the same image as ``planned``."""
     same = ("cmdline", "margin", "filesystems", "filesystem_bytes", "draws", "undriven")
-    kernel = planned.kernel
-    return (old.plan, old.kernel, old.apart) == (
-        planned.digest, str(kernel.image), kernel.apart
-    ) and all(
+    kernel = (planned.digest, str(planned.kernel.image), planned.kernel.apart)
+    return (old.plan, old.kernel, old.apart) == kernel and all(
         getattr(old, name) == getattr(planned, name) for name in same
     )

@@ -46,15 +46,25 @@ class _Policy:
     forbidden: Mapping[str, NotFoundError]  # never loaded, with the error that says why
 
 
+@dataclass(frozen=True)
+class Seen:
+    """What sticks had that were plugged in now or earlier, and may be again after a crash."""
+
+    filesystems: frozenset[str] = frozenset()  # types, which AUTO adds
+    readers: frozenset[str] = frozenset()  # modules of card readers
+
+
+NOTHING = Seen()
+
+
 def needed(
-    host: Host, config: Config, tree: ModuleTree, cmdline: str, seen: Iterable[str] = ()
+    host: Host, config: Config, tree: ModuleTree, cmdline: str, seen: Seen = NOTHING
 ) -> Drivers:
     """The modules of ``tree`` that a dump needs.
 
     On the machine that will crash, these include the drivers of its own USB host controllers;
-    elsewhere, those of all common ones. ``cmdline`` is the crash kernel's; ``seen`` are the types
-    of file system on sticks, which AUTO adds. Raises TinykdumpError when a module is missing,
-    damaged, forbidden or of another kernel.
+    elsewhere, those of all common ones. ``cmdline`` is the crash kernel's. Raises
+    TinykdumpError when a module is missing, damaged, forbidden or of another kernel.
     """
     policy = _policy(config, tree, cmdline)
 
@@ -64,9 +74,9 @@ def needed(
             raise policy.forbidden[module.name]
         return module
 
-    config = replace(config, filesystems=_filesystems(config, seen, lookup))
+    config = replace(config, filesystems=_filesystems(config, seen.filesystems, lookup))
     if host.live:
-        wanted = _of_this_machine(host, config, tree, policy)
+        wanted = _of_this_machine(host, config, tree, policy, seen)
     else:
         wanted = _elsewhere(config, tree, policy)
     found = modules.closure(wanted, lookup)
@@ -151,7 +161,7 @@ def _policy(config: Config, tree: ModuleTree, cmdline: str) -> _Policy:
 
 
 def _of_this_machine(
-    host: Host, config: Config, tree: ModuleTree, policy: _Policy
+    host: Host, config: Config, tree: ModuleTree, policy: _Policy, seen: Seen
 ) -> tuple[Wish, ...]:
     devices = hardware.usb_controllers(host)
     controllers = _controllers(devices, _usb_drivers(config, tree), tree, policy)
@@ -161,7 +171,10 @@ def _of_this_machine(
         host_controllers=controllers,
         filesystems=config.filesystems,
         buses=[name for device in devices for name in device.above],
-        storage=(*({"uas"} - policy.blacklist), *hardware.usb_storage_modules(host)),
+        storage=(
+            *({"uas"} - policy.blacklist),
+            *sorted({*hardware.usb_storage_modules(host), *seen.readers}),
+        ),
         watchdogs=_watchdogs(host, tree),
         log=pstore.modules(host),
         extra=config.modules,
