@@ -28,6 +28,10 @@ _VIRTUAL = ("vhci_hcd", "dummy_hcd")
 _STORAGE = ("usb_storage", "uas")
 _SUB_DRIVERS = "ums_"
 
+# The watchdog of IPMI, and the drivers that reach the management controller.
+IPMI = "ipmi_watchdog"
+_IPMI_WAYS = ("ipmi_si", "ipmi_ssif")
+
 # machine-id(5): only a hash of the ID for one purpose may leave the machine.
 _MACHINE_SALT = b"tinykdump: the name of this machine on a stick\0"
 
@@ -107,6 +111,18 @@ def running_watchdogs(host: Host) -> tuple[Device | None, ...]:
         if host.text(watchdog / "state") in ("active", None)
     )
     return tuple(_device(host, path) if path is not None else None for path in active)
+
+
+def ipmi_watchdog(host: Host) -> tuple[str, ...]:
+    """The modules that the watchdog of the management controller needs, if it is open.
+
+    It is a misc device (drivers/char/ipmi/ipmi_watchdog.c), which /sys/class/watchdog does not
+    list. Its driver stops it when it is loaded, so src/crash does not feed it. It depends on no
+    module that talks to the controller, so that is found here, too.
+    """
+    if not used_modules(host, [IPMI]):
+        return ()
+    return (*(name for name in _IPMI_WAYS if host.exists(f"/sys/module/{name}")), IPMI)
 
 
 def used_modules(host: Host, names: Iterable[str]) -> tuple[str, ...]:

@@ -242,6 +242,21 @@ def test_firmware_of_built_in_drivers(fake: FakeHost) -> None:
     assert firmware(fake) == ["/lib/firmware/usb.mem", "/lib/firmware/updates/updated.mem"]
 
 
+def test_the_watchdog_of_a_management_controller(fake: FakeHost) -> None:
+    """No class has it, and it depends on no driver of the way to the controller."""
+    ipmi = {"ipmi_si", "ipmi_watchdog"}
+    for name in (*ipmi, "ipmi_ssif", "ipmi_msghandler"):
+        needs = [] if name == "ipmi_msghandler" else [("depends", "ipmi_msghandler")]
+        fake.module(f"kernel/drivers/char/ipmi/{name}.ko", needs)
+    fake.write("/sys/module/ipmi_si/refcnt", "0\n")
+    fake.write("/sys/module/ipmi_watchdog/refcnt", "0\n")
+    assert not ipmi & names(fake)
+    fake.remove("/sys/module/ipmi_watchdog")
+    fake.write("/sys/module/ipmi_watchdog/refcnt", "1\n")
+    assert names(fake) >= ipmi | {"ipmi_msghandler"}
+    assert "ipmi_ssif" not in names(fake)
+
+
 def test_a_watchdog_without_a_device_in_sysfs(fake: FakeHost) -> None:
     """Then the watchdog driver that is in use is taken."""
     for name in ("wdat_wdt", "iTCO_wdt", "softdog"):

@@ -204,6 +204,7 @@ def _undriven(host: Host, config: Config, tree: ModuleTree, policy: _Policy) -> 
     drivers = _usb_drivers(config, tree)
     devices = hardware.usb_controllers(host)
     dogs = {device.driver for device in hardware.running_watchdogs(host) if device}
+    dogs |= {hardware.IPMI} & {*hardware.ipmi_watchdog(host)}
     return (
         *(f"USB host controller {device.name}" for device in devices
           if not _controllers([device], drivers, tree, policy)),
@@ -217,7 +218,7 @@ def _watchdogs(host: Host, tree: ModuleTree) -> list[str]:
     names = [name for device in running if device for name in (*device.above, device.driver)]
     if None in running:  # take all that are in use; softdog cannot reset a hung kernel
         names += hardware.used_modules(host, sorted({*tree.watchdog_drivers()} - {"softdog"}))
-    return names
+    return [*names, *hardware.ipmi_watchdog(host)]
 
 
 def _controllers(
