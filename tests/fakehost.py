@@ -145,6 +145,14 @@ class FakeHost:
         self.path(f"/sys/devices/{path}/usb{number}").mkdir()
         self.link(f"/sys/bus/usb/devices/usb{number}", f"/sys/devices/{path}/usb{number}")
 
+    def supplier(self, path: str, supplier: str, sync_state_only: bool = False) -> None:
+        """Make one device below /sys/devices the supplier of another, as the device tree does."""
+        self.path(f"/sys/devices/{path}/of_node").mkdir(exist_ok=True)
+        link = f"/sys/devices/virtual/devlink/{Path(supplier).name}--{Path(path).name}"
+        self.write(f"{link}/sync_state_only", f"{sync_state_only:d}\n")
+        self.link(f"{link}/supplier", f"/sys/devices/{supplier}")
+        self.link(f"/sys/devices/{path}/supplier:platform:{Path(supplier).name}", link)
+
     def kernel(self, kver: str = KVER) -> Kernel:
         """An installed kernel."""
         return state.find_kernel(self.host, kver)

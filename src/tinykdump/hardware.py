@@ -21,6 +21,8 @@ _MODULES: Mapping[str, str] = {
     "i801_smbus": "i2c_i801",
 }
 
+_DEVICES = "/sys/devices"
+
 # Drivers of virtual host controllers: USB over IP, and one for tests.
 _VIRTUAL = ("vhci_hcd", "dummy_hcd")
 
@@ -48,7 +50,8 @@ class Device:
 
     modalias: str
     driver: str  # the module of its driver; empty: none
-    above: tuple[str, ...]  # the modules of its parent devices, the topmost first
+    # The modules of the devices that it needs, each after those that it needs itself.
+    above: tuple[str, ...]
     name: str = field(default="", compare=False)  # as sysfs spells it
     stores: bool = field(default=False, compare=False)  # whether USB storage is plugged into it
 
@@ -155,13 +158,46 @@ def drives_reader(module: str) -> bool:
 
 
 def _device(host: Host, path: Path) -> Device:
-    above = (_bound(host, parent) for parent in reversed(path.parents))
+    above = (_bound(host, each) for each in _needs(host, path))
     return Device(
         modalias=host.text(path / "modalias") or "",
         driver=_bound(host, path),
-        above=tuple(name for name in above if name),
+        above=tuple(dict.fromkeys(name for name in above if name)),
         name=path.name,
     )
+
+
+def _needs(host: Host, device: Path) -> tuple[Path, ...]:
+    """The parents and the suppliers of a device, those of each before it."""
+    found: dict[Path, None] = {}
+    entered = {device}  # two devices can name each other
+
+    def visit(path: Path) -> None:
+        for each in (path.parent, *_suppliers(host, path)):
+            if each not in entered and each.is_relative_to(_DEVICES):
+                entered.add(each)
+                visit(each)
+                found[each] = None
+
+    visit(device)
+    return tuple(found)
+
+
+def _suppliers(host: Host, device: Path) -> Iterator[Path]:
+    """The devices that the device tree names for a device: its resets, PHYs, clocks, regulators.
+
+    A device without a node in the device tree can have suppliers as well, such as the graphics
+    function that a PCI device shares its power with. It works without their drivers.
+    (Documentation/ABI/testing/sysfs-devices-supplier and sysfs-class-devlink.)
+    """
+    if not host.exists(device / "of_node"):
+        return
+    for link in host.children(device):
+        if not link.name.startswith("supplier:") or host.text(link / "sync_state_only") == "1":
+            continue
+        supplier = host.resolve(link / "supplier")
+        if supplier is not None:
+            yield supplier
 
 
 def _bound(host: Host, device: Path) -> str:

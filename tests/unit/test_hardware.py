@@ -13,6 +13,13 @@ def modaliases(fake: FakeHost) -> list[str]:
     return sorted(device.modalias for device in hardware.usb_controllers(fake.host))
 
 
+def above(fake: FakeHost, path: str) -> tuple[str, ...]:
+    (found,) = (
+        one for one in hardware.usb_controllers(fake.host) if one.name == path.rsplit("/", 1)[-1]
+    )
+    return found.above
+
+
 def test_pci_controllers_are_found_without_a_driver(fake: FakeHost) -> None:
     assert hardware.usb_controllers(fake.host) == (Device(XHCI, driver="", above=()),)
 
@@ -49,6 +56,40 @@ def test_the_drivers_above_a_controller(fake: FakeHost) -> None:
     assert Device(PLATFORM, "xhci_plat_hcd", ("dwc3_pci", "dwc3")) in hardware.usb_controllers(
         fake.host
     )
+
+
+def test_suppliers_are_above_a_controller(fake: FakeHost) -> None:
+    """As on a Raspberry Pi 4, whose firmware resets the controller on the PCI bus, and on boards
+    with a regulator on I2C."""
+    host, i2c = "platform/fd500000.pcie", "platform/i2c0"
+    usb = f"{host}/pci0000:00/0000:01:00.0"
+    fake.device(host, "platform", "brcm-pcie", "pcie_brcmstb")
+    fake.device(usb, "pci", "xhci_hcd", "xhci_pci", XHCI)
+    fake.root_hub(usb)
+    fake.device("platform/firmware/reset", "platform", "raspberrypi-reset", "reset_raspberrypi")
+    fake.device("platform/firmware", "platform", "raspberrypi-firmware", "raspberrypi")
+    fake.device(i2c, "platform", "i2c-bcm2835", "i2c_bcm2835")
+    fake.device(f"{i2c}/0-002d", "i2c", "pmic", "pmic")
+    fake.supplier(usb, "platform/firmware/reset")
+    fake.supplier(host, f"{i2c}/0-002d")
+    fake.supplier(f"{i2c}/0-002d", usb)  # each waits for the other
+    assert above(fake, usb) == (
+        "i2c_bcm2835", "pmic", "pcie_brcmstb", "raspberrypi", "reset_raspberrypi",
+    )  # fmt: skip
+
+
+def test_suppliers_that_a_controller_works_without(fake: FakeHost) -> None:
+    """The graphics function of a card, which has no node in a device tree, and a link that only
+    delays when the boot loader's settings are dropped."""
+    card, plat = "pci0000:00/0000:02:00", "platform/xhci.1"
+    fake.device(f"{card}.0", "pci", "nouveau", "nouveau")
+    fake.device(f"{card}.2", "pci", "xhci_hcd", "xhci_pci", XHCI)
+    fake.device(plat, "platform", "xhci-hcd", modalias=PLATFORM)
+    for number, usb in enumerate((f"{card}.2", plat), start=1):
+        fake.root_hub(usb, number)
+        fake.supplier(usb, f"{card}.0", sync_state_only=usb == plat)
+    fake.remove(f"/sys/devices/{card}.2/of_node")
+    assert (above(fake, f"{card}.2"), above(fake, plat)) == ((), ())
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ install sg
 remove sg /bin/false
 alias my-mod* x-y
 alias pci:v00001B36d* special-hcd
+alias usb:v0[4-5]-d* in-brackets
 alias one
 softdep xhci_pci pre: a-b c post: d
 softdep xhci-pci pre: z
@@ -37,7 +38,11 @@ nonsense here
 
 def test_all_commands_are_read() -> None:
     assert modprobe.parse(modprobe.logical_lines(TEXT)) == Rules(
-        aliases=(("my_mod*", "x_y"), ("pci:v00001B36d*", "special_hcd")),
+        aliases=(
+            ("my_mod*", "x_y"),
+            ("pci:v00001B36d*", "special_hcd"),
+            ("usb:v0[4-5]_d*", "in_brackets"),
+        ),
         blacklist=frozenset({"uas", "ehci_pci"}),
         disabled=frozenset({"sr_mod", "cdrom"}),
         options={"usb_storage": "quirks=1:2:u    delay_use=1 option_zero_cd=3"},

@@ -3,13 +3,14 @@
 
 import json
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.vm import service, vmcore
 from tests.vmtest import stick
-from tests.vmtest.machine import Machine, Stick
+from tests.vmtest.machine import XHCI, Machine, Stick
 from tests.vmtest.rootfs import Root
 from tests.vmtest.vm import running
 from tinykdump.image.makedumpfile import KEEPS_ALL
@@ -29,14 +30,48 @@ MEMORY_MIB = 384
 CRASH_SECONDS = 2400.0
 
 
+# The stick's controller gets its power from a regulator, as on many boards. The device tree names
+# PCI devices by their slots (IEEE Std 1275, PCI Bus Binding).
+SLOT = 8
+SUPPLY = """
+/ {
+    power: regulator-usb { compatible = "regulator-fixed"; regulator-name = "usb"; };
+};
+&{/pcie@10000000} {
+    usb@8,0 { reg = <0x4000 0 0 0 0>; vbus-supply = <&power>; };
+};
+"""
+# The module of the regulator's driver.
+REGULATOR = "fixed"
+# A kernel stops waiting for such a driver after ten seconds. Boards cannot do without, so this one
+# waits forever.
+WAITS = "deferred_probe_timeout=-1"
+
+
 @pytest.fixture
 def machine(foreign_root: Root, tmp_path: Path) -> Machine:
     image = stick.make(tmp_path / "stick.img")
-    return foreign_root.machine(
+    controller = replace(XHCI, properties=(*XHCI.properties, ("addr", f"{SLOT:x}")))
+    bare = foreign_root.machine(
         "crashkernel=96M",
+        WAITS,
         memory_mib=MEMORY_MIB,
+        controllers=(controller,),
         sticks=(Stick("stick", image.path),),
     )
+    return replace(bare, arguments=("-dtb", str(device_tree(bare, SUPPLY, tmp_path))))
+
+
+def device_tree(machine: Machine, more: str, directory: Path) -> Path:
+    """The device tree that QEMU makes for a machine, with more in it."""
+    qemus, source = directory / "qemu.dtb", directory / "tree.dts"
+    platform = machine.platform
+    qemu = [platform.program, "-machine", f"{platform.board},dumpdtb={qemus}", "-display", "none"]
+    subprocess.run([*qemu, "-cpu", platform.cpu], check=True, capture_output=True)
+    subprocess.run(["dtc", "-q", "-o", source, qemus], check=True)
+    source.write_text(source.read_text() + more)
+    subprocess.run(["dtc", "-q", "-o", directory / "tree.dtb", source], check=True)
+    return directory / "tree.dtb"
 
 
 def test_a_dump_of_arm64_is_saved_and_restored(
@@ -49,9 +84,10 @@ def test_a_dump_of_arm64_is_saved_and_restored(
     kver, mark = foreign_root.kver, service.mark()
     with running(machine, tmp_path / "vm") as vm:
         service.install(vm, keys=keys)
+        vm.run(["modprobe", "-a", REGULATOR, "xhci_pci"])  # as udev would
         service.kernel_install(vm, "add", kver)
         manifest = service.manifest(vm, kver)
-        assert set(NEEDED_MODULES) <= set(manifest["modules"])
+        assert {REGULATOR, *NEEDED_MODULES} <= set(manifest["modules"])
         assert "nr_cpus=1" in manifest["cmdline"].split()
         assert service.reserved(vm) < 96 << 20
         (note,) = json.loads(vm.run(["tinykdump", "status", "--json"], check=False).text)["notes"]

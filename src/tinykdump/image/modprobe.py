@@ -4,6 +4,7 @@
 The crash kernel has no modprobe, so the build applies all rules.
 """
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -42,7 +43,7 @@ def parse(lines: Iterable[str]) -> Rules:
     for line in lines:
         match line.split(None, 2):
             case ["alias", pattern, module]:
-                aliases.append((normal(pattern), normal(module.split()[0])))
+                aliases.append((_normal_pattern(pattern), normal(module.split()[0])))
             case ["blacklist", module, *_]:
                 blacklist.add(normal(module))
             case ["install", module, command]:
@@ -54,6 +55,13 @@ def parse(lines: Iterable[str]) -> Rules:
             case ["softdep", module, words]:
                 softdeps.setdefault(normal(module), softdep(words))
     return Rules(tuple(aliases), frozenset(blacklist), frozenset(disabled), options, softdeps)
+
+
+def _normal_pattern(pattern: str) -> str:
+    """A pattern for names as the kernel spells them: in brackets, "-" stays the sign of a range."""
+    return "".join(
+        part if part.startswith("[") else normal(part) for part in re.split(r"(\[[^]]*\])", pattern)
+    )
 
 
 def logical_lines(text: str) -> Iterator[str]:
