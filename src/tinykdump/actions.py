@@ -41,11 +41,11 @@ def need(host: Host, config: Config, kver: str) -> tuple[Manifest, Need, bool]:
 
 
 def _seen(host: Host, config: Config) -> Seen:
-    """The types of file system on the sticks that are plugged in, and the drivers of card readers.
+    """What the sticks that are plugged in and the existing images say.
 
-    Without a stick, the types that the existing images mount: the stick that was there when they
-    were built may come back after a crash. So may a card reader that is not there now, or that udev
-    has not found yet.
+    Without a stick, the types of file system that the existing images mount: the stick that was
+    there when they were built may come back after a crash. So may a card reader or a watchdog that
+    is not there now, or that udev has not found yet.
     """
     try:
         found = stick.find(host, str(config.target))
@@ -57,6 +57,7 @@ def _seen(host: Host, config: Config) -> Seen:
         frozenset(plugged or {kind for image in images for kind in image.filesystems}),
         frozenset(name for image in images for name in image.modules
                   if hardware.drives_reader(name)),
+        tuple(dict.fromkeys(name for image in images for name in image.watchdogs)),
     )  # fmt: skip
 
 
@@ -158,6 +159,7 @@ def prune(host: Host) -> None:
 def remove_kernel(host: Host, kver: str, read_config: Callable[[], Config]) -> str:
     """Delete a kernel's image. If it was loaded, load the running kernel's instead.
 
+    In a chroot, nothing is loaded, although the machine's own notes can be there.
     Returns the version that was loaded in its place, or "". Raises TinykdumpError, also from
     ``read_config``; the image is deleted even then, and the loaded crash kernel stays loaded.
     Raises OSError when the image cannot be deleted.
@@ -166,7 +168,7 @@ def remove_kernel(host: Host, kver: str, read_config: Callable[[], Config]) -> s
     loaded, running = load.ours(host), host.running_kernel()
     try:
         # If the running kernel is removed, its loaded image keeps working until the reboot.
-        if loaded is None or loaded.kver != kver or running == kver:
+        if not host.live or loaded is None or loaded.kver != kver or running == kver:
             return ""
         load_image(host, read_config(), running)
         return running

@@ -3,6 +3,7 @@
 
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -23,12 +24,14 @@ def naming(path: Path) -> Iterator[None]:
 def private(directory: Path) -> None:
     """Create a directory with mode 0700, whatever the umask; change the mode of an existing one.
 
-    Missing parents are created in the same way. Raises OSError.
+    Nothing is written if it is as it should be: it can be on a read-only file system. Missing
+    parents are created in the same way. Raises OSError.
     """
     for missing in (*reversed(directory.parents), directory):
         if not missing.exists():
             missing.mkdir(mode=0o700, exist_ok=True)  # another process can make it meanwhile
-    directory.chmod(0o700)
+    if stat.S_IMODE(directory.stat().st_mode) != 0o700:
+        directory.chmod(0o700)
 
 
 def delete(directory: Path) -> None:

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The distribution's own kdump service: whether systemd starts it at boot.
 
-It starts after tinykdump.service, finds a crash kernel loaded and is content. Whenever it is
-stopped or restarted, it unloads that crash kernel. Memory of crashkernel= that tinykdump has
-returned is then missing.
+kdump.service starts after tinykdump.service, which says so, finds a crash kernel loaded and is
+content. Debian's kdump-tools.service starts before it. Whenever one of them is stopped or
+restarted, it unloads the crash kernel. Memory of crashkernel= that tinykdump has returned is then
+missing.
 """
 
 from tinykdump import units

@@ -152,12 +152,9 @@ def erase(host: Host) -> None:
             with state.lock(host):
                 disarm(host)
     finally:
-        ours = [
-            notice.MOTD,
-            *host.children(state.IMAGES),
-            *host.children(state.STATE),
-            state.RUNTIME,
-        ]
+        ours = [*host.children(state.IMAGES), *host.children(state.STATE)]
+        if host.live:  # in a chroot, /run can be the machine's own
+            ours += [notice.MOTD, state.RUNTIME]
         for path in ours:
             if path not in (keys.MACHINE_KEYS, backup.NOTE, state.IMAGES):
                 _delete(host.path(path))

@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 
 from tinykdump import (
+    actions,
     backup,
     crash,
     dump,
@@ -31,7 +32,7 @@ from tinykdump.dumps import Saved
 from tinykdump.errors import TinykdumpError
 from tinykdump.filesystems import possible
 from tinykdump.host import Host
-from tinykdump.image import programs
+from tinykdump.image import build, programs
 from tinykdump.image.manifest import Manifest
 from tinykdump.keys import Key
 from tinykdump.memory import MIB
@@ -154,14 +155,8 @@ def _loading(host: Host, config: Config, held: Reservation, image: Manifest | No
     elif held.loaded and mine is None:
         problems.append("another program's crash kernel is loaded (see takeover in "
                         "/etc/default/tinykdump)")  # fmt: skip
-    fingerprint = key.fingerprint if key else ""
-    is_known = key is not None or not config.encrypt
-    if mine and is_known and (mine.target, mine.key) != (str(config.target), fingerprint):
-        problems.append("the loaded image uses a different target or key from the "
-                        f"configuration: {config.target}, key {fingerprint or 'none'} "
-                        "(run tinykdump -l)")  # fmt: skip
     with _as_problem(problems):
-        problems.extend(_outdated(host, mine, held) if mine else ())
+        problems.extend(_outdated(host, config, mine, held, key) if mine else ())
     needed = 0
     with _as_problem(problems):
         if image is not None:
@@ -174,18 +169,35 @@ def _loading(host: Host, config: Config, held: Reservation, image: Manifest | No
     return needed
 
 
-def _outdated(host: Host, mine: Manifest, held: Reservation) -> Iterator[str]:
+def _outdated(
+    host: Host, config: Config, mine: Manifest, held: Reservation, key: Key | None
+) -> Iterator[str]:
     """Find problems of the loaded crash kernel. Raises TinykdumpError."""
     for device in mine.undriven:
         yield f"the crash kernel {mine.kver} has no driver for {device} (see kernel in [image])"
-    image = state.read_manifest(host, mine.kver)
-    loaded = (mine.plan, mine.kernel, mine.cmdline)
-    if image is not None and (image.plan, image.kernel, image.cmdline) != loaded:
-        yield f"the image of {mine.kver} is newer than the loaded one (run tinykdump -l)"
     least = load.need_of(host, mine).minimum
     if held.size < least:
         yield (f"the loaded crash kernel needs {least // MIB} MiB, fewer are reserved "
                "(run tinykdump -l)")  # fmt: skip
+    if stale := _stale(host, config, mine, key):
+        yield f"{stale} (run tinykdump -l)"
+
+
+def _stale(host: Host, config: Config, mine: Manifest, key: Key | None) -> str:
+    """Why the loaded image is not what a build would make now, or ""."""
+    image = state.read_manifest(host, mine.kver)
+    loaded = (mine.plan, mine.kernel, mine.cmdline)
+    if image is not None and (image.plan, image.kernel, image.cmdline) != loaded:
+        return f"the image of {mine.kver} is newer than the loaded one"
+    if config.encrypt and key is None:  # why is said already
+        return ""
+    fingerprint = key.fingerprint if key else ""
+    if (mine.target, mine.key) != (str(config.target), fingerprint):
+        return ("the loaded image uses a different target or key from the configuration: "
+                f"{config.target}, key {fingerprint or 'none'}")  # fmt: skip
+    if not build.is_current(actions.draft(host, config, mine.kver, make_key=False), mine):
+        return "since the loaded image was built, the configuration, programs or devices changed"
+    return ""
 
 
 def _stick(host: Host, config: Config, mine: Manifest | None, target: str, *,

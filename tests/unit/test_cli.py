@@ -192,6 +192,9 @@ OUTDATED = {
                       "different target or key from the configuration: LABEL=B, key none"),
     "a newer image": (f"{STATE}/manifest.json", "plan", "is newer than the loaded one"),
     "another command line": (f"{STATE}/manifest.json", "cmdline", "is newer than the loaded one"),
+    "another setting": ("/etc/default/tinykdump", "[dump]\nkey = /root/key.asc\nkeep = 7\n",
+                        "since the loaded image was built, the configuration, programs or devices "
+                        "changed (run tinykdump -l)"),
     "too little memory": ("/sys/kernel/kexec_crash_size", "1048576", "loaded crash kernel needs "),
 }  # fmt: skip
 
@@ -281,7 +284,8 @@ def test_status_of_a_stick_that_the_crash_kernel_cannot_mount(
     plugged.plug(machine, "exfat")
     machine.write("/etc/default/tinykdump", "[dump]\nkey = /root/key.asc\nfilesystems = exfat\n")
     assert cli.main(["status", "--json"]) == 0
-    (problem,) = json.loads(capfd.readouterr().out)["problems"]
+    (missing, problem) = json.loads(capfd.readouterr().out)["problems"]
+    assert missing.startswith("module exfat is not in ")
     assert problem.startswith("/dev/sdb1 has exfat, but the crash kernel mounts only vfat (")
     machine.module("kernel/fs/exfat/exfat.ko")
     assert cli.main(["-b"]) == 0
@@ -402,6 +406,26 @@ def test_a_card_reader_that_was_there_before(machine: FakeHost) -> None:
     machine.write(f"{STATE}/manifest.json", planned().to_json())
     machine.path(f"/sys/devices/{path}/driver").unlink()
     assert "ums_realtek" in planned().modules
+
+
+def test_a_watchdog_that_was_running_before(machine: FakeHost) -> None:
+    """A program may not have started it yet when the machine boots. Its bus comes with it."""
+    machine.module("kernel/drivers/watchdog/iTCO_wdt.ko")
+    machine.module("kernel/drivers/i2c/i2c-i801.ko")
+    smbus, state = "pci0000:00/0000:00:1f.4", "/sys/class/watchdog/watchdog0/state"
+    machine.device(smbus, "pci", "i801_smbus", "i2c_i801")
+    machine.device(f"{smbus}/iTCO_wdt", "platform", "iTCO_wdt", "iTCO_wdt")
+    machine.link("/sys/class/watchdog/watchdog0/device", f"/sys/devices/{smbus}/iTCO_wdt")
+    host = Host(machine.root, live=True)
+
+    def planned(state_now: str) -> Manifest:
+        machine.write(state, state_now)
+        return build.sketch(actions.draft(host, load_config(host, {}), KVER))
+
+    first, running = planned("inactive"), planned("active")
+    assert [*running.modules] == ["i2c_i801", "iTCO_wdt", *first.modules]
+    machine.write(f"{STATE}/manifest.json", running.to_json())
+    assert planned("inactive").modules == running.modules
 
 
 def test_estimate_of_a_dump(machine: FakeHost, capfd: pytest.CaptureFixture[str]) -> None:

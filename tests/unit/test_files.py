@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -79,3 +80,15 @@ def test_private_whatever_the_umask(tmp_path: Path) -> None:
         os.umask(before)
     for name in ("there", "new", "new/below"):
         assert (tmp_path / name).stat().st_mode & 0o777 == 0o700, name
+
+
+@pytest.mark.checkout
+def test_a_private_directory_on_a_read_only_file_system(tmp_path: Path) -> None:
+    """As after errors=remount-ro: an image that is there can still be loaded."""
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "ro,mode=700", "none", tmp_path], check=True)
+    try:
+        files.private(tmp_path)
+        with pytest.raises(OSError, match="Read-only file system"):
+            files.private(tmp_path / "more")
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests import plugged
-from tests.fakehost import FakeHost
+from tests.fakehost import FakeHost, make_live
 from tinykdump import backup, cli, hardware, notice, pstore, scriptlets
 
 CATALOG = Path(__file__).parents[2] / "src/systemd/tinykdump.catalog"
@@ -207,14 +207,16 @@ def test_a_status_that_cannot_note_it_still_shows_it(
 
 
 def test_erasing_the_package_ends_it(
-    machine: FakeHost, journal: socket.socket, capfd: pytest.CaptureFixture[str]
-) -> None:
+    machine: FakeHost, journal: socket.socket, capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     """The note that the key was backed up stays with the key."""
     machine.write(str(backup.NOTE), "{}")
     crashed(machine)
     cli.main(["notice"])
     assert len(entries(journal)) == 1
     capfd.readouterr()
+    make_live(monkeypatch)
     assert scriptlets.main(["erase"]) == 0
     assert capfd.readouterr().err == ""
     assert motd(machine) == ""

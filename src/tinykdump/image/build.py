@@ -53,6 +53,7 @@ class Draft:
     draws: bool  # whether the crash kernel has a copy of the screen in memory
     filesystem_bytes: tuple[int, ...]  # what each of them adds to the image
     undriven: tuple[str, ...]  # devices of this machine without a driver
+    watchdogs: tuple[str, ...]  # modules of those that are running, or were earlier
     noted: Mapping[str, ModInfo]  # what modules say that were read, also others than the image's
 
     @property
@@ -120,6 +121,7 @@ def draft(
             for name in chosen.filesystems
         ),
         undriven=chosen.undriven,
+        watchdogs=chosen.watchdogs,
         draws=shown.stays,
         noted=tree.noted,
     )
@@ -194,6 +196,7 @@ def _manifest(planned: Draft, packed: int) -> Manifest:
         filesystems=planned.filesystems,
         apart=planned.kernel.apart,
         undriven=planned.undriven,
+        watchdogs=planned.watchdogs,
         draws=planned.draws,
         filesystem_bytes=planned.filesystem_bytes,
     )
@@ -234,7 +237,9 @@ def _inputs(entries: tuple[Entry, ...], owner: Callable[[str], str]) -> tuple[ma
 
 def is_current(planned: Draft, old: Manifest) -> bool:
     """Whether ``old`` describes the same image as ``planned``."""
-    same = ("cmdline", "margin", "filesystems", "filesystem_bytes", "draws", "undriven")
+    same = (
+        "cmdline", "margin", "filesystems", "filesystem_bytes", "draws", "undriven", "watchdogs",
+    )  # fmt: skip
     kernel = (planned.digest, str(planned.kernel.image), planned.kernel.apart)
     return (old.plan, old.kernel, old.apart) == kernel and all(
         getattr(old, name) == getattr(planned, name) for name in same

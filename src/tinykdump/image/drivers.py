@@ -36,6 +36,7 @@ class Drivers:
     filesystem_modules: Mapping[str, tuple[Module, ...]]
     firmware: tuple[str, ...] = ()  # names of files that they, or built-in drivers, may request
     undriven: tuple[str, ...] = ()  # devices of this machine without a driver
+    watchdogs: tuple[str, ...] = ()  # modules of those that are running, or were earlier
 
 
 @dataclass(frozen=True)
@@ -48,10 +49,11 @@ class _Policy:
 
 @dataclass(frozen=True)
 class Seen:
-    """What sticks had that were plugged in now or earlier, and may be again after a crash."""
+    """What was there now or earlier, and may be again when the machine crashes."""
 
     filesystems: frozenset[str] = frozenset()  # types, which AUTO adds
     readers: frozenset[str] = frozenset()  # modules of card readers
+    watchdogs: tuple[str, ...] = ()  # modules of watchdogs that were running, and of their buses
 
 
 NOTHING = Seen()
@@ -76,6 +78,7 @@ def needed(
 
     config = replace(config, filesystems=_filesystems(config, seen.filesystems, lookup))
     if host.live:
+        seen = replace(seen, watchdogs=_watchdogs(host, tree, seen))
         wanted = _of_this_machine(host, config, tree, policy, seen)
     else:
         wanted = _elsewhere(config, tree, policy)
@@ -99,6 +102,7 @@ def needed(
         },
         firmware=tuple(name for info in infos for name in info.firmware),
         undriven=_undriven(host, config, tree, policy) if host.live else (),
+        watchdogs=seen.watchdogs if host.live else (),
     )
 
 
@@ -175,7 +179,7 @@ def _of_this_machine(
             *({"uas"} - policy.blacklist),
             *sorted({*hardware.usb_storage_modules(host), *seen.readers}),
         ),
-        watchdogs=_watchdogs(host, tree),
+        watchdogs=seen.watchdogs,
         log=pstore.modules(host),
         extra=config.modules,
     )
@@ -212,13 +216,17 @@ def _undriven(host: Host, config: Config, tree: ModuleTree, policy: _Policy) -> 
     )  # fmt: skip
 
 
-def _watchdogs(host: Host, tree: ModuleTree) -> list[str]:
-    """The modules of the running watchdogs, and of the buses that they are attached to."""
+def _watchdogs(host: Host, tree: ModuleTree, seen: Seen) -> tuple[str, ...]:
+    """The modules of the running watchdogs, and of the buses that they are attached to.
+
+    A program can start a watchdog after the image was planned at boot, so those that were running
+    earlier count, too.
+    """
     running = hardware.running_watchdogs(host)
     names = [name for device in running if device for name in (*device.above, device.driver)]
     if None in running:  # take all that are in use; softdog cannot reset a hung kernel
         names += hardware.used_modules(host, sorted({*tree.watchdog_drivers()} - {"softdog"}))
-    return [*names, *hardware.ipmi_watchdog(host)]
+    return tuple(dict.fromkeys((*names, *hardware.ipmi_watchdog(host), *seen.watchdogs)))
 
 
 def _controllers(

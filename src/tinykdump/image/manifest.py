@@ -44,6 +44,8 @@ class Manifest:
     apart: bool = False  # whether the configuration names the kernel, whatever kernel crashes
     # Devices of this machine that a dump may need, and that the crash kernel has no driver for.
     undriven: tuple[str, ...] = ()
+    # Modules of the watchdogs that were running, and of their buses.
+    watchdogs: tuple[str, ...] = ()
     draws: bool = False  # whether the crash kernel has a copy of the screen in memory
     sha256: str = ""  # of the packed image; empty: written by an older version
 
@@ -78,8 +80,10 @@ def parse(text: str, name: str) -> Manifest:
         filesystems = tuple(str(name) for name in values.pop("filesystems", ()))
         sizes = tuple(int(size) for size in values.pop("filesystem_bytes", ()))
         undriven = tuple(str(name) for name in values.pop("undriven", ()))
+        watchdogs = tuple(str(name) for name in values.pop("watchdogs", ()))
         made = Manifest(**values, inputs=inputs, modules=modules, filesystems=filesystems,
-                        filesystem_bytes=sizes, undriven=undriven)  # fmt: skip
+                        filesystem_bytes=sizes, undriven=undriven,
+                        watchdogs=watchdogs)  # fmt: skip
         for field in fields(made):
             if field.type in (str, int, bool) and type(getattr(made, field.name)) is not field.type:
                 raise TypeError
