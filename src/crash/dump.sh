@@ -10,15 +10,15 @@ run_script() {
 	stage "running the script"
 	busybox --install -s /bin # only scripts need the links
 	allowed=$(cat "$TMP/patience")
-	[ "$SCRIPT_WAIT" -lt "$allowed" ] || echo $((SCRIPT_WAIT + 10)) >"$TMP/patience"
+	[ $((SCRIPT_WAIT + 10)) -le "$allowed" ] || echo $((SCRIPT_WAIT + 10)) >"$TMP/patience"
 	(cd / && exec setsid timeout -k 2 "$SCRIPT_WAIT" "$SCRIPT" "$STICK" </dev/null >"$KMSG" 2>&1) &
 	script=$!
 	wait "$script"
 	status=$?
 	kill -9 "-$script" 2>/dev/null # and processes that it left behind
+	tick # first: the script may have run for longer than is allowed from now on
 	echo "$allowed" >"$TMP/patience"
 	[ "$status" -eq 0 ] || say "the script ended with status $status; going on"
-	tick
 }
 
 # --- the dump ---------------------------------------------------------------------------
@@ -28,21 +28,31 @@ run_script() {
 open_dump_directory() {
 	MINE=$STICK/tinykdump/$MACHINE
 	for link in "$STICK/tinykdump" "$MINE"; do
-		[ ! -L "$link" ] || die "the stick has a link where the dumps should be"
+		[ ! -L "$link" ] || leave_unusable "the stick has a link where the dumps should be"
 	done
 	make_room "$SPARE"
-	name=$MINE/$(date -u +%Y%m%dT%H%M%SZ)
-	# Without a clock the same time can come twice: never overwrite a dump.
-	suffix=
-	while [ -e "$name$suffix" ] || [ -e "$name$suffix.partial" ]; do
-		suffix=$((${suffix:-0} - 1))
-	done
-	FINAL_NAME=$name$suffix
+	FINAL_NAME=$(free_name "$MINE/$(date -u +%Y%m%dT%H%M%SZ)")
 	DUMP=$FINAL_NAME.partial
-	if ! { mkdir -p "$DUMP" && to_stick "$DUMP/SHA256SUMS"; } 2>"$TMP/open" </dev/null; then
-		die "cannot write to the stick: $(sed -n 1p "$TMP/open")"
+	if ! { mkdir -p "$MINE" && mkdir "$DUMP" && to_stick "$DUMP/SHA256SUMS"; } 2>"$TMP/open" </dev/null
+	then
+		leave_unusable "cannot write to the stick: $(sed -n 1p "$TMP/open")"
 	fi
 	echo "$DUMP" >"$TMP/dump"
+}
+
+# free_name PATH: PATH, or if there are dumps of that time, PATH-N with a number after theirs. Without
+# a clock the same time can come twice, and a number that was free again would be that of an old dump.
+free_name() {
+	number=
+	for there in "$1" "$1".partial "$1"-*; do
+		[ -e "$there" ] || continue
+		there=${there#"$1"} there=${there#-} there=${there%.partial}
+		case $there in
+		0* | *[!0-9]* | ?????????*) ;; # not ours
+		*) [ "${there:-0}" -lt "${number:-0}" ] || number=$((${there:-0} + 1)) ;;
+		esac
+	done
+	echo "$1${number:+-$number}"
 }
 
 # to_stick FILE: append standard input to FILE; succeeds when it is on the medium.
@@ -74,7 +84,8 @@ teach_makedumpfile() {
 
 # makedumpfile seeks in the log that it writes, so only the log is kept in memory first.
 read_log() {
-	makedumpfile --dump-dmesg -f "$VMCORE" "$TMP/dmesg" >"$TMP/messages" || return
+	makedumpfile --dump-dmesg -f "$VMCORE" "$TMP/dmesg" >"$TMP/messages" ||
+		{ rm -f "$TMP/dmesg"; return 1; } # it takes memory
 	find_test <"$TMP/dmesg" >"$TMP/test"
 	cat "$TMP/dmesg"
 	rm -f "$TMP/dmesg"
@@ -113,6 +124,12 @@ fail() {
 	grep -qsxF "$2" "$TMP/fail.$1" || echo "$2" >>"$TMP/fail.$1"
 }
 
+# reached END: the shell that runs a program (read, gpg) or writes a part (part) or all of them (stick)
+# got to its end. One that is killed, for example while memory is short, records no failure.
+reached() {
+	: >"$TMP/end.$1"
+}
+
 # Write standard input to $1.000, $1.001, ... of at most PART_CHUNKS chunks each, and their sums.
 write_parts() {
 	part=0
@@ -123,22 +140,30 @@ write_parts() {
 			fail stick "writing $file: $(sed -n 1p "$TMP/open")"
 			return
 		fi
+		rm -f "$TMP/end.part"
 		# Keep the file open: the kernel reports its write errors only as long as it is.
 		# shellcheck disable=SC2094 # nothing is written through it
 		sum=$({ write_part "$DUMP/$file"; } 7>>"$DUMP/$file" | sha256sum)
 		if [ ! -s "$DUMP/$file" ]; then
 			rm -f "$DUMP/$file"
 			[ "$part" -gt 0 ] || has_failed read || fail read "$1 is empty"
+			reached stick
 			return
 		fi
 		# A part without a sum is incomplete; restore reports it.
 		has_failed full stick gpg read && return
+		# The sum is 64 digits, two spaces, and the name of standard input.
+		if [ ! -e "$TMP/end.part" ] || [ "${#sum}" -ne 67 ]; then
+			fail stick "writing $file: a process was killed"
+			return
+		fi
 		if ! echo "${sum%% *}  $file" | to_stick "$DUMP/SHA256SUMS" 2>"$TMP/dd"; then
 			fail stick "writing SHA256SUMS: $(sed -n 1p "$TMP/dd")"
 			return
 		fi
 		part=$((part + 1))
 	done
+	reached stick
 }
 
 # Write standard input to the file $1 until the input ends or the part is full, and copy it to
@@ -150,7 +175,7 @@ write_part() {
 	while [ "$chunk" != "$PART_CHUNKS" ] && write_chunk "$1" $((chunk * CHUNK)); do
 		chunk=$((chunk + 1))
 	done
-	end_sync "$1"
+	end_sync "$1" && reached part
 }
 
 # write_chunk FILE START: write a chunk of standard input to FILE, and copy it from there, while it
@@ -222,13 +247,16 @@ has_failed() {
 # save NAME COMMAND: write the output of COMMAND to the stick, encrypted. If it is incomplete, set
 # CAUSE to the first cause, and FAILURE to its messages.
 save() {
-	rm -f "$TMP"/fail.* "$TMP/errors"
+	rm -f "$TMP"/fail.* "$TMP"/end.* "$TMP/errors"
 	show_progress "$1" &
 	progress=$!
-	{ "$2" 2>"$TMP/errors" || fail read "$2: $(last_line "$TMP/errors")"; } |
-		{ encrypt 2>"$TMP/gpg" || fail gpg "gpg (status $?): $(tail -n 1 "$TMP/gpg")"; } |
+	{ { "$2" 2>"$TMP/errors" || fail read "$2: $(last_line "$TMP/errors")"; } && reached read; } |
+		{ { encrypt 2>"$TMP/gpg" || fail gpg "gpg (status $?): $(tail -n 1 "$TMP/gpg")"; } && reached gpg; } |
 		write_parts "$1${KEY_TIME:+.gpg}"
 	kill "$progress"
+	for end in read gpg stick; do
+		[ -e "$TMP/end.$end" ] || has_failed full stick gpg read || fail "$end" "a process was killed"
+	done
 	for CAUSE in full stick gpg read; do
 		if has_failed "$CAUSE"; then
 			FAILURE=$(sed 's/$/;/' "$TMP/fail.$CAUSE" | tr '\n' ' ')
@@ -279,7 +307,10 @@ save_memory() {
 		forget vmcore
 		save vmcore copy_memory && return
 	fi
-	die "could not save the memory: $FAILURE"
+	case $CAUSE in
+	full | stick) leave_unusable "could not save the memory: $FAILURE" ;;
+	*) die "could not save the memory: $FAILURE" ;;
+	esac
 }
 
 copy_memory() {
@@ -320,7 +351,7 @@ remove_old_dumps() {
 	set -- $(old_dumps)
 	while [ "$#" -ge "$KEEP" ]; do
 		say "removing the old dump $1"
-		rm -rf "${MINE:?}/$1"
+		remove_dump "$1"
 		shift
 	done
 }

@@ -13,6 +13,8 @@
 #   dump      the directory on the stick, once it exists
 #   failed    a "failed:" line was logged
 #   saved     the dump is complete
+#   end.*     what came to its end: reached() says what
+#   fail.*    why something did not
 #   test      the id of a crash on purpose, if it was one
 #   stages    the stages, with their times
 #   waits     how long each sync of the stick kept the dump waiting, in hundredths of a second
@@ -36,6 +38,8 @@ CHUNK=${CHUNK:-128}          # blocks of 64 KiB per write
 SPARE=1024                   # KiB that a memory dump leaves free for logs and checksums
 PART_CHUNKS=                 # chunks per part; empty: no limit
 PULLED_OUT=9                 # the status of save_dump if the stick is gone
+UNUSABLE=10                  # the same if it cannot be used, and there is a second one
+OTHER=                       # that one
 DEVICE=                      # the stick, once it is found
 DUMP=                        # the directory on the stick, once it exists
 

@@ -47,7 +47,7 @@ look_again() {
 # After a kexec, some host controllers need a second reset.
 rebind_controllers() {
 	say "no stick yet: resetting the USB host controllers"
-	for device in "$SYS"/bus/pci/drivers/[a-z]hci*/*:*; do
+	for device in "$SYS"/bus/pci/drivers/[eoux]hci[-_]*/*:*; do
 		[ -e "$device" ] || continue
 		echo "${device##*/}" >"${device%/*}/unbind"
 		echo "${device##*/}" >"${device%/*}/bind"
@@ -57,20 +57,23 @@ rebind_controllers() {
 # Sets DEVICE. Polls, because there is no udev.
 wait_for_stick() {
 	stage "waiting for the stick $TARGET_TAG=$TARGET_VALUE"
-	waited=0 # in fifths of a second
+	look_at_clock
+	began=$CLOCK rounds=0 was_reset=
 	while :; do
 		hide_other_disks
 		# A disk of another kind can have come while it looked.
 		DEVICE=$(findfs "$TARGET_TAG=$TARGET_VALUE" 2>/dev/null) &&
 			is_behind_usb "${DEVICE##*/}" && break
 		DEVICE=
-		waited=$((waited + 1))
-		[ "$waited" -lt $((WAIT * 5)) ] ||
+		look_at_clock
+		waited=$((CLOCK - began)) # a look can take long, too
+		[ "$waited" -lt $((WAIT * 100)) ] ||
 			die "no stick $TARGET_TAG=$TARGET_VALUE within $WAIT s$AGAIN"
 		tick
-		[ $((waited % 25)) -ne 5 ] || look_again
-		[ $((waited % 25)) -ne 0 ] || say "waited $((waited / 5)) of $WAIT s for the stick"
-		[ "$waited" -ne $((WAIT * 5 / 2)) ] || rebind_controllers
+		rounds=$((rounds + 1)) # about five in a second
+		[ $((rounds % 25)) -ne 5 ] || look_again
+		[ $((rounds % 25)) -ne 0 ] || say "waited $((waited / 100)) of $WAIT s for the stick"
+		[ -n "$was_reset" ] || [ "$waited" -lt $((WAIT * 50)) ] || { was_reset=1; rebind_controllers; }
 		usleep 200000 # openSUSE's busybox takes only whole seconds for sleep
 	done
 	[ -z "$ROOT_UUID" ] || [ "$(findfs "UUID=$ROOT_UUID" 2>/dev/null)" != "$DEVICE" ] ||
@@ -79,12 +82,22 @@ wait_for_stick() {
 	warn_of_others
 }
 
-# findfs returns the first one: look again without its node.
+# Sets OTHER, a second stick with that name. findfs returns the first one: look again without its node.
 warn_of_others() {
 	mv "$DEVICE" "$TMP/node"
-	other=$(findfs "$TARGET_TAG=$TARGET_VALUE" 2>/dev/null)
-	[ -z "$other" ] || say "$other is $TARGET_TAG=$TARGET_VALUE, too; the dump goes to $DEVICE"
+	OTHER=$(findfs "$TARGET_TAG=$TARGET_VALUE" 2>/dev/null)
+	[ -z "$OTHER" ] || say "$OTHER is $TARGET_TAG=$TARGET_VALUE, too; the dump goes to $DEVICE"
 	mv "$TMP/node" "$DEVICE"
+}
+
+# leave_unusable MESSAGE: give this stick up. If there is a second one, the dump goes there.
+leave_unusable() {
+	if [ -z "$OTHER" ] || is_pulled_out; then
+		die "$1"
+	fi
+	stage "$1; trying $OTHER"
+	rm -f "$DEVICE" # findfs must not find it again
+	exit "$UNUSABLE"
 }
 
 # Whether the stick is gone since it was found. Its errors can come before the kernel notices that.
@@ -97,11 +110,12 @@ is_pulled_out() {
 	return 1
 }
 
-# Go back to the wait for a stick: this one, or another one with its name.
-leave_pulled_stick() {
+# Go back to the wait for a stick: this one, or another one with its name. If none comes, the message
+# ends with the argument.
+leave_for_another() {
+	AGAIN=$1
 	rm -f "$TMP/dump"
 	umount "$STICK" 2>/dev/null || umount -l "$STICK" 2>/dev/null
-	AGAIN=" after it was pulled out"
 }
 
 # Sets PART_CHUNKS, the size of a part: a file on FAT is smaller than 4 GiB; the limits of the other
@@ -118,7 +132,7 @@ mount_stick() {
 		mount -t "$type" -o "$options" "$DEVICE" "$STICK" 2>"$TMP/mount" && return
 		say "cannot mount it as $type: $(cat "$TMP/mount")"
 	done
-	die "cannot mount $DEVICE with any file system of this image: $FILESYSTEMS"
+	leave_unusable "cannot mount $DEVICE with any file system of this image: $FILESYSTEMS"
 }
 
 # --- space on the stick -----------------------------------------------------------------
@@ -151,8 +165,8 @@ remove_torn_memory() {
 	return 1
 }
 
-# The names of this machine's complete dumps except the new one, the oldest first. They sort by
-# time. Other names are skipped: they could contain spaces.
+# The names of this machine's complete dumps except the new one, the oldest first: by time, and by
+# the number after it. Other names are skipped: they could contain spaces.
 old_dumps() {
 	for old in "$MINE"/[0-9]*Z*; do
 		case ${old##*/} in
@@ -160,7 +174,16 @@ old_dumps() {
 		"${FINAL_NAME##*/}") ;; # the new one, wherever the clock sorts it
 		*) [ -L "$old" ] || [ ! -f "$old/SHA256SUMS" ] || echo "${old##*/}" ;;
 		esac
-	done
+	done | sort -t - -k 1,1 -k 2,2n
+}
+
+# Remove a complete dump, under a name by which it is not taken for one if this is cut off.
+remove_dump() {
+	if mv "$MINE/$1" "$MINE/$1.partial" 2>"$TMP/mv"; then
+		rm -rf "${MINE:?}/$1.partial"
+	else # the new name needs space, too
+		rm -rf "${MINE:?}/$1"
+	fi
 }
 
 # Delete the oldest complete dump, but never the last one: the new one may still fail.
@@ -170,5 +193,5 @@ remove_oldest_dump() {
 	set -- $(old_dumps)
 	[ "$#" -gt 1 ] || return
 	say "no space: removing the old dump $1"
-	rm -rf "${MINE:?}/$1"
+	remove_dump "$1"
 }

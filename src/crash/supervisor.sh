@@ -97,8 +97,8 @@ final_action() {
 			[ ! -c "$device" ] || echo V >"$device"
 		done
 	fi
-	# A driver that waits for its device can block reboot; sysrq b calls no driver.
-	[ "$FINAL_ACTION" != reboot ] || { sleep 30 && echo b >"$SYSRQ"; } &
+	# A driver that waits for its device can block reboot and poweroff; sysrq b calls no driver.
+	[ "$FINAL_ACTION" = halt ] || { sleep 30 && echo b >"$SYSRQ"; } &
 	# -n: all data is on the stick already, and a sync would block on a stick that hangs.
 	"$FINAL_ACTION" -n -f 2>"$TMP/final" || end_without_applet
 	# If that fails, the exit of PID 1 makes the kernel panic, and panic=10 on its command

@@ -74,6 +74,19 @@ def test_the_script_never_ends_the_dump(crash: Crash, body: str, says: str) -> N
     assert log.endswith("went on\n")
 
 
+@pytest.mark.parametrize(("patience", "during"), [(1, 11), (10, 11), (11, 11), (99, 99)])
+def test_the_script_may_take_its_time(crash: Crash, patience: int, during: int) -> None:
+    """And two seconds more, if it has to be killed. What it took is over before the dump has to
+    make progress again."""
+    script = crash.top / "script"
+    patience_file = crash.top / "tmp/patience"
+    script.write_text(f"#!/bin/sh\ncat {patience_file}\nexit 1\n")
+    script.chmod(0o755)
+    look = 'say() { echo "$(cat $TMP/patience) $(wc -l <$TMP/progress)"; }; tick'
+    _, log = crash.run(f"echo {patience} >$TMP/patience; SCRIPT={script}; {look}; run_script")
+    assert log.splitlines() == [f"{patience} 1", str(during), f"{patience} 3"]
+
+
 def test_no_process_of_the_script_stays(crash: Crash) -> None:
     """Not even a process in the background that ignores SIGTERM."""
     script = crash.top / "script"
@@ -93,6 +106,9 @@ def test_no_process_of_the_script_stays(crash: Crash) -> None:
         ([TIME], f"{TIME}-1"),
         ([f"{TIME}.partial"], f"{TIME}-1"),
         ([TIME, f"{TIME}-1.partial"], f"{TIME}-2"),
+        # A number that is free again would be that of an old dump.
+        ([f"{TIME}-9", f"{TIME}-10.partial"], f"{TIME}-11"),
+        ([f"{TIME}-08", f"{TIME}-1x", f"{TIME}-99999999999999999999"], TIME),
     ],
 )
 def test_nothing_is_overwritten(crash: Crash, there: list[str], name: str) -> None:
@@ -262,6 +278,32 @@ def test_save_says_what_failed(crash: Crash, script: str, says: str) -> None:
     assert "went on" in log
 
 
+# A command of a function, which kills the shell that runs the function.
+DIE = "sh -c 'kill -9 $PPID'"
+
+
+@pytest.mark.parametrize(
+    ("script", "says"),
+    [
+        (f"produce() {{ echo data; {DIE}; }}", "read: a process was killed"),
+        (f"produce() {{ echo data; }}; encrypt() {{ cat; {DIE}; }}", "gpg: a process was killed"),
+        (f"produce() {{ echo data; }}; write_parts() {{ {DIE}; }}", "stick: a process was killed"),
+        (
+            f"produce() {{ echo data; }}; write_part() {{ cat >$1; {DIE}; }}",
+            "stick: writing x.000: a process was killed",
+        ),
+        (
+            f"produce() {{ echo data; }}; sha256sum() {{ cat >/dev/null; {DIE}; }}",
+            "stick: writing x.000: a process was killed",
+        ),
+    ],
+)
+def test_a_shell_that_is_killed(crash: Crash, script: str, says: str) -> None:
+    """It reports nothing itself, and the others only see an end of their input."""
+    _, log = crash.run(f"{script}; {SAVE}")
+    assert f"FAILED {says}" in log
+
+
 def test_save_on_a_full_stick(full_stick: Crash) -> None:
     _, log = full_stick.run(f"produce() {{ yes | head -c 1000000; }}; {SAVE}")
     assert "FAILED stick: writing x.000: dd: " in log
@@ -377,8 +419,10 @@ def memory(crash: Crash, makedumpfile: str, more: str = "") -> tuple[int, str]:
 
 
 def test_the_memory_is_saved_even_if_the_log_cannot_be_read(crash: Crash) -> None:
-    status, log = memory(crash, 'case $* in *dmesg*) echo "no log" >&2; return 1 ;; esac; echo x')
+    fails = 'case $* in *dmesg*) echo half >$4; echo "no log" >&2; return 1 ;; esac; echo x'
+    status, log = memory(crash, fails)
     assert status == 0, log
+    assert not (crash.top / "tmp/dmesg").exists(), "it takes memory of the crash kernel"
     assert "could not save the log: read_log: no log; going on\n" in log
     assert log.endswith("saved as final without the log\n")
     assert (crash.stick / "final/vmcore.flat.000").read_text() == "x\n"

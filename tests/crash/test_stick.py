@@ -108,6 +108,14 @@ def test_it_waits_for_the_stick_as_long_as_it_is_told(crash: Crash) -> None:
     assert time.monotonic() - start > 0.7  # it looks five times in that second
 
 
+def test_a_slow_look_counts_as_waiting(crash: Crash) -> None:
+    """As beside a disk that answers slowly."""
+    find = "findfs() { say look; command sleep 0.6; false; }"
+    _, log = crash.run(f"{find}; wait_for_stick")
+    assert log.count("look\n") == 2
+    assert "no stick LABEL=TINYKDUMP within 1 s\n" in log
+
+
 def test_devices_that_did_not_answer_are_looked_at_again(crash: Crash) -> None:
     """After a second, and only those that have no disk yet."""
     hosts = crash.top / "sys/class/scsi_host"
@@ -126,8 +134,11 @@ def test_devices_that_did_not_answer_are_looked_at_again(crash: Crash) -> None:
 def test_controllers_are_reset_when_no_stick_comes(crash: Crash) -> None:
     driver = crash.top / "sys/bus/pci/drivers/xhci_hcd"
     (driver / "0000:00:03.0").mkdir(parents=True)
+    ahci = crash.top / "sys/bus/pci/drivers/ahci"
+    (ahci / "0000:00:1f.2").mkdir(parents=True)
     crash.run("findfs() { return 1; }; wait_for_stick")
     assert (driver / "unbind").read_text() == (driver / "bind").read_text() == "0000:00:03.0\n"
+    assert [path.name for path in ahci.iterdir()] == ["0000:00:1f.2"]
 
 
 MOUNT = """
@@ -219,6 +230,26 @@ def test_older_dumps_make_room_but_never_the_last_one(small_stick: Crash) -> Non
     assert not third.exists()
     assert (small_stick.dumps / TIME).exists(), "the last complete dump was removed"
     assert neighbour.exists()
+
+
+def test_a_removal_that_is_cut_off_leaves_an_incomplete_dump(small_stick: Crash) -> None:
+    """Which makes room at the next crash, and is not taken for a complete one."""
+    first = old_dump(small_stick, "20240101T000000Z", 2 * MIB)
+    small_stick.run(f'rm() {{ command rm "$2/SHA256SUMS"; }}; remove_dump {first.name}')
+    assert [path.name for path in small_stick.dumps.iterdir()] == [f"{first.name}.partial"]
+    second = old_dump(small_stick, "20250101T000000Z", 2 * MIB)
+    status, log = save_dump(small_stick, 3 * MIB)
+    assert status == 0, log
+    assert second.exists()
+
+
+def test_dumps_of_one_time_are_in_the_order_of_their_numbers(crash: Crash) -> None:
+    """Without a clock, all dumps have one time."""
+    names = [TIME, *(f"{TIME}-{number}" for number in range(1, 12)), "20260202T000000Z"]
+    for name in names:
+        old_dump(crash, name, 0)
+    _, log = crash.run("old_dumps >&9")
+    assert log.split() == names
 
 
 def test_keep_0_removes_no_complete_dump(small_stick: Crash) -> None:

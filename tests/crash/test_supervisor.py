@@ -100,7 +100,47 @@ def test_a_stick_with_a_loose_contact(crash: Crash) -> None:
     log = pulled_out(crash, f"touch {crash.top}/sys/class/block/sdx; (sleep 1; rm "
                      f"{crash.top}/sys/class/block/sdx) &")  # fmt: skip
     assert log.count("the stick was pulled out: writing x") == 5
-    assert "failed: the stick was pulled out 5 times\n" in log
+    assert "failed: the stick was pulled out, or could not be used, 5 times\n" in log
+
+
+# Two sticks with the label, as device nodes; the first one is of no use.
+TWO = """
+findfs() {{ for node in "$DEV"/sd*; do [ -e "$node" ] && echo "$node" && return; done; false; }}
+hide_other_disks() {{ :; }}
+is_behind_usb() {{ :; }}
+is_first() {{ [ "$DEVICE" = {dev}/sdx ]; }}
+mount() {{ :; }}
+save() {{ :; }}
+STALL=9 # to see that it is not pulled out takes 2 s
+open_dump_directory() {{ :; }}
+publish() {{ touch $TMP/saved; }}
+{unusable}
+"""
+
+
+@pytest.mark.parametrize(
+    ("unusable", "says"),
+    [
+        ("mount() { ! is_first; }", "cannot mount {dev}/sdx with any file system of this image: "),
+        ("open_dump_directory() { ! is_first || leave_unusable 'it is write-protected'; }",
+         "it is write-protected"),
+        ("save() { CAUSE=full FAILURE=full; ! is_first; }", "could not save the memory: full"),
+    ],
+)  # fmt: skip
+def test_the_second_stick_is_taken_if_the_first_cannot_be_used(
+    crash: Crash, unusable: str, says: str
+) -> None:
+    dev = crash.top / "dev"
+    for name in ("sdx", "sdy"):
+        (dev / name).touch()
+        (crash.top / "sys/class/block" / name).mkdir(parents=True)
+    real = ("wait_for_stick", "mount_stick", "save_memory")
+    log = init(crash, TWO.format(dev=dev, unusable=unusable), real=real)
+    assert f"{says.format(dev=dev)}" in log
+    assert f"; trying {dev}/sdy\n" in log
+    assert f"found the stick: {dev}/sdy\n" in log
+    assert "failed" not in log
+    assert "dump saved; final action: reboot\n" in log
 
 
 @pytest.mark.parametrize("action", ["poweroff", "halt"])
@@ -117,10 +157,11 @@ def test_a_stick_that_hangs_does_not_prevent_the_final_action(crash: Crash) -> N
     assert log.endswith("ACTION reboot -n -f\n")
 
 
-def test_a_reboot_that_hangs_is_forced(crash: Crash) -> None:
+@pytest.mark.parametrize("action", ["reboot", "poweroff"])
+def test_an_action_that_hangs_ends_in_a_reboot(crash: Crash, action: str) -> None:
     """A driver waits for its device."""
     wait = 'sleep() { [ "$1" != 30 ] || set -- 1; command sleep "$1"; }'
-    init(crash, f"{wait}; reboot() {{ command sleep 3; }}")
+    init(crash, f"FINAL_ACTION={action}; {wait}; {action}() {{ command sleep 3; }}")
     assert (crash.top / "sysrq").read_text() == "b\n"
 
 

@@ -223,6 +223,16 @@ def usb2(bench: Bench) -> str:
     return bench.saved()
 
 
+def second_stick(bench: Bench) -> str:
+    bench.swap(bench.new_stick("first"), readonly=True)
+    second = bench.new_stick("second")
+    bench.vm.plug(Stick("second", second.path))
+    bench.crash()
+    bench.says("; trying /dev/sd")
+    bench.image = second
+    return bench.saved()
+
+
 def uas(bench: Bench) -> str:
     bench.swap(bench.new_stick(partitioned=True), driver="usb-uas")
     bench.crash()
@@ -267,6 +277,8 @@ ROWS = (
              partial(pulled, "saving the memory")),
     Scenario("stick", "hub-4kn-label", "two sticks with the label and sectors of 4096 bytes "
              "behind a hub", "a complete dump on one; the crash log names the other", hub),
+    Scenario("stick", "second-stick", "two sticks with the label; the first is write-protected",
+             "a complete dump on the second", second_stick),
     Scenario("stick", "fat32-4-gib", "a dump larger than 4 GiB on FAT32", "parts below 4 GiB, "
              "restored to one vmcore", reason="a guest whose used memory is above 4 GiB after "
              "compression takes hours without KVM; tests/crash writes a dump in parts"),
