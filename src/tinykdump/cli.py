@@ -338,7 +338,8 @@ def show_log(host: Host, _options: argparse.Namespace) -> int:
     if log is None:
         raise TinykdumpError(
             "pstore has no log of a crash kernel",
-            "it needs a backend: ramoops, ERST or EFI variables; see /sys/fs/pstore",
+            "the line crash log of tinykdump status says whether pstore can keep one; README.md, "
+            "When there is no dump, says how",
         )
     print(log.text)
     if not log.is_whole:

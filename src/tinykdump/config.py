@@ -185,7 +185,8 @@ ITEMS = (
     Item("dump", "script_wait", _number(1, 3600), "60",
          "After how many seconds the crash kernel ends that program."),
     Item("dump", "stall", _number(10, 86400), "300",
-         "After how many seconds without progress the crash kernel gives up the dump."),
+         "After how many seconds without progress the crash kernel ends makedumpfile; after as\n"
+         "many again, it gives up the dump."),
     Item("dump", "final_action", _choice(FINAL_ACTIONS), "reboot",
          "What to do after the dump, and after every failure: reboot, poweroff or halt."),
     Item("image", "kernel", _kernel, INSTALLED,

@@ -97,7 +97,8 @@ def load(host: Host, image: Manifest, *, takeover: bool) -> Reservation:
     if now.loaded and before is None and not takeover:
         raise TinykdumpError(
             "another program's crash kernel is loaded",
-            "disable kdump.service, or set takeover = yes in /etc/default/tinykdump",
+            "unload it, for example with systemctl stop kdump, and run tinykdump -l; "
+            "or set takeover = yes in /etc/default/tinykdump",
         )
     state.verify(host, image)
     need = need_of(host, image)

@@ -153,7 +153,8 @@ def _loading(host: Host, config: Config, held: Reservation, image: Manifest | No
     if other:
         problems.append(str(kdump_service.refusal(other)))
     elif held.loaded and mine is None:
-        problems.append("another program's crash kernel is loaded (see takeover in "
+        problems.append("another program's crash kernel is loaded (unload it, for example with "
+                        "systemctl stop kdump, and run tinykdump -l; or set takeover = yes in "
                         "/etc/default/tinykdump)")  # fmt: skip
     with _as_problem(problems):
         problems.extend(_outdated(host, config, mine, held, key) if mine else ())
@@ -193,10 +194,11 @@ def _stale(host: Host, config: Config, mine: Manifest, key: Key | None) -> str:
         return ""
     fingerprint = key.fingerprint if key else ""
     if (mine.target, mine.key) != (str(config.target), fingerprint):
-        return ("the loaded image uses a different target or key from the configuration: "
-                f"{config.target}, key {fingerprint or 'none'}")  # fmt: skip
+        return (f"the loaded image has {mine.target} and key {mine.key or 'none'}, but the "
+                f"configuration has {config.target} and key {fingerprint or 'none'}")  # fmt: skip
     if not build.is_current(actions.draft(host, config, mine.kver, make_key=False), mine):
-        return "since the loaded image was built, the configuration, programs or devices changed"
+        return ("a build would make another image than the loaded one: the configuration, programs "
+                "or devices changed, or it was built with options")  # fmt: skip
     return ""
 
 

@@ -184,7 +184,7 @@ def test_another_programs_crash_kernel(built: FakeHost, capfd: pytest.CaptureFix
     built.write("/sys/kernel/kexec_crash_size", str(256 << 20))
     built.write("/sys/kernel/kexec_crash_loaded", "1")
     assert cli.main(["-l"]) == 1
-    assert "another program's crash kernel is loaded (disable" in capfd.readouterr().err
+    assert "another program's crash kernel is loaded (unload it" in capfd.readouterr().err
     assert cli.main(["unload"]) == 1
     assert "not tinykdump's (unload it with the program that loaded it)" in capfd.readouterr().err
 

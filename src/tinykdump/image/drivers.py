@@ -226,7 +226,8 @@ def _watchdogs(host: Host, tree: ModuleTree, seen: Seen) -> tuple[str, ...]:
     names = [name for device in running if device for name in (*device.above, device.driver)]
     if None in running:  # take all that are in use; softdog cannot reset a hung kernel
         names += hardware.used_modules(host, sorted({*tree.watchdog_drivers()} - {"softdog"}))
-    return tuple(dict.fromkeys((*names, *hardware.ipmi_watchdog(host), *seen.watchdogs)))
+    # In one order, whichever of them are running, so that the image stays the same.
+    return tuple(sorted({*names, *hardware.ipmi_watchdog(host), *seen.watchdogs}))
 
 
 def _controllers(
