@@ -2,6 +2,7 @@
 """Actions that the command line, the plugin and the scriptlets share: build, load, remove."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from tinykdump import dumps, files, hardware, load, pstore, reservation, state, stick
 from tinykdump.config import Config
@@ -38,6 +39,24 @@ def need(host: Host, config: Config, kver: str) -> tuple[Manifest, Need, bool]:
     planned = draft(host, config, kver, make_key=False)
     sketch = build.sketch(planned)
     return sketch, load.need_of(host, sketch, planned.kernel.content), False
+
+
+def fits(host: Host, config: Config, image: Manifest) -> bool:
+    """Whether an image was made for this configuration and this machine's devices.
+
+    A stick that was there when it was built, and whose file system it can mount, may be away. If
+    its kernel is not installed any more, nothing can replace it. Raises TinykdumpError.
+    """
+    kver = host.running_kernel() if image.apart else image.kver
+    try:
+        found = state.crash_kernel(host, config.kernel, kver)
+    except TinykdumpError:
+        return True
+    seen = _seen(host, config)
+    seen = replace(seen, filesystems=seen.filesystems | {*image.filesystems})
+    known = state.known_modules(host, found.kver)
+    planned = build.draft(host, config, found, seen, make_key=False, known=known)
+    return build.fits(planned, image)
 
 
 def _seen(host: Host, config: Config) -> Seen:

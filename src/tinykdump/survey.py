@@ -32,7 +32,7 @@ from tinykdump.dumps import Saved
 from tinykdump.errors import TinykdumpError
 from tinykdump.filesystems import possible
 from tinykdump.host import Host
-from tinykdump.image import build, programs
+from tinykdump.image import programs
 from tinykdump.image.manifest import Manifest
 from tinykdump.keys import Key
 from tinykdump.memory import MIB
@@ -185,7 +185,7 @@ def _outdated(
 
 
 def _stale(host: Host, config: Config, mine: Manifest, key: Key | None) -> str:
-    """Why the loaded image is not what a build would make now, or ""."""
+    """Why another image should be loaded, or ""."""
     image = state.read_manifest(host, mine.kver)
     loaded = (mine.plan, mine.kernel, mine.cmdline)
     if image is not None and (image.plan, image.kernel, image.cmdline) != loaded:
@@ -196,9 +196,9 @@ def _stale(host: Host, config: Config, mine: Manifest, key: Key | None) -> str:
     if (mine.target, mine.key) != (str(config.target), fingerprint):
         return (f"the loaded image has {mine.target} and key {mine.key or 'none'}, but the "
                 f"configuration has {config.target} and key {fingerprint or 'none'}")  # fmt: skip
-    if not build.is_current(actions.draft(host, config, mine.kver, make_key=False), mine):
-        return ("a build would make another image than the loaded one: the configuration, programs "
-                "or devices changed, or it was built with options")  # fmt: skip
+    if not actions.fits(host, config, mine):
+        return ("the loaded image was made for another configuration or other devices, or with "
+                "options")  # fmt: skip
     return ""
 
 

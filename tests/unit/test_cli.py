@@ -193,7 +193,7 @@ OUTDATED = {
     "a newer image": (f"{STATE}/manifest.json", "plan", "is newer than the loaded one"),
     "another command line": (f"{STATE}/manifest.json", "cmdline", "is newer than the loaded one"),
     "another setting": ("/etc/default/tinykdump", "[dump]\nkey = /root/key.asc\nkeep = 7\n",
-                        "a build would make another image than the loaded one: "),
+                        "the loaded image was made for another configuration or other devices"),
     "too little memory": ("/sys/kernel/kexec_crash_size", "1048576", "loaded crash kernel needs "),
 }  # fmt: skip
 
@@ -215,6 +215,21 @@ def test_status_describes_the_loaded_image(
     assert says in problem
     assert found["target"] == "LABEL=TINYKDUMP"
     assert found["key"] == keys.fingerprint("good@example.org")
+
+
+def test_status_says_nothing_of_an_image_that_still_serves(
+    machine: FakeHost, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """After an update of a library, or with another stick than the one that it was built for."""
+    machine.module("kernel/fs/ext4/ext4.ko")
+    plugged.plug(machine, "ext4", udev=False)
+    armed(machine, capfd)
+    machine.remove("/sys/class/block")
+    plugged.plug(machine, "vfat", "sdc1", udev=False)
+    busybox = machine.path("/usr/bin/busybox")
+    busybox.write_bytes(busybox.read_bytes() + b"newer")
+    assert cli.main(["status"]) == 0
+    assert "tinykdump -l" not in capfd.readouterr().out
 
 
 def mounted(machine: FakeHost) -> str:

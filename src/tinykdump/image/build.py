@@ -61,6 +61,12 @@ class Draft:
         """Equal digests mean equal images."""
         return manifest.plan_digest(self.entries, self.compression)
 
+    @property
+    def settings(self) -> str:
+        """A digest of what the administrator decides, and not the packages."""
+        places = (handover.CONFIGURATION, handover.KEY, handover.SCRIPT)
+        return manifest.plan_digest([entry for entry in self.entries if entry.path in places])
+
 
 def draft(
     host: Host, config: Config, kernel: Kernel, seen: Seen = NOTHING, *, make_key: bool = True,
@@ -197,6 +203,7 @@ def _manifest(planned: Draft, packed: int) -> Manifest:
         apart=planned.kernel.apart,
         undriven=planned.undriven,
         watchdogs=planned.watchdogs,
+        settings=planned.settings,
         draws=planned.draws,
         filesystem_bytes=planned.filesystem_bytes,
     )
@@ -242,5 +249,13 @@ def is_current(planned: Draft, old: Manifest) -> bool:
     )  # fmt: skip
     kernel = (planned.digest, str(planned.kernel.image), planned.kernel.apart)
     return (old.plan, old.kernel, old.apart) == kernel and all(
+        getattr(old, name) == getattr(planned, name) for name in same
+    )
+
+
+def fits(planned: Draft, old: Manifest) -> bool:
+    """Whether ``old`` was made for the same settings and devices. Its programs may be older."""
+    same = ("cmdline", "margin", "filesystems", "undriven", "settings")
+    return old.modules == tuple(module.name for module in planned.modules) and all(
         getattr(old, name) == getattr(planned, name) for name in same
     )

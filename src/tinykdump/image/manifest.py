@@ -48,6 +48,7 @@ class Manifest:
     watchdogs: tuple[str, ...] = ()
     draws: bool = False  # whether the crash kernel has a copy of the screen in memory
     sha256: str = ""  # of the packed image; empty: written by an older version
+    settings: str = ""  # SHA-256 of the configuration, the key and the script in it
 
     def to_json(self) -> str:
         """The text of manifest.json."""

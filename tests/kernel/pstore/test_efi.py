@@ -205,14 +205,16 @@ def test_crashes_stay_within_the_limits(patched: Machine, tmp_path: Path, token:
             counts.append(len(efivars.consoles(flash)))
             writes.append(len(new))
             calls.append(max(efivars.call(name) for name in new))
-            assert 2 * writes[-1] + before - counts[-1] <= calls[-1]
+            # If the log did not grow any more, the last call erased the predecessor of the last
+            # variable, and no name has its number.
+            assert 2 * writes[-1] + before - counts[-1] <= calls[-1] + 1
         machine.run(LOAD)
         assert len(_variables(machine)) == counts[-1]
         log = logs(machine.records())[-1]
         no_complaints(machine)
     print(f"occupied after each crash: {counts}, written: {writes}, last call: {calls}")
     assert max(counts) <= LIMIT
-    assert 1 <= min(writes) <= max(calls) <= CALLS
+    assert 1 <= min(writes) <= max(calls) + 1 <= CALLS
     assert max(variable.size for variable in efivars.consoles(flash)) <= RECORD_SIZE
     assert "Linux version" in log
     assert "line 1500 " in log
