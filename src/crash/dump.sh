@@ -147,7 +147,7 @@ write_parts() {
 		if [ ! -s "$DUMP/$file" ]; then
 			rm -f "$DUMP/$file"
 			[ "$part" -gt 0 ] || has_failed read || fail read "$1 is empty"
-			reached stick
+			[ ! -e "$TMP/end.part" ] || reached stick
 			return
 		fi
 		# A part without a sum is incomplete; restore reports it.

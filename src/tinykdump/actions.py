@@ -7,6 +7,7 @@ from dataclasses import replace
 from tinykdump import dumps, files, hardware, load, pstore, reservation, state, stick
 from tinykdump.config import Config
 from tinykdump.errors import TinykdumpError
+from tinykdump.filesystems import is_mounted_by
 from tinykdump.host import Host
 from tinykdump.image import build
 from tinykdump.image.drivers import Seen
@@ -44,16 +45,19 @@ def need(host: Host, config: Config, kver: str) -> tuple[Manifest, Need, bool]:
 def fits(host: Host, config: Config, image: Manifest) -> bool:
     """Whether an image was made for this configuration and this machine's devices.
 
-    A stick that was there when it was built, and whose file system it can mount, may be away. If
-    its kernel is not installed any more, nothing can replace it. Raises TinykdumpError.
+    A stick that was there when it was built may be away, and another one with a file system that it
+    can mount be there. If its kernel is not installed any more, nothing can replace it. Where this
+    is not the machine itself, nothing is known of devices. Raises TinykdumpError.
     """
+    if not host.live:
+        return True
     kver = host.running_kernel() if image.apart else image.kver
     try:
         found = state.crash_kernel(host, config.kernel, kver)
     except TinykdumpError:
         return True
-    seen = _seen(host, config)
-    seen = replace(seen, filesystems=seen.filesystems | {*image.filesystems})
+    new = {kind for kind in _plugged(host, config) if not is_mounted_by(kind, image.filesystems)}
+    seen = replace(_seen(host, config), filesystems=frozenset({*image.filesystems, *new}))
     known = state.known_modules(host, found.kver)
     planned = build.draft(host, config, found, seen, make_key=False, known=known)
     return build.fits(planned, image)
@@ -66,18 +70,22 @@ def _seen(host: Host, config: Config) -> Seen:
     there when they were built may come back after a crash. So may a card reader or a watchdog that
     is not there now, or that udev has not found yet.
     """
-    try:
-        found = stick.find(host, str(config.target))
-    except TinykdumpError:  # blkid is not installed
-        found = ()
-    plugged = {each.filesystem for each in found if each.is_usb}
-    images = tuple(state.noted(host))
+    plugged, images = _plugged(host, config), tuple(state.noted(host))
     return Seen(
         frozenset(plugged or {kind for image in images for kind in image.filesystems}),
         frozenset(name for image in images for name in image.modules
                   if hardware.drives_reader(name)),
         tuple(dict.fromkeys(name for image in images for name in image.watchdogs)),
     )  # fmt: skip
+
+
+def _plugged(host: Host, config: Config) -> set[str]:
+    """The types of file system on the sticks that are plugged in."""
+    try:
+        found = stick.find(host, str(config.target))
+    except TinykdumpError:  # blkid is not installed
+        return set()
+    return {each.filesystem for each in found if each.is_usb}
 
 
 def build_image(

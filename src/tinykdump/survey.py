@@ -157,7 +157,10 @@ def _loading(host: Host, config: Config, held: Reservation, image: Manifest | No
                         "systemctl stop kdump, and run tinykdump -l; or set takeover = yes in "
                         "/etc/default/tinykdump)")  # fmt: skip
     with _as_problem(problems):
-        problems.extend(_outdated(host, config, mine, held, key) if mine else ())
+        problems.extend(_outdated(host, mine, held) if mine else ())
+    with _as_problem(problems):
+        if mine and (stale := _stale(host, config, mine, key)):
+            problems.append(f"{stale} (run tinykdump -l)")
     needed = 0
     with _as_problem(problems):
         if image is not None:
@@ -170,9 +173,7 @@ def _loading(host: Host, config: Config, held: Reservation, image: Manifest | No
     return needed
 
 
-def _outdated(
-    host: Host, config: Config, mine: Manifest, held: Reservation, key: Key | None
-) -> Iterator[str]:
+def _outdated(host: Host, mine: Manifest, held: Reservation) -> Iterator[str]:
     """Find problems of the loaded crash kernel. Raises TinykdumpError."""
     for device in mine.undriven:
         yield f"the crash kernel {mine.kver} has no driver for {device} (see kernel in [image])"
@@ -180,8 +181,6 @@ def _outdated(
     if held.size < least:
         yield (f"the loaded crash kernel needs {least // MIB} MiB, fewer are reserved "
                "(run tinykdump -l)")  # fmt: skip
-    if stale := _stale(host, config, mine, key):
-        yield f"{stale} (run tinykdump -l)"
 
 
 def _stale(host: Host, config: Config, mine: Manifest, key: Key | None) -> str:

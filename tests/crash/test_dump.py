@@ -292,6 +292,11 @@ DIE = "sh -c 'kill -9 $PPID'"
             f"produce() {{ echo data; }}; write_part() {{ cat >$1; {DIE}; }}",
             "stick: writing x.000: a process was killed",
         ),
+        (  # in the second part, before it has written anything
+            "produce() { echo data; }; write_part() { case $1 in *.000) head -c 5 >$1; cat $1;"
+            f"reached part ;; *) {DIE} ;; esac; }}",
+            "stick: a process was killed",
+        ),
         (
             f"produce() {{ echo data; }}; sha256sum() {{ cat >/dev/null; {DIE}; }}",
             "stick: writing x.000: a process was killed",

@@ -243,6 +243,22 @@ def test_a_removal_that_is_cut_off_leaves_an_incomplete_dump(small_stick: Crash)
     assert second.exists()
 
 
+def test_the_image_has_what_the_removal_of_dumps_calls(small_stick: Crash) -> None:
+    for day in range(1, 5):
+        old_dump(small_stick, f"2024010{day}T000000Z", 2 * MIB - MIB // 4)
+    script = "free_name x; make_room 4096; old_dumps >&9; KEEP=1; remove_old_dumps"
+    _, log = small_stick.run(f"DUMP= KEEP=9 FINAL_NAME=x; {script}", bare=True)
+    assert log.replace("<5>tinykdump: ", "").splitlines() == [
+        "x",
+        "no space: removing the old dump 20240101T000000Z",
+        "no space: removing the old dump 20240102T000000Z",
+        "20240103T000000Z",
+        "20240104T000000Z",
+        "removing the old dump 20240103T000000Z",
+        "removing the old dump 20240104T000000Z",
+    ]
+
+
 def test_dumps_of_one_time_are_in_the_order_of_their_numbers(crash: Crash) -> None:
     """Without a clock, all dumps have one time."""
     names = [TIME, *(f"{TIME}-{number}" for number in range(1, 12)), "20260202T000000Z"]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests import fakehost
 from tinykdump.dump import SUMS, of_machine, parse_sums
-from tinykdump.image.programs import LIBRARY
+from tinykdump.image.programs import APPLETS, LIBRARY
 
 CRASH_SIDE = Path(__file__).parents[2] / "src/crash"
 LIB = "\n".join(f". {CRASH_SIDE / name}" for name in LIBRARY)
@@ -60,18 +60,29 @@ class Crash:
     def dumps(self) -> Path:
         return of_machine(self.stick, MACHINE)
 
-    def run(self, script: str, stdin: bytes = b"") -> tuple[int, str]:
+    def run(self, script: str, stdin: bytes = b"", *, bare: bool = False) -> tuple[int, str]:
         """Run a script in busybox's shell; returns its status and the kernel's log.
 
-        The shell is PID 1 of a namespace, because it kills every process that it sees.
+        The shell is PID 1 of a namespace, because it kills every process that it sees. ``bare``:
+        it has the programs of an image only. dash runs it then, since some busyboxes find all of
+        their applets without a path.
         """
+        path, shell = f"{self.top}/bin:/usr/bin:/bin", [str(fakehost.real("busybox")), "sh"]
+        if bare:
+            path, shell = str(self._programs()), [str(fakehost.real("dash"))]
         text = PREAMBLE.format(top=self.top, lib=LIB) + script
         done = subprocess.run(
-            ["unshare", "--pid", "--fork", "--mount-proc", fakehost.real("busybox"), "sh", "-c",
-             text], input=stdin, capture_output=True, check=False, timeout=60,
-            env={"PATH": f"{self.top}/bin:/usr/bin:/bin"},
+            [fakehost.real("unshare"), "--pid", "--fork", "--mount-proc", *shell, "-c", text],
+            input=stdin, capture_output=True, check=False, timeout=60, env={"PATH": path},
         )  # fmt: skip
         return done.returncode, done.stdout.decode()
+
+    def _programs(self) -> Path:
+        directory = self.top / "programs"
+        directory.mkdir()
+        for name in APPLETS:
+            (directory / name).symlink_to(fakehost.real("busybox"))
+        return directory
 
     def sums(self) -> dict[str, str]:
         """The sums of the dump as `tinykdump restore` reads them: name -> sum."""

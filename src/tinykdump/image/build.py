@@ -246,6 +246,7 @@ def is_current(planned: Draft, old: Manifest) -> bool:
     """Whether ``old`` describes the same image as ``planned``."""
     same = (
         "cmdline", "margin", "filesystems", "filesystem_bytes", "draws", "undriven", "watchdogs",
+        "settings",
     )  # fmt: skip
     kernel = (planned.digest, str(planned.kernel.image), planned.kernel.apart)
     return (old.plan, old.kernel, old.apart) == kernel and all(
@@ -254,8 +255,13 @@ def is_current(planned: Draft, old: Manifest) -> bool:
 
 
 def fits(planned: Draft, old: Manifest) -> bool:
-    """Whether ``old`` was made for the same settings and devices. Its programs may be older."""
-    same = ("cmdline", "margin", "filesystems", "undriven", "settings")
-    return old.modules == tuple(module.name for module in planned.modules) and all(
-        getattr(old, name) == getattr(planned, name) for name in same
+    """Whether ``old`` was made for the same settings, and for all the devices that are there now.
+
+    Its programs may be older.
+    """
+    same = ("cmdline", "margin", "filesystems", "settings")
+    return (
+        {module.name for module in planned.modules} <= {*old.modules}
+        and {*planned.undriven} <= {*old.undriven}
+        and all(getattr(old, name) == getattr(planned, name) for name in same)
     )

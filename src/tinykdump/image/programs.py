@@ -33,8 +33,8 @@ _BUSYBOX = ("busybox-static", "busybox")
 APPLETS = (
     "cat", "cut", "date", "dd", "df", "dmesg", "du", "env", "findfs", "grep", "insmod",
     "mkdir", "mount", "mv", "od", "pidof", "printf", "readlink", "rm", "sed",
-    "setsid", "sh", "sha256sum", "sleep", "sync", "tail", "timeout", "touch", "tr", "umount",
-    "uname", "usleep", "wc",
+    "setsid", "sh", "sha256sum", "sleep", "sort", "sync", "tail", "timeout", "touch", "tr",
+    "umount", "uname", "usleep", "wc",
 )  # fmt: skip
 # It can do without these.
 _FINAL_APPLETS = ("halt", "poweroff", "reboot")
