@@ -287,7 +287,10 @@ DIE = "sh -c 'kill -9 $PPID'"
     [
         (f"produce() {{ echo data; {DIE}; }}", "read: a process was killed"),
         (f"produce() {{ echo data; }}; encrypt() {{ cat; {DIE}; }}", "gpg: a process was killed"),
-        (f"produce() {{ echo data; }}; write_parts() {{ {DIE}; }}", "stick: a process was killed"),
+        (
+            f"produce() {{ echo data; }}; write_parts() {{ cat >/dev/null; {DIE}; }}",
+            "stick: a process was killed",
+        ),
         (
             f"produce() {{ echo data; }}; write_part() {{ cat >$1; {DIE}; }}",
             "stick: writing x.000: a process was killed",

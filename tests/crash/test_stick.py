@@ -112,7 +112,7 @@ def test_a_slow_look_counts_as_waiting(crash: Crash) -> None:
     """As beside a disk that answers slowly."""
     find = "findfs() { say look; command sleep 0.6; false; }"
     _, log = crash.run(f"{find}; wait_for_stick")
-    assert log.count("look\n") == 2
+    assert log.count("look\n") <= 2
     assert "no stick LABEL=TINYKDUMP within 1 s\n" in log
 
 
