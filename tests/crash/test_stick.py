@@ -110,7 +110,7 @@ def test_it_waits_for_the_stick_as_long_as_it_is_told(crash: Crash) -> None:
 
 def test_a_slow_look_counts_as_waiting(crash: Crash) -> None:
     """As beside a disk that answers slowly."""
-    find = "findfs() { say look; command sleep 0.6; false; }"
+    find = "findfs() { say look; usleep 600000; false; }"
     _, log = crash.run(f"{find}; wait_for_stick")
     assert log.count("look\n") <= 2
     assert "no stick LABEL=TINYKDUMP within 1 s\n" in log
